@@ -1,0 +1,27 @@
+"""Errors that a user can act on: one sentence that names the file, the keyword and what to do."""
+
+from __future__ import annotations
+
+
+class Msa3dError(Exception):
+    """Base of all errors that msa3d raises on purpose."""
+
+
+class DatasetError(Msa3dError):
+    """A dataset description is wrong: an unknown key, a value out of range, a missing file."""
+
+
+class ObservationError(Msa3dError):
+    """The exposures at hand do not make the observation that the dataset describes."""
+
+
+class MetafileError(Msa3dError):
+    """An MSA metafile cannot be read, or what it says contradicts itself."""
+
+
+class CrdsError(Msa3dError):
+    """Calibration references are missing, or no CRDS context is set."""
+
+
+class ProductError(Msa3dError):
+    """A product of an earlier step is missing, broken or not what the next step needs."""
