@@ -1,0 +1,154 @@
+# One command, `make all`, from nothing but Python 3.11, a C compiler and make to the book.
+#
+# Targets are real files: what is there and up to date is not made again. Within a step msa3d itself knows
+# which products are current, so that a step that was killed continues where it stopped.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+# ------------------------------------------------------------------------------------------ what can be chosen
+DATASET ?= demo
+NAME := $(basename $(notdir $(DATASET)))
+ROOT ?= runs/$(NAME)
+WORKERS ?=
+PYTESTARGS ?=
+# An image or a conda environment that has the lock already says so here, and is then used as it is.
+MSA3D_ENV ?=
+
+# ------------------------------------------------------------------------------------------ the environment
+VAR := $(CURDIR)/.venv/var
+ifeq ($(strip $(MSA3D_ENV)),)
+VENV := .venv/.complete
+BIN := $(CURDIR)/.venv/bin
+else
+VENV :=
+BIN := $(patsubst %/,%,$(dir $(shell command -v python)))
+endif
+
+# What matplotlib, Jupyter, IPython, astropy, numba, dask and the rest like to keep in a home directory goes to
+# $(VAR) instead. The user's own git configuration is still read, for safe.directory.
+IN := mkdir -p "$(VAR)/home" && env \
+	-u XDG_CONFIG_HOME -u XDG_CACHE_HOME -u XDG_DATA_HOME -u XDG_STATE_HOME -u XDG_RUNTIME_DIR \
+	-u JUPYTER_PATH -u JUPYTER_CONFIG_PATH -u PYTHONPATH -u PYTHONHOME \
+	GIT_CONFIG_GLOBAL="$${GIT_CONFIG_GLOBAL:-$${HOME:-}/.gitconfig}" \
+	HOME="$(VAR)/home" MPLCONFIGDIR="$(VAR)/matplotlib" IPYTHONDIR="$(VAR)/ipython" \
+	JUPYTER_CONFIG_DIR="$(VAR)/jupyter/config" JUPYTER_DATA_DIR="$(VAR)/jupyter/data" \
+	JUPYTER_RUNTIME_DIR="$(VAR)/jupyter/runtime" NUMBA_CACHE_DIR="$(VAR)/numba" \
+	MPLBACKEND=agg PYTHONHASHSEED=0 PYTHONNOUSERSITE=1 PATH="$(BIN):$$PATH"
+
+PYTHON ?= $(shell for p in python3.11 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && command -v "$$p" && break; done)
+# The entries of some packages in the lock, hashes included.
+locked = awk -v names=" $(1) " '/^[^ \#]/ { split($$0, name, /==/); take = index(names, " " name[1] " ") } take' \
+	requirements.lock
+
+# ------------------------------------------------------------------------------------------ what a run is made of
+STEPS := 01_process 02_postprocess 03_cubebuild 04_figures
+DATA := $(ROOT)/.data-complete
+EXECUTED := $(STEPS:%=$(ROOT)/notebooks/%.ipynb)
+BOOK := book/_build/.of-$(NAME)
+
+# The dataset as a file, be it one of ours or the user's.
+YAML := $(wildcard $(filter %.yaml %.yml,$(DATASET)) src/msa3d/datasets/$(DATASET).yaml)
+# The ground floor, on which all steps stand. cli and notebook only call.
+GROUND := $(filter-out %/cli.py %/notebook.py,$(wildcard src/msa3d/*.py))
+CODE_simulate := $(wildcard src/msa3d/simulate/*.py src/msa3d/simulate/data/*)
+CODE_01_process := $(wildcard src/msa3d/steps/process.py src/msa3d/steps/preprocess.py src/msa3d/steps/speed.py)
+CODE_02_postprocess := $(wildcard src/msa3d/steps/postprocess.py)
+CODE_03_cubebuild := $(wildcard src/msa3d/steps/cubebuild.py src/msa3d/cube/*.py)
+CODE_04_figures := $(wildcard src/msa3d/science/*.py src/msa3d/figures/*.py src/msa3d/figures/*.mplstyle)
+
+OPTIONS = --dataset "$(DATASET)" $(if $(strip $(WORKERS)),--workers "$(WORKERS)")
+
+.PHONY: help all env data notebooks book test lint format lock bench image clean
+
+help: ## This list
+	@echo "make all          from nothing to the book of DATASET=$(DATASET) in $(ROOT)/ and book/_build/html/"
+	@echo
+	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+	@echo
+	@echo "  DATASET=demo      tiny, survey, go2136, or the path of a YAML of your own"
+	@echo "  ROOT=runs/demo    where the run is kept (for go2136: where the rates and the metafile are)"
+	@echo "  WORKERS=          processes, or dask://host:port; as many as cores and memory allow if left out"
+	@echo "  PYTHON=           the Python 3.11 that .venv is made with"
+	@echo "  MSA3D_ENV=        say anything here to use the environment that is active instead of .venv"
+
+all: $(BOOK) ## Environment, data, notebooks and book
+
+env: $(VENV) ## The locked environment in .venv
+
+data: $(DATA) ## The simulated observation (or a check of the real one)
+
+notebooks: $(EXECUTED) ## The four notebooks, executed
+
+book: $(BOOK) ## The book of the executed notebooks
+
+# uv installs the lock in half a minute, pip in five; pip is asked only where uv cannot reach the package index.
+# Nothing is built with a package that is not in the lock, and nothing is cached in the home directory.
+.venv/.complete: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 was not found; name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	test -x .venv/bin/python || "$(PYTHON)" -m venv .venv
+	mkdir -p "$(VAR)"
+	$(call locked,uv) > "$(VAR)/uv.txt"
+	$(call locked,numpy packaging setuptools setuptools-scm typing-extensions vcs-versioning wheel) > "$(VAR)/build.txt"
+	.venv/bin/python -m pip install -q --no-cache-dir --no-deps --require-hashes -r "$(VAR)/uv.txt" -r "$(VAR)/build.txt"
+	.venv/bin/uv pip sync -q --python .venv/bin/python --no-cache --require-hashes --no-build-isolation requirements.lock \
+		|| .venv/bin/python -m pip install --no-cache-dir --require-hashes --no-build-isolation -r requirements.lock
+	.venv/bin/python -m pip install -q --no-cache-dir --no-deps --no-build-isolation --no-index -e .
+	touch $@
+
+$(DATA): $(VENV) $(YAML) $(GROUND) $(CODE_simulate)
+	$(IN) msa3d data "$(ROOT)" $(OPTIONS)
+	touch "$@"
+
+# $(1) the notebook, $(2) what must be there before it
+define notebook
+$(ROOT)/notebooks/$(1).ipynb: notebooks/$(1).ipynb $(2) $$(VENV) $$(YAML) $$(GROUND) $$(CODE_$(1))
+	$$(IN) msa3d notebook run $(1) "$$(ROOT)" $$(OPTIONS)
+endef
+$(eval $(call notebook,01_process,$(DATA)))
+$(eval $(call notebook,02_postprocess,$(ROOT)/notebooks/01_process.ipynb))
+$(eval $(call notebook,03_cubebuild,$(ROOT)/notebooks/02_postprocess.ipynb))
+$(eval $(call notebook,04_figures,$(ROOT)/notebooks/03_cubebuild.ipynb))
+
+$(BOOK): $(EXECUTED) $(shell find book -type f -not -path 'book/_build/*' -not -path 'book/notebooks/*' 2>/dev/null)
+	$(IN) msa3d book "$(ROOT)" $(OPTIONS)
+	@mkdir -p book/_build && rm -f book/_build/.of-* && touch "$@"
+	@echo "The book: $(CURDIR)/book/_build/html/index.html"
+
+test: $(VENV) ## Unit tests, and the whole way end to end on the smallest dataset
+	$(IN) python -m pytest -p no:cacheprovider $(PYTESTARGS)
+
+bench: $(VENV) ## What the steps cost
+	$(IN) python -m pytest -p no:cacheprovider -o python_files='bench_*.py' --benchmark-only tests/benchmarks $(PYTESTARGS)
+
+lint: $(VENV) ## Style, docstrings, no outputs in notebooks
+	$(IN) ruff check --no-cache
+	$(IN) ruff format --no-cache --check
+	$(IN) python -m numpydoc.hooks.validate_docstrings --config . $$(git ls-files 'src/msa3d/*.py' 2>/dev/null || find src/msa3d -name '*.py')
+	$(IN) nbstripout --verify notebooks/*.ipynb
+
+format: $(VENV) ## Mend the style as far as a machine can
+	$(IN) ruff check --no-cache --fix
+	$(IN) ruff format --no-cache
+	$(IN) nbstripout notebooks/*.ipynb
+
+lock: $(VENV) ## Renew requirements.lock from requirements.in, keeping what still fits
+	$(IN) uv pip compile --no-cache --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-emit-find-links -q requirements.in -o requirements.lock
+
+IMAGE ?= msa3d
+IMAGEARGS ?=
+image: ## The container image, with docker, podman or buildah
+	@if command -v docker >/dev/null; then set -x; docker build $(IMAGEARGS) -t $(IMAGE) .; \
+	elif command -v podman >/dev/null; then set -x; podman build $(IMAGEARGS) -t $(IMAGE) .; \
+	elif command -v buildah >/dev/null; then set -x; buildah bud $(IMAGEARGS) -t $(IMAGE) .; \
+	else echo "None of docker, podman and buildah is installed." >&2; exit 1; fi
+
+clean: ## The environment and the book away; runs/ stays, as it may hold data of yours
+	rm -rf .venv book/_build book/notebooks src/msa3d.egg-info build .hypothesis .benchmarks
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
