@@ -25,3 +25,7 @@ class CrdsError(Msa3dError):
 
 class ProductError(Msa3dError):
     """A product of an earlier step is missing, broken or not what the next step needs."""
+
+
+class TaskError(Msa3dError):
+    """One of many tasks given to the workers failed; the sentence names it."""

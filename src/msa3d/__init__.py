@@ -1,0 +1,37 @@
+"""MSA3D: JWST/NIRSpec slit-stepping observations, from count-rate images to cubes and figures.
+
+What a user imports stands here and is loaded when first asked for, so that ``import msa3d`` itself is
+light and has no side effects::
+
+    from msa3d import Dataset, Layout, Observation, run
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Dataset": "msa3d.dataset",
+    "Layout": "msa3d.layout",
+    "MsaFile": "msa3d.msafile",
+    "Observation": "msa3d.observation",
+    "Msa3dError": "msa3d.errors",
+    "run": "msa3d.run_msa3d",
+}
+
+__all__ = ["Dataset", "Layout", "Msa3dError", "MsaFile", "Observation", "__version__", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name from its module (PEP 562)."""
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'msa3d' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Names a user can import."""
+    return sorted(__all__)
