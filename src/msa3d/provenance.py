@@ -423,7 +423,7 @@ class Record:
         return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
 
     def read(self) -> dict[str, Any] | None:
-        """What was recorded, or None where there is no readable record."""
+        """Return what was recorded, or None where there is no readable record."""
         try:
             return json.loads(self.path.read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -516,5 +516,5 @@ class Record:
             partial.write_text(json.dumps(text, indent=1, default=str) + "\n", encoding="utf-8")
 
     def notes(self) -> dict[str, Any]:
-        """Notes of the recorded run; empty where there is none."""
+        """Return the notes of the recorded run; empty where there is none."""
         return (self.read() or {}).get("notes", {})
