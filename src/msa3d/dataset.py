@@ -305,7 +305,11 @@ class Simulation(_Model):
     noise, banding, cosmic_rays, bad_pixels, saturation, failed_shutters, background, bars, pathloss, psf : bool
         Ingredients, each of which can be switched off.
     scene : {"galaxies", "uniform", "point", "line"}
-        Galaxies, or one of the test scenes.
+        Galaxies, or one of the test scenes: constant light everywhere, a point at each source's position, or
+        constant light with one unresolved emission line.
+    uniform_mjy_sr, point_ujy, line_um, line_flux : float
+        Of the test scenes: constant light (MJy/sr), flux density of the point (microjansky), vacuum
+        wavelength (um) and surface flux (erg/s/cm2/arcsec2) of the line.
     sources : list of SimulatedSource
         The galaxies.
     filler_slitlets : int
@@ -331,6 +335,10 @@ class Simulation(_Model):
     pathloss: bool = True
     psf: bool = True
     scene: Literal["galaxies", "uniform", "point", "line"] = "galaxies"
+    uniform_mjy_sr: NotNegative = 1.0
+    point_ujy: Positive = 20.0
+    line_um: Positive = 1.38
+    line_flux: Positive = 1e-15
     sources: list[SimulatedSource] = []
     filler_slitlets: int = Field(0, ge=0)
 

@@ -58,7 +58,9 @@ def available_memory_gb() -> float:
     return max(0.0, free / 1e9)
 
 
-def number_of_workers(workers: int | None = None, memory_gb_each: float = 2.0, n_tasks: int | None = None) -> int:
+def number_of_workers(
+    workers: int | None = None, memory_gb_each: float = 2.0, n_tasks: int | None = None
+) -> int:
     """How many processes to run.
 
     Parameters
@@ -89,7 +91,11 @@ def number_of_workers(workers: int | None = None, memory_gb_each: float = 2.0, n
     fit = max(1, int(memory / memory_gb_each)) if memory_gb_each > 0 else wanted
     if fit < wanted:
         logger.warning(
-            "%d workers instead of %d: %.1f GB of memory are free, each needs %.1f", fit, wanted, memory, memory_gb_each
+            "%d workers instead of %d: %.1f GB of memory are free, each needs %.1f",
+            fit,
+            wanted,
+            memory,
+            memory_gb_each,
         )
     return max(1, min(wanted, fit))
 

@@ -1,0 +1,448 @@
+"""The MSA metafile: which shutters are open, in which slitlet, for which source, at every dither point.
+
+Conventions, read from jwst 1.14.0 (``assign_wcs.nirspec.get_open_msa_slits``) and a real file: ``shutter_row``
+(1 to 365) counts along dispersion, ``shutter_column`` (1 to 171) along the slit; both from the corner of their
+quadrant. A source id of 0 is background, a negative one a virtual or background source planned as such.
+A `MsaFile` is never changed in place: every transform gives a new one, and no file is written over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from astropy.io import fits
+
+from msa3d.errors import MetafileError
+from msa3d.provenance import atomic_path, mark_simulated
+
+if TYPE_CHECKING:
+    from msa3d._msacheck import Problem
+    from msa3d.dataset import Dataset
+
+#: Columns of SHUTTER_INFO and their FITS formats, in the order that jwst relies on.
+SHUTTER_FORMATS = {
+    "slitlet_id": "I",
+    "msa_metadata_id": "I",
+    "shutter_quadrant": "I",
+    "shutter_row": "I",
+    "shutter_column": "I",
+    "source_id": "J",
+    "background": "1A",
+    "shutter_state": "6A",
+    "estimated_source_in_shutter_x": "E",
+    "estimated_source_in_shutter_y": "E",
+    "dither_point_index": "I",
+    "primary_source": "1A",
+}
+
+#: Columns of SOURCE_INFO and their FITS formats.
+SOURCE_FORMATS = {
+    "program": "J",
+    "source_id": "J",
+    "source_name": "20A",
+    "alias": "31A",
+    "ra": "D",
+    "dec": "D",
+    "preimage_id": "30A",
+    "stellarity": "D",
+}
+
+#: Shutters of a quadrant along dispersion (rows) and along the slit (columns).
+N_ROWS, N_COLUMNS = 365, 171
+
+# Where each quadrant lies in SHUTTER_IMAGE, (y, x), counted from 0; measured on the real file.
+_QUADRANT_CORNER = {1: (0, N_COLUMNS), 2: (N_ROWS, N_COLUMNS), 3: (N_ROWS, 0), 4: (0, 0)}
+
+
+@dataclass(frozen=True)
+class Slitlet:
+    """One slitlet.
+
+    Parameters
+    ----------
+    slitlet_id, source_id : int
+        Its id and that of its source; 0 where all of it is background.
+    quadrant, row : int
+        MSA quadrant and row (dispersion); of the first shutter, should they differ.
+    columns : tuple of int
+        Its open shutters along the slit, ascending.
+    """
+
+    slitlet_id: int
+    source_id: int
+    quadrant: int
+    row: int
+    columns: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MsaFile:
+    """An MSA metafile in memory.
+
+    Parameters
+    ----------
+    header : `astropy.io.fits.Header`
+        Primary header.
+    image : `numpy.ndarray`
+        SHUTTER_IMAGE, int16, (730, 342): id of the slitlet that a shutter belongs to at any dither point, else 0.
+    shutters, sources : `numpy.ndarray`
+        SHUTTER_INFO and SOURCE_INFO, structured arrays with the columns of `SHUTTER_FORMATS` and
+        `SOURCE_FORMATS`. Positions in the shutter are fractions of its pitch, NaN where there is no source;
+        ra and dec are ICRS, degrees.
+    path : Path, optional
+        The file that it was read from.
+    formats : dict, optional
+        FITS formats of the file it was read from, by column, where they differ from the usual ones.
+    """
+
+    header: fits.Header
+    image: np.ndarray
+    shutters: np.ndarray
+    sources: np.ndarray
+    path: Path | None = None
+    formats: Mapping[str, str] | None = None
+
+    @classmethod
+    def read(cls, path: Path | str) -> MsaFile:
+        """Read a metafile and make sure that its tables are what jwst expects.
+
+        Raises
+        ------
+        MetafileError
+            Where the file is missing, is not (whole) FITS, or lacks an extension or a column.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise MetafileError(f"There is no MSA metafile {path}.")
+        try:
+            with fits.open(path, memmap=False, lazy_load_hdus=False) as hdus:
+                hdus.verify("exception")
+                names = [hdu.name for hdu in hdus]
+                for name in ("SHUTTER_IMAGE", "SHUTTER_INFO", "SOURCE_INFO"):
+                    if name not in names:
+                        raise MetafileError(f"{path} is not an MSA metafile: it has no extension {name}.")
+                formats = {}
+                tables = [
+                    _read_table(path, hdus[name], expected, formats)
+                    for name, expected in (("SHUTTER_INFO", SHUTTER_FORMATS), ("SOURCE_INFO", SOURCE_FORMATS))
+                ]
+                image = np.array(hdus["SHUTTER_IMAGE"].data, dtype=np.int16)
+                return cls(hdus[0].header.copy(), image, *tables, path=path.absolute(), formats=formats)
+        except (OSError, ValueError, TypeError, IndexError, fits.VerifyError) as error:
+            raise MetafileError(f"{path} cannot be read as an MSA metafile: {error}.") from error
+
+    @classmethod
+    def from_tables(
+        cls,
+        shutters: np.ndarray | Sequence[Mapping[str, Any]],
+        sources: np.ndarray | Sequence[Mapping[str, Any]],
+        header: fits.Header | Dataset,
+    ) -> MsaFile:
+        """Build a metafile from its rows.
+
+        Parameters
+        ----------
+        shutters, sources : structured array, Table or sequence of mappings
+            All columns of `SHUTTER_FORMATS` and `SOURCE_FORMATS`, by name.
+        header : `astropy.io.fits.Header` or Dataset
+            The primary header, or the dataset to write one for (marked as simulated where that is).
+
+        Raises
+        ------
+        MetafileError
+            Where a row lacks a column, or has one that the format has not.
+        """
+        if not isinstance(header, fits.Header):
+            header = _header_of(header)
+        table = _structured(shutters, SHUTTER_FORMATS, "SHUTTER_INFO")
+        made = cls(header, np.zeros((2 * N_ROWS, 2 * N_COLUMNS), np.int16), table, np.empty(0))
+        made = replace(made, sources=_structured(sources, SOURCE_FORMATS, "SOURCE_INFO"))
+        for row in table[table["slitlet_id"] > 0]:
+            made.image[_place_in_image(row)] = row["slitlet_id"]
+        return made
+
+    # --- what it says
+
+    @property
+    def dither_points(self) -> list[tuple[int, int]]:
+        """Pairs of ``msa_metadata_id`` and ``dither_point_index`` that it describes, sorted."""
+        pairs = zip(self.shutters["msa_metadata_id"], self.shutters["dither_point_index"], strict=True)
+        return sorted({(int(meta), int(dither)) for meta, dither in pairs})
+
+    @property
+    def source_ids(self) -> list[int]:
+        """Positive ids of the sources that have a slitlet, sorted."""
+        ids = self.shutters["source_id"]
+        return sorted({int(i) for i in ids[(ids > 0) & (self.shutters["slitlet_id"] > 0)]})
+
+    def owners(self) -> dict[tuple[int, int], int]:
+        """Return the source that each slitlet was made for.
+
+        Returns
+        -------
+        dict
+            ``{(msa_metadata_id, slitlet_id): source_id}`` for every slitlet with a positive source id. Where there
+            is more than one, it is the one that is the primary source at most dither points, then that of most
+            rows, then the smallest.
+        """
+        votes: dict[tuple[int, int], dict[int, list[int]]] = {}
+        for row in self.shutters[(self.shutters["source_id"] > 0) & (self.shutters["slitlet_id"] > 0)]:
+            slitlet = votes.setdefault((int(row["msa_metadata_id"]), int(row["slitlet_id"])), {})
+            count = slitlet.setdefault(int(row["source_id"]), [0, 0])
+            count[0] += row["primary_source"] == "Y"
+            count[1] += 1
+        return {key: max(found, key=lambda i: (*found[i], -i)) for key, found in votes.items()}
+
+    def slitlets(self, metadata_id: int | None = None) -> list[Slitlet]:
+        """List the slitlets of one MSA configuration (by default the first), in the order of their ids."""
+        meta = self.shutters["msa_metadata_id"]
+        if metadata_id is None and len(meta):
+            metadata_id = int(meta.min())
+        rows = self.shutters[(meta == metadata_id) & (self.shutters["slitlet_id"] > 0)]
+        owners, found = self.owners(), []
+        for slitlet_id in np.unique(rows["slitlet_id"]):
+            mine = rows[rows["slitlet_id"] == slitlet_id]
+            found.append(
+                Slitlet(
+                    int(slitlet_id),
+                    owners.get((metadata_id, int(slitlet_id)), 0),
+                    int(mine["shutter_quadrant"][0]),
+                    int(mine["shutter_row"][0]),
+                    tuple(int(column) for column in np.unique(mine["shutter_column"])),
+                )
+            )
+        return found
+
+    def check(self) -> list[Problem]:
+        """Look for contradictions.
+
+        Returns
+        -------
+        list of Problem
+            Errors first, each one sentence that names slitlet, source and dither point. What errors are and what
+            warnings is told in `msa3d._msacheck`. Empty for a metafile without fault.
+        """
+        from msa3d._msacheck import find_problems
+
+        return find_problems(self)
+
+    # --- edited copies
+
+    def transform_ids(
+        self, *, shorten: Literal["first", "last"] | None = None, max_id: int = 100_000
+    ) -> MsaFile:
+        """Give every row of a slitlet the id of its source (the published transform).
+
+        Parameters
+        ----------
+        shorten : {"first", "last"}, optional
+            The original code shortens ids of `max_id` and more by three digits; here only on request, by the
+            first or the last three. By default ids stay as they are, jwst takes them.
+        max_id : int
+            See `shorten`.
+
+        Returns
+        -------
+        MsaFile
+            A new one. Slitlets without a positive source id, and slitlet id -1, stay as they are.
+
+        Raises
+        ------
+        MetafileError
+            Where shortened ids would collide; the sentence lists them.
+        """
+        shutters, sources = self.shutters.copy(), self.sources.copy()
+        for (meta, slitlet_id), source_id in self.owners().items():
+            mine = (shutters["msa_metadata_id"] == meta) & (shutters["slitlet_id"] == slitlet_id)
+            shutters["source_id"][mine] = source_id
+        if shorten is not None:
+            new = self.shortened_ids(shorten, max_id)
+            for table in (shutters, sources):
+                table["source_id"] = [new.get(int(i), int(i)) for i in table["source_id"]]
+        return replace(self, shutters=shutters, sources=sources)
+
+    def shortened_ids(self, shorten: Literal["first", "last"], max_id: int = 100_000) -> dict[int, int]:
+        """List which ids would become which.
+
+        Parameters
+        ----------
+        shorten : {"first", "last"}
+            Which three digits go.
+        max_id : int
+            Ids from this one on are shortened.
+
+        Returns
+        -------
+        dict
+            ``{old: new}``.
+
+        Raises
+        ------
+        MetafileError
+            Where two ids would become one.
+        """
+        every = {int(i) for table in (self.shutters, self.sources) for i in table["source_id"]}
+        cut = slice(3, None) if shorten == "first" else slice(None, -3)
+        new = {i: int(str(i)[cut]) for i in sorted(every) if i >= max_id}
+        taken: dict[int, list[int]] = {}
+        for old in sorted(every):
+            taken.setdefault(new.get(old, old), []).append(old)
+        collisions = {short: olds for short, olds in taken.items() if len(olds) > 1 or short == 0 != olds[0]}
+        if collisions:
+            listed = "; ".join(
+                f"{', '.join(map(str, olds))} to {short}" for short, olds in collisions.items()
+            )
+            raise MetafileError(
+                f"{self.path or 'The metafile'}: source ids cannot be shortened by their {shorten} three digits, "
+                f"they would collide ({listed}); leave them as they are."
+            )
+        return new
+
+    def select_sources(self, source_ids: Iterable[int]) -> MsaFile:
+        """Keep only the slitlets of some sources, which makes every later step faster.
+
+        Parameters
+        ----------
+        source_ids : iterable of int
+            Sources wanted.
+
+        Raises
+        ------
+        MetafileError
+            Where one of them has no slitlet.
+        """
+        wanted = {int(i) for i in source_ids}
+        missing = sorted(wanted - set(self.owners().values()))
+        if missing:
+            raise MetafileError(f"{self.path or 'The metafile'} has no slitlet for source ids {missing}.")
+        kept = [key for key, source_id in self.owners().items() if source_id in wanted]
+        keys = zip(self.shutters["msa_metadata_id"], self.shutters["slitlet_id"], strict=True)
+        mine = np.array([(int(meta), int(slitlet)) in set(kept) for meta, slitlet in keys], dtype=bool)
+        image = np.where(np.isin(self.image, self.shutters["slitlet_id"][mine]), self.image, 0).astype(
+            np.int16
+        )
+        sources = self.sources[np.isin(self.sources["source_id"], self.shutters["source_id"][mine])]
+        return replace(self, shutters=self.shutters[mine], sources=sources, image=image)
+
+    # --- written
+
+    def write(self, path: Path | str, *, overwrite: bool = False) -> None:
+        """Write a metafile in the format of the archive's.
+
+        Parameters
+        ----------
+        path : Path
+            Where to; never the file that this one was read from.
+        overwrite : bool
+            Replace another file of that name.
+
+        Raises
+        ------
+        MetafileError
+            Where the file is the input, or exists.
+        """
+        path = Path(path)
+        if self.path is not None and path.exists() and path.samefile(self.path):
+            raise MetafileError(f"{path} is the original MSA metafile and is not written over; name a copy.")
+        if path.exists() and not overwrite:
+            raise MetafileError(f"{path} exists and is not written over.")
+        image = fits.ImageHDU(self.image, name="SHUTTER_IMAGE")
+        tables = [
+            self._table_hdu("SHUTTER_INFO", self.shutters, SHUTTER_FORMATS),
+            self._table_hdu("SOURCE_INFO", self.sources, SOURCE_FORMATS),
+        ]
+        with atomic_path(path) as partial:
+            fits.HDUList([fits.PrimaryHDU(header=self.header.copy()), image, *tables]).writeto(partial)
+
+    def _table_hdu(self, name: str, table: np.ndarray, formats: Mapping[str, str]) -> fits.BinTableHDU:
+        columns = []
+        for column, usual in formats.items():
+            form = (self.formats or {}).get(f"{name}.{column}", usual)
+            values = table[column]
+            if values.dtype.kind == "U" and values.size:
+                # Longer names than the archive's have happened to fit get a wider column.
+                form = f"{max(int(form[:-1] or 1), int(np.char.str_len(values).max()))}A"
+            columns.append(fits.Column(column, form, array=values))
+        return fits.BinTableHDU.from_columns(columns, name=name)
+
+
+def _read_table(path: Path, hdu: Any, expected: Mapping[str, str], formats: dict[str, str]) -> np.ndarray:
+    names = [name.lower() for name in hdu.columns.names]
+    if names != list(expected):
+        missing = [name for name in expected if name not in names]
+        what = f"lacks {', '.join(missing)}" if missing else f"has the columns {', '.join(names)}"
+        raise MetafileError(
+            f"{path} is not an MSA metafile that jwst can read: {hdu.name} {what}; expected, in this order, are "
+            f"{', '.join(expected)}."
+        )
+    formats.update({f"{hdu.name}.{c.name.lower()}": c.format for c in hdu.columns})
+    columns = {name: np.array(hdu.data.field(index)) for index, name in enumerate(names)}
+    return _from_columns(columns, expected)
+
+
+def _from_columns(columns: Mapping[str, np.ndarray], formats: Mapping[str, str]) -> np.ndarray:
+    kinds = {"I": np.int16, "J": np.int32, "E": np.float32, "D": np.float64}
+    dtype = [
+        (name, kinds.get(form[-1]) or f"U{max(1, np.asarray(columns[name], str).dtype.itemsize // 4)}")
+        for name, form in formats.items()
+    ]
+    table = np.empty(len(next(iter(columns.values()))), dtype)
+    for name in formats:
+        table[name] = columns[name]
+    return table
+
+
+def _structured(rows: Any, formats: Mapping[str, str], what: str) -> np.ndarray:
+    names = getattr(rows, "colnames", None) or getattr(getattr(rows, "dtype", None), "names", None)
+    if names is None:
+        rows = list(rows)
+        names = list(rows[0]) if rows else list(formats)
+    if set(names) != set(formats):
+        wrong = sorted(set(names) ^ set(formats))
+        raise MetafileError(
+            f"Rows for {what} must have the columns {', '.join(formats)}; see {', '.join(wrong)}."
+        )
+    if isinstance(rows, list):
+        columns = {name: np.array([row[name] for row in rows]) for name in formats}
+    else:
+        columns = {name: np.array(rows[name]) for name in formats}
+    return _from_columns(columns, formats)
+
+
+def _place_in_image(row: np.void) -> tuple[int, int]:
+    """Index of a shutter in SHUTTER_IMAGE."""
+    try:
+        y, x = _QUADRANT_CORNER[int(row["shutter_quadrant"])]
+    except KeyError:
+        raise MetafileError(f"The MSA has no quadrant {row['shutter_quadrant']}.") from None
+    r, c = int(row["shutter_row"]), int(row["shutter_column"])
+    if not (1 <= r <= N_ROWS and 1 <= c <= N_COLUMNS):
+        raise MetafileError(
+            f"The MSA has no shutter at row {r}, column {c}: rows are 1 to 365, columns 1 to 171."
+        )
+    return y + r - 1, x + c - 1
+
+
+def _header_of(dataset: Dataset) -> fits.Header:
+    """Primary header of a metafile of a dataset, with the keywords of the archive's."""
+    visit = f"{dataset.programme}{dataset.observation}{dataset.visit}"
+    header = fits.Header()
+    header["ORIGIN"] = ("STSCI", "institution responsible for creating FITS file")
+    header["TELESCOP"] = ("JWST", "telescope used to acquire data")
+    header["INSTRUME"] = ("NIRSPEC", "identifier for instrument used to acquire data")
+    header["DATE"] = dataset.simulation.date if dataset.simulation else "1970-01-01T00:00:00"
+    header["FILENAME"] = (dataset.metafile, "name of file")
+    header["PPSDBVER"] = ("NONE", "version of PPS database used")
+    header["PROGRAM"] = (dataset.programme, "program number")
+    header["VISIT"] = (dataset.visit, "visit number")
+    header["OBSERVTN"] = (dataset.observation, "observation number")
+    header["VISIT_ID"] = (visit, "visit identifier")
+    header["MSACFG10"] = (1, "base 10 nirspec_msa_at_exposure_spec.msa_config")
+    header["MSACFG36"] = ("01", "base 36 version of MSACFG10")
+    if dataset.simulated:
+        mark_simulated(header)
+    return header
