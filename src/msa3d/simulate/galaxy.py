@@ -103,7 +103,8 @@ class Galaxy:
     source : object
         A `msa3d.dataset.SimulatedSource` or anything with its fields (source_id, redshift, log_mass,
         sfr_msun_yr, re_arcsec, sfr_scale_ratio, inclination_deg, pa_deg, sigma0_kms, v_rot_kms,
-        r_turn_arcsec, metallicity_centre, metallicity_gradient_dex_kpc, av_centre, av_gradient_mag_kpc, morphology).
+        r_turn_arcsec, metallicity_centre, metallicity_gradient_dex_kpc, av_centre, av_gradient_mag_kpc,
+        morphology).
     seed : int
         Seed of the scene; a galaxy's structure depends on it and on the source id only.
 

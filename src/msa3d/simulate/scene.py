@@ -40,7 +40,7 @@ Psf = Callable[[float, float, int], np.ndarray]
 
 
 def telescope_psf(v3_pa_deg: float = 0.0) -> Psf:
-    """Return the point-spread function of the simulated telescope, ``psf(wave_um, scale_arcsec, size)``, of sum 1.
+    """Return the telescope's point-spread function ``psf(wave_um, scale_arcsec, size)``, of sum 1.
 
     Parameters
     ----------
@@ -131,7 +131,7 @@ def build_galaxy_model(
     -------
     SourceModel
         With the intrinsic maps in `maps`: line fluxes in erg/s/cm2/arcsec2 under ``FLUX_<line>``, VELOCITY
-        and DISPERSION in km/s, METALLICITY as 12+log(O/H), AV in mag, SFR in Msun/yr/kpc2 of the disc's plane.
+        and DISPERSION in km/s, METALLICITY as 12+log(O/H), AV in mag, SFR in Msun/yr/kpc2 of the disc.
     """
     grid = TangentGrid(source.ra, source.dec, PIXEL_ARCSEC, GRID_PIXELS)
     galaxy = Galaxy(source, seed)
@@ -170,7 +170,7 @@ def _truth_maps(galaxy: Galaxy, grid: TangentGrid) -> dict[str, np.ndarray]:
 def build_point_model(
     source, *, flux_ujy: float, psf: Psf | None, wave_range_um: Sequence[float] = WAVE_RANGE_UM
 ) -> SourceModel:
-    """Build a point source of constant F_nu: the point-spread function itself, or a narrow Gaussian without it.
+    """Build a point source of constant F_nu: the point-spread function, or a narrow Gaussian without it.
 
     Parameters
     ----------

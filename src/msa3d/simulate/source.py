@@ -269,7 +269,7 @@ class SourceModel:
 
     @cached_property
     def _table(self) -> np.ndarray:
-        """The continuum on the finer grid, [y, x, wave]: neighbours in wavelength are neighbours in memory."""
+        """The continuum on the finer grid, [y, x, wave]: wavelengths side by side in memory."""
         planes = np.asarray(self.continuum, dtype=np.float32)
         if self.oversample > 1:
             matrix = _upsampling_matrix(self.grid.n, self.oversample)

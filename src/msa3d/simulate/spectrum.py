@@ -220,7 +220,7 @@ def stellar_luminosity_density(wave_rest_um, log_mass: float):
 
 
 # Leinert et al. (1998), table 19: zodiacal light in the ecliptic at 90 degrees from the Sun, W/m2/sr/um; and
-# table 17, the same elongation: brightness at ecliptic latitude 60 degrees (Extended Groth Strip) over that at 0.
+# table 17, the same elongation: brightness at ecliptic latitude 60 deg (Extended Groth Strip) over 0 deg.
 _LEINERT_WAVE_UM = (0.5, 0.7, 0.9, 1.0, 1.2, 2.2, 3.5)
 _LEINERT_ECLIPTIC = (2.6e-6, 2.0e-6, 1.3e-6, 1.2e-6, 8.1e-7, 1.7e-7, 5.2e-8)
 _LEINERT_LATITUDE_60 = 86.0 / 259.0
