@@ -14,6 +14,7 @@ MAKEFLAGS += --no-builtin-rules
 DATASET ?= demo
 NAME := $(basename $(notdir $(DATASET)))
 ROOT ?= runs/$(NAME)
+override ROOT := $(patsubst ~/%,$(HOME)/%,$(ROOT))
 WORKERS ?=
 PYTESTARGS ?=
 # An image or a conda environment that has the lock already says so here, and is then used as it is.
@@ -116,7 +117,7 @@ $(eval $(call notebook,03_cubebuild,$(ROOT)/notebooks/02_postprocess.ipynb))
 $(eval $(call notebook,04_figures,$(ROOT)/notebooks/03_cubebuild.ipynb))
 
 $(BOOK): $(EXECUTED) $(shell find book -type f -not -path 'book/_build/*' -not -path 'book/notebooks/*' 2>/dev/null)
-	$(IN) msa3d book "$(ROOT)" $(OPTIONS)
+	$(IN) msa3d book "$(ROOT)" --dataset "$(DATASET)"
 	@mkdir -p book/_build && rm -f book/_build/.of-* && touch "$@"
 	@echo "The book: $(CURDIR)/book/_build/html/index.html"
 

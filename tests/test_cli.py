@@ -1,0 +1,185 @@
+"""The `msa3d` command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from astropy.table import Table
+from typer.testing import CliRunner
+
+from msa3d import __version__, cli
+from msa3d.errors import ObservationError
+
+STEPS = ("process", "postprocess", "cubebuild")
+
+
+@dataclass
+class Report:
+    rows: int = 1
+
+    def table(self) -> Table:
+        return Table({"exposure": ["0311n"] * self.rows, "seconds": [1.5] * self.rows})
+
+
+@pytest.fixture
+def invoke(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return lambda *arguments: CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Steps that only note what they are asked to do."""
+    import importlib
+
+    calls = []
+    for name in STEPS:
+        module = importlib.import_module(f"msa3d.steps.{name}")
+
+        def run(dataset, layout, *, workers=None, name=name):
+            calls.append((name, dataset.name, layout.root, workers))
+            return Report()
+
+        monkeypatch.setattr(module, "run", run)
+    return calls
+
+
+def test_version(invoke):
+    result = invoke("--version")
+    assert result.exit_code == 0
+    assert result.stdout == f"msa3d {__version__} (jwst 1.14.0)\n"
+
+
+def test_help_does_not_wait_for_jwst():
+    code = "import sys, msa3d.cli; sys.exit(any(m in sys.modules for m in ('jwst', 'numpy', 'astropy')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_datasets(invoke):
+    result = invoke("datasets")
+    assert result.exit_code == 0
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["demo", "go2136", "survey", "tiny"]
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_works_in_the_run_of_its_dataset(invoke, steps, tmp_path, name):
+    result = invoke(name, "--dataset", "tiny")
+    assert result.exit_code == 0, result.output
+    assert steps == [(name, "tiny", tmp_path / "runs" / "tiny", None)]
+    assert "0311n" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments", [("elsewhere",), ("--root", "elsewhere"), ("elsewhere", "--root", "elsewhere")]
+)
+def test_a_step_works_in_a_directory(invoke, steps, tmp_path, arguments):
+    assert invoke("process", *arguments, "--workers", 3).exit_code == 0
+    assert steps == [("process", "demo", tmp_path / "elsewhere", 3)]
+
+
+def test_a_dataset_of_the_user_names_its_run(invoke, steps, tmp_path):
+    (tmp_path / "mine.yaml").write_text("extends: tiny\nname: mine\n")
+    assert invoke("process", "-d", tmp_path / "mine.yaml").exit_code == 0
+    assert steps == [("process", "mine", tmp_path / "runs" / "mine", None)]
+
+
+def test_run_does_the_three_steps_in_order(invoke, steps):
+    assert invoke("run", "-d", "tiny", "-w", "dask://localhost:8786").exit_code == 0
+    assert [call[0] for call in steps] == list(STEPS)
+    assert {call[3] for call in steps} == {"dask://localhost:8786"}
+
+
+@pytest.mark.parametrize("workers", ["0", "-1", "many", "1.5"])
+def test_workers_are_a_number_or_an_address(invoke, steps, workers):
+    result = invoke("process", f"--workers={workers}")
+    assert result.exit_code == 2
+    assert "--workers" in result.output
+    assert not steps
+
+
+def test_two_directories_are_one_too_many(invoke, steps):
+    result = invoke("process", "one", "--root", "two")
+    assert result.exit_code == 2
+    assert not steps
+
+
+def test_an_error_is_one_sentence_and_status_2(invoke, monkeypatch):
+    from msa3d.steps import process
+
+    def run(dataset, layout, *, workers=None):
+        raise ObservationError("Exposure 0311n has no nrs2; add it.")
+
+    monkeypatch.setattr(process, "run", run)
+    result = invoke("process")
+    assert result.exit_code == 2
+    assert result.stderr == "msa3d: Exposure 0311n has no nrs2; add it.\n"
+    assert result.stdout == ""
+
+
+def test_an_unknown_dataset_is_an_error(invoke):
+    result = invoke("process", "-d", "demoo")
+    assert result.exit_code == 2
+    assert "did you mean 'demo'" in result.stderr
+
+
+def test_an_empty_directory_is_an_error_and_stays_empty(invoke, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for command in ("check", *STEPS):
+        result = invoke(command, "empty", "-d", "tiny")
+        assert result.exit_code == 2, command
+        assert result.stderr.count("\n") == 1
+        assert not list((tmp_path / "empty").iterdir())
+
+
+def test_a_real_observation_is_not_simulated(invoke, tmp_path):
+    result = invoke("simulate", "-d", "go2136")
+    assert result.exit_code == 2
+    assert "real observation" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_data_of_a_real_dataset_are_checked(invoke):
+    result = invoke("data", "-d", "go2136")
+    assert result.exit_code == 2
+    assert str(Path("runs") / "go2136") in result.stderr
+
+
+def test_data_of_a_simulated_dataset_are_made(invoke, monkeypatch, tmp_path):
+    from msa3d.simulate import observe
+
+    calls = []
+
+    def simulate(dataset, layout, *, workers=None):
+        calls.append((dataset.name, layout.root, workers))
+        return Report(rows=0)
+
+    monkeypatch.setattr(observe, "simulate", simulate)
+    result = invoke("data", "-d", "tiny", "-w", 1)
+    assert result.exit_code == 0
+    assert result.stdout == "nothing to do\n"
+    assert calls == [("tiny", tmp_path / "runs" / "tiny", 1)]
+
+
+def test_the_notebook_command_gives_the_parameters(invoke, monkeypatch, tmp_path):
+    from msa3d import notebook
+
+    calls = []
+    monkeypatch.setattr(
+        notebook, "execute", lambda name, layout, parameters: calls.append((name, parameters)) or "done"
+    )
+    (tmp_path / "more.yaml").write_text("source: 8512\n")
+    result = invoke("notebook", "run", "01_process", "-d", "tiny", "-w", "2", "-f", "more.yaml")
+    assert result.exit_code == 0, result.output
+    expected = {"dataset": "tiny", "root": str(tmp_path / "runs" / "tiny"), "workers": 2, "source": 8512}
+    assert calls == [("01_process", expected)]
+
+
+def test_a_metafile_that_is_none_is_an_error(invoke, tmp_path):
+    (tmp_path / "x_msa.fits").write_text("no FITS")
+    result = invoke("metafile", "x_msa.fits")
+    assert result.exit_code == 2
+    assert "x_msa.fits" in result.stderr

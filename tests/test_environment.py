@@ -1,0 +1,170 @@
+"""The environment is said in one place: lock, environment.yml, Dockerfile and pyproject.toml agree."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[1]
+
+#: What STScI delivered jwst 1.14.0 with, and the paper's cosmic-ray finder: never to be moved by a new lock.
+PINS = {
+    "jwst": "1.14.0",
+    "asdf": "3.1.0",
+    "asdf-astropy": "0.6.0",
+    "astropy": "6.0.1",
+    "crds": "11.17.19",
+    "drizzle": "1.15.1",
+    "gwcs": "0.21.0",
+    "numpy": "1.26.4",
+    "photutils": "1.11.0",
+    "scipy": "1.12.0",
+    "stcal": "1.7.0",
+    "stdatamodels": "1.10.1",
+    "stpipe": "0.5.2",
+    "tweakwcs": "0.8.6",
+    "matplotlib": "3.8.3",
+    "astroscrappy": "1.2.0",
+    "stsci-imagestats": "1.6.3",
+    "jupyter-book": "1.0.4.post1",
+    "papermill": "2.7.0",
+}
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def locked() -> dict[str, tuple[Requirement, list[str]]]:
+    """Requirement and hashes of every entry of the lock, by name."""
+    entries = {}
+    for entry in re.split(r"\n(?=[^\s#])", read("requirements.lock").replace("\\\n", "\n")):
+        lines = [line for line in entry.splitlines() if not line.lstrip().startswith("#")]
+        if lines:
+            requirement = Requirement(lines[0].strip())
+            hashes = re.findall(r"--hash=(\S+)", "\n".join(lines[1:]))
+            entries[canonicalize_name(requirement.name)] = (requirement, hashes)
+    return entries
+
+
+def wanted() -> list[Requirement]:
+    """Requirements of requirements.in."""
+    lines = (line.split("#")[0].strip() for line in read("requirements.in").splitlines())
+    return [Requirement(line) for line in lines if line]
+
+
+def version(requirement: Requirement) -> str:
+    (specifier,) = requirement.specifier
+    assert specifier.operator == "=="
+    return specifier.version
+
+
+@pytest.fixture(scope="module")
+def lock() -> dict[str, tuple[Requirement, list[str]]]:
+    return locked()
+
+
+def test_every_locked_requirement_is_exact_and_has_hashes(lock):
+    assert len(lock) > 200
+    for requirement, hashes in lock.values():
+        assert version(requirement)
+        assert hashes, requirement
+        assert all(re.fullmatch(r"sha256:[0-9a-f]{64}", item) for item in hashes), requirement
+
+
+@pytest.mark.parametrize("name", PINS)
+def test_the_versions_of_the_paper_are_locked(lock, name):
+    assert version(lock[name][0]) == PINS[name]
+
+
+def test_the_lock_is_of_requirements_in(lock):
+    for requirement in wanted():
+        entry = lock[canonicalize_name(requirement.name)][0]
+        assert version(entry) in requirement.specifier, requirement
+
+
+def test_the_lock_names_no_index(lock):
+    assert "://" not in read("requirements.lock")
+    assert "-index-url" not in re.sub(r"^#.*$", "", read("requirements.lock"), flags=re.M)
+
+
+def test_the_lock_is_of_python_3_11_on_linux(lock):
+    """Nothing that is installed on Linux with Python 3.11 depends on a marker of some other system."""
+    environment = {
+        "python_version": "3.11",
+        "python_full_version": "3.11.9",
+        "sys_platform": "linux",
+        "os_name": "posix",
+        "platform_system": "Linux",
+        "platform_machine": "x86_64",
+        "platform_python_implementation": "CPython",
+        "implementation_name": "cpython",
+    }
+    left_out = {
+        name for name, (item, _) in lock.items() if item.marker and not item.marker.evaluate(environment)
+    }
+    assert left_out.isdisjoint(canonicalize_name(requirement.name) for requirement in wanted())
+    assert {"appnope", "colorama", "pywinpty"} <= left_out
+
+
+def test_pyproject_asks_for_what_is_locked(lock):
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    assert SpecifierSet(project["requires-python"]) == SpecifierSet("==3.11.*")
+    for requirement in map(Requirement, project["dependencies"]):
+        assert version(lock[canonicalize_name(requirement.name)][0]) in requirement.specifier
+
+
+def test_conda_environment_is_the_same_python_and_lock():
+    dependencies = yaml.safe_load(read("environment.yml"))["dependencies"]
+    assert "python=3.11" in dependencies
+    (pip,) = [item["pip"] for item in dependencies if isinstance(item, dict)]
+    assert pip == ["--require-hashes", "-r requirements.lock"]
+
+
+def test_image_is_the_same_python_and_lock():
+    lines = read("Dockerfile").splitlines()
+    bases = {line.split()[1] for line in lines if line.startswith("FROM ")} - {"base"}
+    # Debian 12's own Python is 3.11.
+    assert bases == {"debian:bookworm-slim"}
+    dockerfile = "\n".join(lines)
+    assert "python3.11" in dockerfile
+    assert "--require-hashes" in dockerfile
+    assert "requirements.lock" in dockerfile
+    assert not re.search(
+        r"pip install(?![^\n]*(--require-hashes|--no-deps))", dockerfile.replace("\\\n", " ")
+    )
+
+
+def test_make_uses_the_same_python_and_lock():
+    makefile = read("Makefile")
+    assert "(3, 11)" in makefile
+    assert "--require-hashes" in makefile
+    assert "requirements.lock" in makefile
+
+
+def test_one_version_everywhere():
+    import msa3d
+
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    citation = yaml.safe_load(read("CITATION.cff"))
+    assert project["version"] == msa3d.__version__ == citation["version"]
+
+
+def test_the_paper_is_what_is_cited():
+    paper = yaml.safe_load(read("CITATION.cff"))["preferred-citation"]
+    assert paper["authors"][0]["family-names"] == "Barišić"
+    assert paper["doi"].endswith("arXiv.2408.08350")
+
+
+def test_what_is_installed_is_what_is_locked(lock):
+    from importlib.metadata import version as installed
+
+    for name in PINS:
+        assert installed(name) == version(lock[name][0])

@@ -1,0 +1,160 @@
+"""Notebooks are executed whole, or kept as failed; and bound only when whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from msa3d import binding, notebook
+from msa3d.errors import DatasetError, ProductError
+from msa3d.layout import Layout
+
+
+def write(path: Path, *sources: str) -> Path:
+    """A notebook whose first cell is its parameters."""
+    cells = [new_code_cell(source) for source in sources]
+    cells[0].metadata["tags"] = ["parameters"]
+    metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=cells, metadata=metadata), path)
+    return path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def layout(tmp_path):
+    return Layout(tmp_path / "run")
+
+
+def executed(cell_source="1 + 1", outputs=(), tags=(), count=1):
+    cell = new_code_cell(
+        cell_source, execution_count=count, outputs=list(outputs), metadata={"tags": list(tags)}
+    )
+    metadata = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
+    return new_notebook(cells=[new_markdown_cell("# Title"), cell], metadata=metadata)
+
+
+def test_a_notebook_is_found_by_name_and_by_path(here):
+    path = write(here / "notebooks" / "01_first.ipynb", "a = 1")
+    assert notebook.find("01_first").resolve() == path
+    assert notebook.find("01_first.ipynb").resolve() == path
+    assert notebook.find(path) == path
+    with pytest.raises(ProductError, match=r"no notebook 02_second.*01_first"):
+        notebook.find("02_second")
+
+
+def test_an_unknown_parameter_is_an_error(here, layout):
+    write(here / "notebooks" / "01_first.ipynb", "dataset = 'demo'\nroot = None")
+    with pytest.raises(DatasetError, match=r"no parameter workers.*dataset, root"):
+        notebook.execute("01_first", layout, {"dataset": "tiny", "workers": 2})
+    assert not layout.notebooks.exists()
+
+
+@pytest.mark.slow
+def test_a_notebook_is_executed_with_its_parameters(here, layout):
+    source = write(here / "notebooks" / "01_first.ipynb", "dataset = 'demo'", "print(dataset * 2)")
+    before = source.read_bytes()
+    path = notebook.execute("01_first", layout, {"dataset": "tiny"})
+    assert path == layout.notebooks / "01_first.ipynb"
+    assert source.read_bytes() == before
+    assert sorted(layout.notebooks.iterdir()) == [path]
+    result = nbformat.read(path, as_version=4)
+    assert result.cells[-1].outputs[0].text == "tinytiny\n"
+    assert result.metadata[notebook.METADATA]["seconds"] > 0
+    assert 0.01 < result.metadata[notebook.METADATA]["peak_memory_gb"] < 100
+    assert binding.faults(result) == []
+
+
+@pytest.mark.slow
+def test_a_failed_notebook_is_kept_and_named(here, layout):
+    write(here / "notebooks" / "01_first.ipynb", "a = 1", "raise ValueError('no light')", "a")
+    with pytest.raises(ProductError, match=r"ValueError: no light.*01_first\.failed\.ipynb"):
+        notebook.execute("01_first", layout, {"a": 2})
+    kept = layout.notebooks / "01_first.failed.ipynb"
+    assert sorted(layout.notebooks.iterdir()) == [kept]
+    assert any("ValueError" in fault for fault in binding.faults(nbformat.read(kept, as_version=4)))
+
+
+def test_parameters_are_read_from_yaml(tmp_path):
+    (tmp_path / "good.yaml").write_text("a: 1\nb: [x, y]\n")
+    assert notebook.read_parameters(tmp_path / "good.yaml") == {"a": 1, "b": ["x", "y"]}
+    assert notebook.read_parameters(None) == {}
+    (tmp_path / "list.yaml").write_text("- a\n")
+    (tmp_path / "bad.yaml").write_text("a: [1\n")
+    for name in ("list.yaml", "bad.yaml", "absent.yaml"):
+        with pytest.raises(DatasetError, match=name):
+            notebook.read_parameters(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("result", "what"),
+    [
+        (executed(count=None), "was not run"),
+        (
+            executed(outputs=[new_output("error", ename="E", evalue="why", traceback=[])]),
+            "failed with E: why",
+        ),
+        (executed(outputs=[new_output("display_data", {"text/plain": ""})]), "empty output"),
+        (executed(outputs=[new_output("display_data", {"text/plain": "x"})], tags=["figure"]), "shows none"),
+    ],
+)
+def test_what_keeps_a_notebook_out_of_the_book(result, what):
+    (fault,) = binding.faults(result)
+    assert what in fault
+
+
+def test_a_whole_notebook_has_no_faults():
+    picture = new_output("display_data", {"image/png": "iVBORw0KGgo=", "text/plain": "<Figure>"})
+    assert binding.faults(executed(outputs=[picture], tags=["figure"])) == []
+    assert binding.faults(executed(cell_source=" ", count=None)) == []
+
+
+def test_only_whole_notebooks_are_gathered(layout, tmp_path):
+    layout.notebooks.mkdir(parents=True)
+    nbformat.write(executed(), layout.notebooks / "01.ipynb")
+    binding.gather(layout, ["01.ipynb"], tmp_path / "copies")
+    assert [path.name for path in (tmp_path / "copies").iterdir()] == ["01.ipynb"]
+    nbformat.write(executed(count=None), layout.notebooks / "01.ipynb")
+    with pytest.raises(ProductError, match=r"01\.ipynb: cell 1 was not run; .*02\.ipynb is missing"):
+        binding.gather(layout, ["01.ipynb", "02.ipynb"], tmp_path / "copies")
+
+
+def make_book(folder: Path, text: str) -> None:
+    folder.mkdir()
+    (folder / "_config.yml").write_text("title: A book\nauthor: one\nexecute:\n  execute_notebooks: 'off'\n")
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: intro\nchapters:\n- file: notebooks/01\n")
+    (folder / "intro.md").write_text(text)
+
+
+@pytest.mark.slow
+def test_a_book_is_bound_of_pages_and_notebooks(here, layout):
+    write(here / "notebooks" / "01.ipynb", "a = 1")
+    layout.notebooks.mkdir(parents=True)
+    nbformat.write(executed(), layout.notebooks / "01.ipynb")
+    make_book(here / "book", "# A book\n\nSee [the first](notebooks/01.ipynb).\n")
+    index = binding.bind(layout, Path("book"))
+    assert index.is_file()
+    assert (here / "book/_build/html/notebooks/01.html").is_file()
+
+
+@pytest.mark.slow
+def test_a_book_with_a_warning_is_not_bound(here, layout):
+    write(here / "notebooks" / "01.ipynb", "a = 1")
+    layout.notebooks.mkdir(parents=True)
+    nbformat.write(executed(), layout.notebooks / "01.ipynb")
+    make_book(here / "book", "# A book\n\n![a figure](nowhere.png)\n")
+    with pytest.raises(ProductError, match=r"nowhere\.png"):
+        binding.bind(layout, Path("book"))
+
+
+def test_no_book_is_an_error(here, layout):
+    with pytest.raises(ProductError, match=r"_toc\.yml"):
+        binding.bind(layout, Path("book"))
