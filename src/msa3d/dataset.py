@@ -372,6 +372,8 @@ class Dataset(_Model):
         CRDS context to use for real data where the environment variable CRDS_CONTEXT is not set.
     gwa_tilt_tolerance : float
         Greatest difference of GWA_XTIL and GWA_YTIL between exposures, in the unit of the keywords.
+    ignore_problems : list of str
+        Kinds of problems of the metafile (see `msa3d.msafile.MsaFile.check`) that are only told, not errors.
     source : list of str
         Where the figures in it come from.
     pattern, targets, process, postprocess, cubebuild, simulation
@@ -392,6 +394,7 @@ class Dataset(_Model):
     metafile: str | None = None
     crds_context: str | None = None
     gwa_tilt_tolerance: NotNegative = 1e-3
+    ignore_problems: list[str] = []
     source: list[str] = []
     pattern: Pattern = Pattern()
     targets: list[Target] = Field(min_length=1)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from astropy.io import fits
 
-from msa3d.errors import MetafileError
+from msa3d._fitswalk import read_headers
+from msa3d.errors import MetafileError, ObservationError
 from msa3d.provenance import atomic_path, mark_simulated
 
 if TYPE_CHECKING:
@@ -119,6 +120,7 @@ class MsaFile:
         if not path.is_file():
             raise MetafileError(f"There is no MSA metafile {path}.")
         try:
+            read_headers(path)
             with fits.open(path, memmap=False, lazy_load_hdus=False) as hdus:
                 hdus.verify("exception")
                 names = [hdu.name for hdu in hdus]
@@ -132,6 +134,8 @@ class MsaFile:
                 ]
                 image = np.array(hdus["SHUTTER_IMAGE"].data, dtype=np.int16)
                 return cls(hdus[0].header.copy(), image, *tables, path=path.absolute(), formats=formats)
+        except ObservationError as error:
+            raise MetafileError(str(error)) from error
         except (OSError, ValueError, TypeError, IndexError, fits.VerifyError) as error:
             raise MetafileError(f"{path} cannot be read as an MSA metafile: {error}.") from error
 

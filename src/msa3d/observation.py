@@ -1,0 +1,426 @@
+"""The observation as it lies on disk: exposures, dither pattern, sources; checked before anything long starts.
+
+Everything comes from file names, headers and the metafile; only what those cannot tell comes from the dataset.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from msa3d._fitswalk import read_headers
+from msa3d.errors import MetafileError, ObservationError
+from msa3d.layout import parse_rate_name
+from msa3d.msafile import MsaFile
+from msa3d.provenance import is_simulated
+
+if TYPE_CHECKING:
+    from msa3d.dataset import Dataset
+    from msa3d.layout import Layout
+
+logger = logging.getLogger(__name__)
+
+#: What steps 1 to 3 write, GB a slitlet and exposure (both detectors): 399 MB for 40 slitlets were measured in
+#: step 1, a quarter more comes with steps 2 and 3.
+GB_EACH = 0.0125
+
+#: Keywords that a rate must have: without them jwst stops, or takes the wrong shutters.
+PRIMARY_KEYWORDS = (
+    "INSTRUME", "DETECTOR", "FILTER", "GRATING", "EXP_TYPE", "MSAMETFL", "MSAMETID", "PATT_NUM", "EXPSTART",
+)  # fmt: skip
+SCI_KEYWORDS = ("RA_REF", "DEC_REF", "ROLL_REF", "V2_REF", "V3_REF")
+
+#: Extensions that a rate must have.
+RATE_EXTENSIONS = ("SCI", "ERR", "DQ")
+
+_MAX_TOLD = 5
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One count-rate file: what of its headers matters.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    activity : str
+        From its name, base 36.
+    detector : str
+        From its name, upper case.
+    primary, sci : mapping
+        Values of the primary header and of the SCI header.
+    """
+
+    path: Path
+    activity: str
+    detector: str
+    primary: Mapping[str, Any] = field(repr=False)
+    sci: Mapping[str, Any] = field(repr=False)
+
+    @classmethod
+    def read(cls, path: Path) -> Rate:
+        """Read the headers; ObservationError where the file is truncated or lacks a keyword."""
+        parts = parse_rate_name(path)
+        headers = read_headers(path)
+        names = [str(header.get("EXTNAME", "")).strip() for header in headers]
+        missing = [name for name in RATE_EXTENSIONS if name not in names]
+        if missing:
+            raise ObservationError(
+                f"{path} is not a whole count-rate file: it has no extension {', '.join(missing)}; get it again."
+            )
+        sci = headers[names.index("SCI")]
+        for header, keywords, where in (
+            (headers[0], PRIMARY_KEYWORDS, "primary"),
+            (sci, SCI_KEYWORDS, "SCI"),
+        ):
+            missing = [keyword for keyword in keywords if header.get(keyword) is None]
+            if missing:
+                raise ObservationError(f"{path} lacks {', '.join(missing)} in its {where} header.")
+        return cls(path, parts["activity"], parts["detector"].upper(), headers[0], sci)
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One exposure: both detectors at one place of the pattern.
+
+    Parameters
+    ----------
+    activity : str
+        Five characters, base 36.
+    index : int
+        Place in observing order, from 0.
+    patt_num : int
+        PATT_NUM: the dither point of the metafile.
+    row, column : int
+        Place in the pattern, from 0 (`msa3d.dataset.Pattern.place`).
+    rates : dict
+        ``{"NRS1": path, "NRS2": path}``.
+    ra, dec, roll : float
+        Pointing of the reference point (RA_REF, DEC_REF, ROLL_REF), degrees.
+    start : float
+        EXPSTART, MJD (UTC).
+    seconds : float
+        EFFEXPTM, s; NaN where the header has none.
+    msa_metadata_id : int
+        MSAMETID: the configuration of the metafile.
+    """
+
+    activity: str
+    index: int
+    patt_num: int
+    row: int
+    column: int
+    rates: dict[str, Path]
+    ra: float
+    dec: float
+    roll: float
+    start: float
+    seconds: float
+    msa_metadata_id: int
+
+    @property
+    def name(self) -> str:
+        """The activity, as tasks are called in errors."""
+        return self.activity
+
+
+@dataclass(frozen=True)
+class Observation:
+    """An observation on disk.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where.
+    dataset : Dataset
+        What it should be.
+    rates : tuple of Rate
+        Headers of the rate files, sorted by activity and detector.
+    metafile : Path
+        The MSA metafile, which `check` makes sure exists.
+    """
+
+    layout: Layout
+    dataset: Dataset
+    rates: tuple[Rate, ...] = field(repr=False)
+    metafile: Path
+
+    @classmethod
+    def read(cls, layout: Layout, dataset: Dataset, *, metafile: Path | None = None) -> Observation:
+        """Read the headers of all rates of the dataset's visit.
+
+        Parameters
+        ----------
+        layout : Layout
+            Where the rates are.
+        dataset : Dataset
+            Which observation it is; files of other visits are left out, and said so in the log.
+        metafile : Path, optional
+            The metafile, by default that of the dataset or of MSAMETFL, beside the rates.
+
+        Raises
+        ------
+        ObservationError
+            Where there are no rates, or one is truncated or lacks a keyword.
+        """
+        paths, others = [], []
+        for path in layout.rates():
+            (paths if path.name.startswith(dataset.file_root) and parse_rate_name(path) else others).append(
+                path
+            )
+        if others:
+            logger.warning("left out, not of visit %s: %s", dataset.file_root, _names(others))
+        if not paths:
+            raise ObservationError(
+                f"There are no count-rate files {dataset.file_root}_*_nrs?_rate.fits in {layout.root}; "
+                + ("`msa3d simulate` makes them." if dataset.simulated else "download them from MAST.")
+            )
+        rates = sorted((Rate.read(path) for path in paths), key=lambda r: (int(r.activity, 36), r.detector))
+        if metafile is None:
+            metafile = layout.metafile(dataset.metafile or str(rates[0].primary["MSAMETFL"]))
+        return cls(layout, dataset, tuple(rates), Path(metafile))
+
+    @cached_property
+    def exposures(self) -> list[Exposure]:
+        """Exposures in observing order: that of the base-36 activities.
+
+        Those beyond the pattern have row and column -1; `check` does not let them pass.
+        """
+        by_activity: dict[str, list[Rate]] = {}
+        for rate in self.rates:
+            by_activity.setdefault(rate.activity, []).append(rate)
+        pattern, found = self.dataset.pattern, []
+        for index, (activity, rates) in enumerate(by_activity.items()):
+            primary, sci = rates[0].primary, rates[0].sci
+            row, column = pattern.place(index) if index < pattern.n_exposures else (-1, -1)
+            found.append(
+                Exposure(
+                    activity,
+                    index,
+                    int(primary["PATT_NUM"]),
+                    row,
+                    column,
+                    {rate.detector: rate.path for rate in rates},
+                    float(sci["RA_REF"]),
+                    float(sci["DEC_REF"]),
+                    float(sci["ROLL_REF"]),
+                    float(primary["EXPSTART"]),
+                    float(primary.get("EFFEXPTM", math.nan)),
+                    int(primary["MSAMETID"]),
+                )
+            )
+        return found
+
+    @property
+    def source_ids(self) -> list[int]:
+        """Ids of the dataset's targets."""
+        return self.dataset.source_ids
+
+    @property
+    def simulated(self) -> bool:
+        """Whether any of its files is simulated."""
+        return any(is_simulated(rate.primary) for rate in self.rates)
+
+    @property
+    def middle(self) -> Exposure:
+        """The middle exposure, index ``ceil(N / 2) - 1``."""
+        return self.exposures[math.ceil(len(self.exposures) / 2) - 1]
+
+    def at(self, row: int, column: int) -> Exposure:
+        """Return the exposure at a place of the pattern, both from 0."""
+        return self.exposures[self.dataset.pattern.index(row, column)]
+
+    # --- checks
+
+    def problems(self) -> list[str]:
+        """Everything that speaks against a reduction, one sentence each; empty where nothing does."""
+        checks: tuple[Callable[[], Iterator[str]], ...] = (
+            self._detectors,
+            self._number_of_exposures,
+            self._same_setup,
+            self._tilts,
+            self._simulated_or_not,
+            self._metafile,
+            self._disk,
+        )
+        return [sentence for check in checks for sentence in check()]
+
+    def check(self) -> None:
+        """Make sure that the observation is what the dataset describes; nothing is written.
+
+        Raises
+        ------
+        ObservationError
+            With one sentence for each problem, a line each.
+        """
+        found = self.problems()
+        if found:
+            more = [f"And {len(found) - _MAX_TOLD} more problems."] if len(found) > _MAX_TOLD else []
+            raise ObservationError("\n".join(found[:_MAX_TOLD] + more))
+
+    def _detectors(self) -> Iterator[str]:
+        seen: dict[tuple[str, str], Path] = {}
+        for rate in self.rates:
+            other = seen.setdefault((rate.activity, rate.detector), rate.path)
+            if other != rate.path:
+                yield f"{other.name} and {rate.path.name} are two exposures of one activity; keep one."
+        for exposure in self.exposures:
+            for detector in self.dataset.detectors:
+                if detector not in exposure.rates:
+                    have = next(iter(exposure.rates.values()))
+                    name = have.name.replace(f"_{_detector(have)}_", f"_{detector.lower()}_")
+                    yield (
+                        f"Exposure {exposure.activity} has no {detector}: {name} is missing in {self.layout.root}; "
+                        "put it beside the others."
+                    )
+
+    def _number_of_exposures(self) -> Iterator[str]:
+        pattern, have = self.dataset.pattern, len(self.exposures)
+        if have != pattern.n_exposures:
+            yield (
+                f"{self.layout.root} has {have} exposures, but the pattern of dataset {self.dataset.name} has "
+                f"{pattern.rows} x {pattern.columns} = {pattern.n_exposures}"
+                + self._missing_points()
+                + "; complete the files, or set pattern.rows and pattern.columns."
+            )
+        starts = [exposure.start for exposure in self.exposures]
+        if starts != sorted(starts):
+            first = next(i for i in range(1, have) if starts[i] < starts[i - 1])
+            yield (
+                f"Exposure {self.exposures[first].activity} starts (EXPSTART) before exposure "
+                f"{self.exposures[first - 1].activity}: activities are not in observing order."
+            )
+
+    def _missing_points(self) -> str:
+        numbers = {exposure.patt_num for exposure in self.exposures}
+        missing = sorted(set(range(1, self.dataset.pattern.n_exposures + 1)) - numbers)
+        if not missing or len(numbers) != len(self.exposures):
+            return ""
+        return f" (no PATT_NUM {', '.join(map(str, missing[:9]))}{', ...' if len(missing) > 9 else ''})"
+
+    def _same_setup(self) -> Iterator[str]:
+        wanted = {
+            "INSTRUME": "NIRSPEC",
+            "EXP_TYPE": "NRS_MSASPEC",
+            "FILTER": self.dataset.filter,
+            "GRATING": self.dataset.grating,
+        }
+        for keyword, value in wanted.items():
+            wrong = [rate for rate in self.rates if str(rate.primary[keyword]).strip() != value]
+            if wrong:
+                found = sorted({str(rate.primary[keyword]).strip() for rate in wrong})
+                rest = len(self.rates) - len(wrong)
+                others = f"the other {rest} and in " if rest else ""
+                yield (
+                    f"{keyword} is {' or '.join(found)} in {_names([rate.path for rate in wrong])}, but {value} in "
+                    f"{others}dataset {self.dataset.name}: only exposures of one set-up can be combined."
+                )
+        for rate in self.rates:
+            if str(rate.primary["DETECTOR"]).strip() != rate.detector:
+                yield f"{rate.path} says DETECTOR {rate.primary['DETECTOR']}, which its name contradicts."
+
+    def _tilts(self) -> Iterator[str]:
+        for keyword in ("GWA_XTIL", "GWA_YTIL"):
+            values = {rate.path: rate.primary.get(keyword) for rate in self.rates}
+            missing = [path for path, value in values.items() if value is None]
+            if len(missing) == len(values):
+                continue
+            if missing:
+                yield f"{keyword} is missing in {_names(missing)}, and present in the others."
+                continue
+            low, high = min(values, key=values.get), max(values, key=values.get)
+            if values[high] - values[low] > self.dataset.gwa_tilt_tolerance:
+                yield (
+                    f"{keyword}, the tilt of the grating wheel, differs: {values[low]} in {low.name}, {values[high]} "
+                    f"in {high.name}; at most {self.dataset.gwa_tilt_tolerance:g} (gwa_tilt_tolerance) is allowed."
+                )
+
+    def _simulated_or_not(self) -> Iterator[str]:
+        real = [rate.path for rate in self.rates if not is_simulated(rate.primary)]
+        if real and len(real) < len(self.rates):
+            yield f"Simulated and real files lie together in {self.layout.root}: {_names(real)} are real."
+        elif real and self.dataset.simulated:
+            yield (
+                f"Dataset {self.dataset.name} is simulated, but {_names(real)} in {self.layout.root} are not: "
+                "name the dataset that describes them (go2136)."
+            )
+
+    # --- the metafile
+
+    def _metafile(self) -> Iterator[str]:
+        named: dict[str, list[Path]] = {}
+        for rate in self.rates:
+            named.setdefault(str(rate.primary["MSAMETFL"]).strip(), []).append(rate.path)
+        if len(named) > 1:
+            listed = "; ".join(f"{name} in {_names(paths)}" for name, paths in sorted(named.items()))
+            yield f"MSAMETFL differs between exposures: {listed}."
+            return
+        if not self.metafile.is_file():
+            yield (
+                f"The MSA metafile {self.metafile} is missing (MSAMETFL of the rates says {next(iter(named))}); put "
+                "it beside the rates."
+            )
+            return
+        try:
+            metafile = MsaFile.read(self.metafile)
+        except MetafileError as error:
+            yield str(error)
+            return
+        yield from self._contents(metafile)
+
+    def _contents(self, metafile: MsaFile) -> Iterator[str]:
+        known = set(metafile.dither_points)
+        for exposure in self.exposures:
+            if (exposure.msa_metadata_id, exposure.patt_num) not in known:
+                yield (
+                    f"Exposure {exposure.activity} has PATT_NUM {exposure.patt_num} and MSAMETID "
+                    f"{exposure.msa_metadata_id}, for which {self.metafile} has no rows."
+                )
+        told = set()
+        for problem in metafile.check():
+            if problem.level == "error" and problem.kind not in self.dataset.ignore_problems:
+                told.add(problem.source_id)
+                yield (
+                    f"{self.metafile}: {problem.message}; correct a copy of it, or put '{problem.kind}' under "
+                    "ignore_problems in the dataset."
+                )
+            else:
+                logger.info("%s: %s", self.metafile.name, problem.message)
+        for source_id in sorted(set(self.dataset.source_ids) - set(metafile.source_ids) - told):
+            yield (
+                f"Source {source_id} of dataset {self.dataset.name} has no slitlet in {self.metafile}; take it out of "
+                "targets, or use the metafile that belongs to the rates."
+            )
+
+    def _disk(self) -> Iterator[str]:
+        """Compare free space with what the steps will write beyond what is there."""
+        if not self.metafile.is_file():
+            return
+        try:
+            slitlets = len(MsaFile.read(self.metafile).slitlets())
+        except MetafileError:
+            return
+        need = GB_EACH * slitlets * len(self.exposures)
+        have = sum(path.stat().st_size for path in self.layout.reduction.rglob("*") if path.is_file()) / 1e9
+        free = shutil.disk_usage(self.layout.root).free / 1e9
+        if need - have > free:
+            yield (
+                f"{self.layout.root} has {free:.1f} GB free, but {slitlets} slitlets in {len(self.exposures)} exposures "
+                f"need about {need - have:.1f} GB more; make room, or choose another root."
+            )
+
+
+def _detector(path: Path) -> str:
+    return parse_rate_name(path)["detector"]
+
+
+def _names(paths: list[Path]) -> str:
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{paths[0].name}{more}"

@@ -1,0 +1,351 @@
+"""The observation: everything that can be wrong is said in one sentence before anything is written."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from msa3d import observation as observation_module
+from msa3d._fitswalk import read_headers
+from msa3d.dataset import Dataset
+from msa3d.errors import ObservationError
+from msa3d.layout import Layout
+from msa3d.msafile import MsaFile
+from msa3d.observation import Observation
+from msa3d.provenance import mark_simulated
+
+SOURCE = 8512
+
+
+def rate(path, dataset, activity, detector, index, compressed=False):
+    """A tiny file with the headers of a rate."""
+    primary = fits.Header()
+    primary.update(
+        INSTRUME="NIRSPEC", DETECTOR=detector, FILTER="F100LP", GRATING="G140H", EXP_TYPE="NRS_MSASPEC",
+        MSAMETFL=dataset.metafile, MSAMETID=1, PATT_NUM=index + 1, EXPSTART=60032.0 + index / 50, EFFEXPTM=1167.0,
+        GWA_XTIL=0.3604, GWA_YTIL=0.133,
+    )  # fmt: skip
+    mark_simulated(primary)
+    science = fits.Header()
+    science.update(RA_REF=215.02, DEC_REF=52.925, ROLL_REF=12.0, V2_REF=378.5, V3_REF=-428.4)
+    kind = fits.CompImageHDU if compressed else fits.ImageHDU
+    image = np.random.default_rng(index).normal(size=(64, 64)).astype(np.float32)
+    extensions = [kind(image, header=science, name="SCI"), kind(np.abs(image), name="ERR")]
+    extensions.append(fits.ImageHDU(np.zeros((64, 64), np.int32), name="DQ"))
+    fits.HDUList([fits.PrimaryHDU(header=primary), *extensions]).writeto(path, overwrite=True)
+
+
+def metafile(path, dataset, sources=(SOURCE,)):
+    """A metafile of one slitlet of five shutters a source."""
+    shutters = [
+        {
+            "slitlet_id": number, "msa_metadata_id": 1, "shutter_quadrant": 3, "shutter_row": 100 + 9 * number,
+            "shutter_column": 80 + k, "source_id": source if k == 2 else 0, "background": "N" if k == 2 else "Y",
+            "shutter_state": "OPEN", "estimated_source_in_shutter_x": 0.5 if k == 2 else np.nan,
+            "estimated_source_in_shutter_y": 0.5 if k == 2 else np.nan, "dither_point_index": point,
+            "primary_source": "Y" if k == 2 else "N",
+        }
+        for point in range(1, dataset.pattern.n_exposures + 1)
+        for number, source in enumerate(sources, 1)
+        for k in range(5)
+    ]  # fmt: skip
+    entries = [
+        {
+            "program": 2136, "source_id": source, "source_name": f"2136_{source}", "alias": str(source),
+            "ra": 215.05, "dec": 52.938, "preimage_id": "None", "stellarity": 0.0,
+        }
+        for source in sources
+    ]  # fmt: skip
+    MsaFile.from_tables(shutters, entries, dataset).write(path)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return Dataset.load("tiny")
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, dataset):
+    """A complete observation of tiny files; tests take copies."""
+    root = tmp_path_factory.mktemp("whole")
+    for index in range(dataset.pattern.n_exposures):
+        activity = dataset.simulation.activity(index)
+        for detector in dataset.detectors:
+            rate(root / dataset.rate_name(activity, detector), dataset, activity, detector, index, index % 2)
+    metafile(root / dataset.metafile, dataset)
+    return root
+
+
+@pytest.fixture
+def root(whole, tmp_path):
+    return shutil.copytree(whole, tmp_path / "run")
+
+
+def state(root):
+    return {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in root.rglob("*") if path.is_file()}
+
+
+def fault(root, dataset, match):
+    """One sentence, as given, and nothing written."""
+    before = state(root)
+    with pytest.raises(ObservationError, match=match) as caught:
+        Observation.read(Layout(root), dataset).check()
+    assert "\n" not in str(caught.value)
+    assert state(root) == before
+    return str(caught.value)
+
+
+def nth(root, dataset, index, detector="NRS1"):
+    return root / dataset.rate_name(dataset.simulation.activity(index), detector)
+
+
+def edit(path, extension=0, **cards):
+    with fits.open(path, mode="update", disable_image_compression=True) as hdus:
+        for keyword, value in cards.items():
+            if value is None:
+                del hdus[extension].header[keyword]
+            else:
+                hdus[extension].header[keyword] = value
+
+
+def test_whole_observation(root, dataset):
+    found = Observation.read(Layout(root), dataset)
+    found.check()
+    assert [exposure.activity for exposure in found.exposures] == [f"0310{i}" for i in range(1, 10)]
+    places = [(exposure.row, exposure.column) for exposure in found.exposures]
+    assert places == [(0, 0), (0, 1), (0, 2), (1, 2), (1, 1), (1, 0), (2, 0), (2, 1), (2, 2)]
+    assert found.at(1, 0).index == 5
+    assert found.middle.index == 4
+    assert found.simulated
+    assert found.source_ids == [SOURCE]
+    first = found.exposures[0]
+    assert (first.ra, first.dec, first.roll, first.patt_num) == (215.02, 52.925, 12.0, 1)
+    assert set(first.rates) == {"NRS1", "NRS2"}
+    assert all(path.is_file() for path in first.rates.values())
+
+
+def test_order_is_base_36(root, dataset):
+    # 0310z comes before 03110: as text and as numbers alike, but not as decimal numbers
+    assert [dataset.simulation.activity(i) for i in (8, 9, 34, 35, 62)] == [
+        "03109", "0310a", "0310z", "03110", "0311r",
+    ]  # fmt: skip
+
+
+def test_missing_detector(root, dataset):
+    path = nth(root, dataset, 3, "NRS2")
+    path.unlink()
+    assert path.name in fault(root, dataset, "Exposure 03104 has no NRS2")
+
+
+def test_missing_metafile(root, dataset):
+    (root / dataset.metafile).unlink()
+    fault(root, dataset, f"MSA metafile .*{dataset.metafile} is missing")
+
+
+@pytest.mark.parametrize("index", [0, 1], ids=["plain", "compressed"])
+@pytest.mark.parametrize("left", [0.99999, 0.97, 0.5, 0.05, 0])
+def test_truncated(root, dataset, index, left):
+    path = nth(root, dataset, index)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(left * len(content))])
+    fault(root, dataset, f"{re.escape(path.name)} is (truncated|empty)")
+
+
+def test_cut_between_extensions(root, dataset):
+    path = nth(root, dataset, 0)
+    with fits.open(path) as hdus:
+        hdus.pop("DQ")
+        hdus.writeto(path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+    fault(root, dataset, "not a whole count-rate file: it has no extension DQ")
+
+
+def test_not_fits(root, dataset):
+    path = nth(root, dataset, 2)
+    path.write_text("<html>404</html>" * 1000)
+    fault(root, dataset, "not a FITS file")
+
+
+def test_truncated_metafile(root, dataset):
+    path = root / dataset.metafile
+    path.write_bytes(path.read_bytes()[:-9000])
+    fault(root, dataset, f"{dataset.metafile} is truncated")
+
+
+@pytest.mark.parametrize("keyword, value", [("GRATING", "G235H"), ("FILTER", "F170LP")])
+def test_other_setup(root, dataset, keyword, value):
+    for detector in dataset.detectors:
+        edit(nth(root, dataset, 4, detector), **{keyword: value})
+    sentence = fault(
+        root, dataset, f"^{keyword} is {value} in .*03105.* and 1 more, but .* the other 16 and in"
+    )
+    assert "dataset tiny" in sentence
+
+
+def test_all_of_another_grating(root, dataset):
+    for path in root.glob("*_rate.fits"):
+        edit(path, GRATING="G235H")
+    fault(root, dataset, "GRATING is G235H in .* and 17 more, but G140H in dataset tiny")
+
+
+def test_unequal_tilt(root, dataset):
+    edit(nth(root, dataset, 6), GWA_XTIL=0.37)
+    fault(root, dataset, "GWA_XTIL, .* differs: 0.3604 in .*, 0.37 in .*03107")
+
+
+def test_missing_tilt(root, dataset):
+    edit(nth(root, dataset, 6), GWA_YTIL=None)
+    fault(root, dataset, "GWA_YTIL is missing in .*03107")
+
+
+def test_missing_keyword(root, dataset):
+    edit(nth(root, dataset, 6), PATT_NUM=None)
+    fault(root, dataset, "03107_00001_nrs1_rate.fits lacks PATT_NUM in its primary header")
+    edit(nth(root, dataset, 0), extension=1, RA_REF=None)
+    fault(root, dataset, "lacks RA_REF in its SCI header")
+
+
+def test_missing_exposure(root, dataset):
+    for detector in dataset.detectors:
+        nth(root, dataset, 5, detector).unlink()
+    fault(root, dataset, r"has 8 exposures, but .* 3 x 3 = 9 \(no PATT_NUM 6\)")
+
+
+def test_too_many_exposures(root, dataset):
+    small = dataset.replaced(pattern={"rows": 2})
+    fault(root, small, "has 9 exposures, but .* 2 x 3 = 6;")
+
+
+def test_two_exposures_of_an_activity(root, dataset):
+    path = nth(root, dataset, 5)
+    shutil.copy(path, path.with_name(path.name.replace("_00001_", "_00002_")))
+    fault(root, dataset, "two exposures of one activity")
+
+
+def test_wrong_order(root, dataset):
+    for detector in dataset.detectors:
+        edit(nth(root, dataset, 5, detector), EXPSTART=60000.0)
+    fault(root, dataset, "Exposure 03106 starts .* before exposure 03105")
+
+
+def test_detector_contradicts_name(root, dataset):
+    edit(nth(root, dataset, 5), DETECTOR="NRS2")
+    fault(root, dataset, "says DETECTOR NRS2, which its name contradicts")
+
+
+def test_other_metafile_in_one_header(root, dataset):
+    edit(nth(root, dataset, 5), MSAMETFL="jw02136001001_02_msa.fits")
+    fault(root, dataset, "MSAMETFL differs")
+
+
+def test_dither_point_not_in_metafile(root, dataset):
+    for detector in dataset.detectors:
+        edit(nth(root, dataset, 5, detector), PATT_NUM=99)
+    fault(root, dataset, "Exposure 03106 has PATT_NUM 99 and MSAMETID 1, for which .* has no rows")
+
+
+def test_target_without_slitlet(root, dataset):
+    more = {"source_id": 4391, "redshift": 1.08, "ra": 215.0676, "dec": 52.9232}
+    target = dataset.model_dump(mode="json")["targets"][0]
+    source = dataset.model_dump(mode="json")["simulation"]["sources"][0]
+    changed = dataset.replaced(targets=[target, more], simulation={"sources": [source, source | more]})
+    fault(root, changed, "Source 4391 of dataset tiny has no slitlet")
+
+
+def rewrite(root, dataset, change):
+    path = root / dataset.metafile
+    msa = MsaFile.read(path)
+    path.unlink()
+    change(msa).write(path)
+
+
+def test_source_entry_without_slitlet(root, dataset):
+    def change(msa):
+        extra = msa.sources.copy()
+        extra["source_id"] = 777
+        return MsaFile.from_tables(msa.shutters, np.concatenate([msa.sources, extra]), msa.header)
+
+    rewrite(root, dataset, change)
+    fault(root, dataset, "source 777 of SOURCE_INFO has no slitlet")
+    Observation.read(Layout(root), dataset.replaced(ignore_problems=["source without slitlet"])).check()
+
+
+def test_target_loses_its_slitlet(root, dataset):
+    def change(msa):
+        shutters = msa.shutters.copy()
+        shutters["slitlet_id"] = -1
+        return MsaFile.from_tables(shutters, msa.sources, msa.header)
+
+    rewrite(root, dataset, change)
+    fault(root, dataset, "source 8512 .* no slitlet")
+
+
+def test_duplicate_slitlets(root, dataset):
+    def change(msa):
+        twin = msa.shutters.copy()
+        twin["slitlet_id"] = 7
+        twin["source_id"], twin["primary_source"], twin["background"] = 0, "N", "Y"
+        return MsaFile.from_tables(np.concatenate([msa.shutters, twin]), msa.sources, msa.header)
+
+    rewrite(root, dataset, change)
+    fault(root, dataset, "slitlets 1 and 7 are duplicates")
+
+
+def test_no_rates(tmp_path, dataset):
+    with pytest.raises(ObservationError, match=r"no count-rate files jw02136001001.*msa3d simulate"):
+        Observation.read(Layout(tmp_path), dataset)
+
+
+def test_other_visits_are_left_out(root, dataset, caplog):
+    path = nth(root, dataset, 5)
+    shutil.copy(path, path.with_name(path.name.replace("jw02136001001", "jw02136002001")))
+    found = Observation.read(Layout(root), dataset)
+    found.check()
+    assert len(found.exposures) == 9
+    assert "jw02136002001" in caplog.text
+
+
+def test_real_file_among_simulated(root, dataset):
+    edit(nth(root, dataset, 5), MSA3DSIM=None)
+    fault(root, dataset, "Simulated and real files lie together")
+
+
+def test_real_files_for_a_simulated_dataset(root, dataset):
+    for path in root.glob("*_rate.fits"):
+        edit(path, MSA3DSIM=None)
+    fault(root, dataset, "tiny is simulated, but .* are not")
+
+
+def test_too_little_disk(root, dataset, monkeypatch):
+    free = shutil._ntuple_diskusage(10**12, 10**12, 10**7)
+    monkeypatch.setattr(observation_module.shutil, "disk_usage", lambda path: free)
+    fault(root, dataset, "has 0.0 GB free, but 1 slitlets in 9 exposures need about 0.1 GB")
+
+
+def test_several_problems_a_line_each(root, dataset):
+    (root / dataset.metafile).unlink()
+    nth(root, dataset, 3, "NRS2").unlink()
+    with pytest.raises(ObservationError) as caught:
+        Observation.read(Layout(root), dataset).check()
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_walk_reads_no_data(tmp_path):
+    """A file of 4 GB (sparse) is read in its headers only, and its truncation seen."""
+    path = tmp_path / "big.fits"
+    header = fits.Header(
+        [("SIMPLE", True), ("BITPIX", -32), ("NAXIS", 2), ("NAXIS1", 28800), ("NAXIS2", 36000)]
+    )
+    with path.open("wb") as stream:
+        stream.write(header.tostring().encode())
+        stream.truncate(2880 + 4 * 28800 * 36000)
+    assert read_headers(path)[0]["NAXIS2"] == 36000
+    with path.open("rb+") as stream:
+        stream.truncate(2880 + 4 * 28800 * 36000 - 1)
+    with pytest.raises(ObservationError, match="truncated"):
+        read_headers(path)
