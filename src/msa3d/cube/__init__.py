@@ -1,0 +1,45 @@
+"""Cubes from slit-stepping exposures: what a cube is, and the builders that make one.
+
+Each builder is a module with the same four functions, registered in `BUILDERS`: ``inputs(task)`` and
+``products(task)`` list files, ``parameters(task)`` says what decides their content, ``build(task)`` writes
+them; `task` is a `SourceTask`.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+from msa3d.cube import paper
+from msa3d.cube.product import Cube, read_cube
+from msa3d.cube.source import Placed, SourceTask
+from msa3d.errors import DatasetError
+
+__all__ = ["BUILDERS", "Cube", "Placed", "SourceTask", "builder", "read_cube"]
+
+BUILDERS: dict[str, ModuleType] = {"paper": paper}
+"""Builders by the name that ``cubebuild.builder`` of a dataset gives."""
+
+
+def builder(name: str) -> ModuleType:
+    """Find a cube builder.
+
+    Parameters
+    ----------
+    name : str
+        ``cubebuild.builder`` of the dataset.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    msa3d.errors.DatasetError
+        If this release has no such builder.
+    """
+    try:
+        return BUILDERS[name]
+    except KeyError:
+        raise DatasetError(
+            f"cubebuild.builder: this release has no builder {name!r}; choose one of {', '.join(BUILDERS)}"
+        ) from None

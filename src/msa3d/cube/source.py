@@ -1,0 +1,132 @@
+"""What a cube builder is given: one source, and where each of its exposures belongs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msa3d.errors import ObservationError
+from msa3d.layout import POST_SUFFIX, Layout, parse_rate_name
+
+if TYPE_CHECKING:
+    from msa3d.dataset import Dataset
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An exposure in the dither pattern: its activity, its row along the slit, its column, from 0."""
+
+    activity: str
+    row: int
+    column: int
+
+
+@dataclass(frozen=True)
+class SourceTask:
+    """One source to build a cube of.
+
+    Attributes
+    ----------
+    layout : Layout
+        Where the files lie.
+    dataset : Dataset
+        Pattern and parameters.
+    source_id : int
+        The source.
+    exposures : tuple of Placed
+        All exposures of the pattern in observing order, whether the source has a spectrum in them or not.
+    """
+
+    layout: Layout
+    dataset: Dataset
+    source_id: int
+    exposures: tuple[Placed, ...]
+
+    @property
+    def name(self) -> str:
+        """What errors and the progress bar call it."""
+        return f"source {self.source_id}"
+
+    def spectra(self) -> dict[tuple[int, int], Path]:
+        """Post-processed spectra that are there: ``{(row, column): path}`` in observing order."""
+        return {(item.row, item.column): path for item, path in self._paths() if path.is_file()}
+
+    def missing(self) -> list[Path]:
+        """Post-processed spectra that should be there and are not."""
+        return [path for _, path in self._paths() if not path.is_file()]
+
+    def _paths(self) -> list[tuple[Placed, Path]]:
+        product = self.dataset.process.product
+        return [
+            (item, self.layout.s2d(item.activity, self.source_id, POST_SUFFIX, product))
+            for item in self.exposures
+        ]
+
+
+def place_exposures(dataset: Dataset, layout: Layout) -> tuple[Placed, ...]:
+    """Put the exposures of a run into the dither pattern.
+
+    The rates at the top of the root say which exposures there are; a run without rates (only 2-D spectra, as
+    the published entry point allows) is known by its directories ``exp_<activity>_nobar``.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Gives the pattern.
+    layout : Layout
+        Where things lie.
+
+    Returns
+    -------
+    tuple of Placed
+        In observing order (of the activity, base 36).
+
+    Raises
+    ------
+    msa3d.errors.ObservationError
+        If their number is not that of the pattern.
+    """
+    names = (parse_rate_name(path) for path in layout.rates())
+    found = {name["activity"] for name in names if name} or set(layout.activities())
+    activities = sorted(found, key=lambda activity: int(activity, 36))
+    pattern = dataset.pattern
+    if len(activities) != pattern.n_exposures:
+        raise ObservationError(
+            f"{layout.root}: {len(activities)} exposures, but the pattern of dataset {dataset.name} has "
+            f"{pattern.rows} x {pattern.columns} = {pattern.n_exposures}; add what is missing or correct "
+            "pattern.rows and pattern.columns"
+        )
+    return tuple(Placed(activity, *pattern.place(index)) for index, activity in enumerate(activities))
+
+
+def sources_of(
+    dataset: Dataset, layout: Layout, exposures: tuple[Placed, ...], suffix: str = ""
+) -> dict[int, list[Placed]]:
+    """Find the sources that have a 2-D spectrum, and in which exposures.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Gives ``postprocess.min_source_id``: only greater ids are taken, as published.
+    layout : Layout
+        Where things lie.
+    exposures : tuple of Placed
+        The exposures to look into.
+    suffix : str
+        ``""`` for what Spec3 wrote, `msa3d.layout.POST_SUFFIX` for what post-processing made of it.
+
+    Returns
+    -------
+    dict of int to list of Placed
+        By source id, sorted.
+    """
+    name = re.compile(rf"{re.escape(dataset.process.product)}_s(\d+)_s2d{re.escape(suffix)}\.fits")
+    found: dict[int, list[Placed]] = {}
+    for exposure in exposures:
+        for path in sorted(layout.process_dir(exposure.activity).glob("*.fits")):
+            match = name.fullmatch(path.name)
+            if match and int(match[1]) > dataset.postprocess.min_source_id:
+                found.setdefault(int(match[1]), []).append(exposure)
+    return dict(sorted(found.items()))

@@ -1,0 +1,171 @@
+"""From the post-processed 2-D spectra of a source to its cube, by the builder that the dataset names."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from astropy.table import Table
+
+from msa3d import provenance
+from msa3d.cube import SourceTask, builder
+from msa3d.cube.source import place_exposures, sources_of
+from msa3d.errors import ProductError
+from msa3d.layout import POST_SUFFIX
+from msa3d.workers import run_tasks
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from msa3d.dataset import Dataset
+    from msa3d.layout import Layout
+
+log = logging.getLogger(__name__)
+
+MEMORY_GB_EACH = 1.5
+
+
+@dataclass(frozen=True)
+class CubeTask:
+    """One source, and the record that says whether its cube is current."""
+
+    name: str
+    source: SourceTask
+    record: provenance.Record = field(repr=False)
+
+
+@dataclass(frozen=True)
+class CubeResult:
+    """What was built of one source."""
+
+    source_id: int
+    status: str
+    products: list[Path]
+    seconds: float
+    memory_gb: float
+    notes: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class CubeReport:
+    """Results of all sources, by id."""
+
+    sources: list[CubeResult]
+
+    def table(self) -> Table:
+        """Source, status, shape, exposures used and missing, seconds and memory; a row a source."""
+        return Table(
+            {
+                "source": [item.source_id for item in self.sources],
+                "status": [item.status for item in self.sources],
+                "shape": ["x".join(map(str, item.notes.get("shape", ()))) for item in self.sources],
+                "exposures": [item.notes.get("exposures", 0) for item in self.sources],
+                "missing": [item.notes.get("missing", 0) for item in self.sources],
+                "worst_place_arcsec": [
+                    round(item.notes.get("worst_place_arcsec", float("nan")), 4) for item in self.sources
+                ],
+                "seconds": [round(item.seconds, 2) for item in self.sources],
+                "memory_gb": [round(item.memory_gb, 2) for item in self.sources],
+            }
+        )
+
+
+def run(
+    dataset: Dataset,
+    layout: Layout,
+    *,
+    workers: int | str | None = None,
+    sources: Iterable[int] | None = None,
+) -> CubeReport:
+    """Build a cube of every source that has post-processed spectra.
+
+    Sources whose cube is current are left alone.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The observation and its parameters.
+    layout : Layout
+        Where things lie.
+    workers : int or str, optional
+        Number of sources at a time, or address of a dask scheduler; None for what the machine allows.
+    sources : iterable of int, optional
+        Only these ids; by default all with an id greater than ``postprocess.min_source_id``, as published.
+
+    Returns
+    -------
+    CubeReport
+
+    Raises
+    ------
+    ProductError
+        If there is no post-processed spectrum of a source asked for.
+    """
+    chosen = builder(dataset.cubebuild.builder)
+    exposures = place_exposures(dataset, layout)
+    found = sources_of(dataset, layout, exposures, POST_SUFFIX)
+    wanted = sorted(set(found) if sources is None else {int(source_id) for source_id in sources})
+    absent = [str(source_id) for source_id in wanted if source_id not in found]
+    if absent or not wanted:
+        whom = f"source {', '.join(absent)}" if absent else "any source"
+        raise ProductError(
+            f"{layout.process}: no post-processed 2-D spectrum of {whom}; run `msa3d process` and "
+            "`msa3d postprocess` first"
+        )
+    tasks = []
+    for source_id in wanted:
+        provenance.remove_partials(layout.cube_dir(source_id))
+        task = SourceTask(layout, dataset, source_id, exposures)
+        record = provenance.Record(
+            layout,
+            "cubebuild",
+            f"s{source_id:05d}",
+            inputs=chosen.inputs(task),
+            parameters=chosen.parameters(task),
+            modules=(chosen.__name__,),
+        )
+        tasks.append(CubeTask(task.name, task, record))
+    waiting = [task for task in tasks if not task.record.is_current()]
+    log.info("cubebuild: %d of %d sources to do", len(waiting), len(tasks))
+    done = run_tasks(build_cube, waiting, workers=workers, memory_gb_each=MEMORY_GB_EACH, label="cubebuild")
+    by_id = {result.source_id: result for result in done}
+    return CubeReport([by_id.get(task.source.source_id) or _recorded(task) for task in tasks])
+
+
+def build_cube(task: CubeTask) -> CubeResult:
+    """Build the cube of one source.
+
+    Parameters
+    ----------
+    task : CubeTask
+        The source.
+
+    Returns
+    -------
+    CubeResult
+    """
+    chosen = builder(task.source.dataset.cubebuild.builder)
+    start = time.perf_counter()
+    notes = chosen.build(task.source)
+    seconds = time.perf_counter() - start
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    products = chosen.products(task.source)
+    task.record.write(products, seconds=seconds, memory_gb=memory, result=notes)
+    return CubeResult(task.source.source_id, "done", products, seconds, memory, notes)
+
+
+def _recorded(task: CubeTask) -> CubeResult:
+    notes = task.record.notes()
+    products = builder(task.source.dataset.cubebuild.builder).products(task.source)
+    return CubeResult(
+        task.source.source_id,
+        "current",
+        products,
+        notes.get("seconds", 0.0),
+        notes.get("memory_gb", 0.0),
+        notes.get("result", {}),
+    )
