@@ -1,0 +1,73 @@
+"""Figure: the cube of one galaxy collapsed along the wavelengths."""
+
+from __future__ import annotations
+
+from matplotlib.figure import Figure
+
+from msa3d.dataset import Dataset
+from msa3d.figures import style
+from msa3d.figures.sky import draw_map, label_sky
+from msa3d.figures.slit_stepping import target_of
+from msa3d.layout import Layout
+from msa3d.science.cubefile import Cube, read_cube
+from msa3d.science.lines import LINES
+from msa3d.science.spectra import collapsed_image
+
+
+@style.house_style()
+def plot(
+    layout: Layout, dataset: Dataset, source_id: int | None = None, *, truth: Cube | None = None
+) -> Figure:
+    """Draw the mean over all wavelengths and the mean over Ha less the continuum beside it.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where the products are.
+    dataset : Dataset
+        The observation.
+    source_id : int, optional
+        The source; the case study without it.
+    truth : Cube, optional
+        A noiseless cube on the same spaxels, shown beside the result.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Two panels: result, and truth when there is one (else the neighbourhood of Ha).
+
+    Raises
+    ------
+    ProductError
+        If there is no cube.
+    """
+    target = target_of(dataset, source_id)
+    cube = read_cube(layout.cube_medians(target.source_id))
+    image = collapsed_image(cube)
+    if truth is not None:
+        second, title = collapsed_image(truth), "b  Truth, on the same spaxels"
+    else:
+        line = LINES["Ha"] * (1 + target.redshift)
+        second = collapsed_image(cube, (line * 0.999, line * 1.001), clip_sigma=1e9)
+        title = "b  Within 300 km/s of H\u03b1"
+    figure = style.new_figure(style.FULL_WIDTH, 3.6, "compressed")
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    low, high = style.percentile_limits(image, 2.0, 99.7)
+    for index, (panel, values) in enumerate(zip(axes, (image, second), strict=True)):
+        limits = (
+            (low, high) if truth is not None or index == 0 else style.percentile_limits(values, 2.0, 99.7)
+        )
+        mesh = draw_map(
+            panel, cube, values, (target.ra, target.dec), cmap=style.colour_map(style.FLUX_MAP),
+            vmin=limits[0], vmax=limits[1],
+        )  # fmt: skip
+        label_sky(panel, north=index == 0)
+        style.colour_bar(figure, mesh, panel, "mean surface brightness (MJy/sr)")
+    name = target.name or str(target.source_id)
+    axes[0].set_title(f"a  {name}, all wavelengths")
+    axes[1].set_title(title)
+    alt = (
+        f"Map of {name}: the cube averaged over {cube.wave_um[0]:.2f} to {cube.wave_um[-1]:.2f} micrometre, "
+        f"up to {high:.2g} MJy/sr; beside it {title[3:]}."
+    )
+    return style.finish(figure, simulated=cube.simulated, alt=alt)

@@ -1,0 +1,71 @@
+"""Figure: the count-rate images of one exposure."""
+
+from __future__ import annotations
+
+import numpy as np
+from astropy.io import fits
+from matplotlib.colors import AsinhNorm
+from matplotlib.figure import Figure
+
+from msa3d.errors import ProductError
+from msa3d.figures import style
+from msa3d.layout import Layout, parse_rate_name
+from msa3d.provenance import is_simulated
+
+BIN = 4
+
+
+@style.house_style()
+def plot(layout: Layout, activity: str) -> Figure:
+    """Draw both detectors of an exposure, binned, on an asinh scale.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where the rates are.
+    activity : str
+        The exposure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        One panel a detector; wavelength increases to the right.
+
+    Raises
+    ------
+    ProductError
+        If there are no rates of this exposure.
+    """
+    names = {path: parse_rate_name(path) for path in layout.rates()}
+    paths = [path for path, parts in names.items() if parts and parts["activity"] == activity]
+    if not paths:
+        raise ProductError(f"{layout.root} holds no count rates of exposure {activity}")
+    figure = style.new_figure(style.FULL_WIDTH, 3.7)
+    panels = figure.subplots(1, len(paths), sharey=True, squeeze=False)[0]
+    images, simulated = [], False
+    for path in paths:
+        with fits.open(path) as hdus:
+            images.append(_binned(np.asarray(hdus["SCI"].data, dtype=float)))
+            simulated |= is_simulated(hdus[0].header)
+    low, high = style.percentile_limits(np.concatenate([image.ravel() for image in images]), 1.0, 99.8)
+    norm = AsinhNorm(linear_width=max(high / 50.0, 1e-6), vmin=low, vmax=high)
+    for axes, path, image in zip(panels, paths, images, strict=True):
+        size = (-0.5, image.shape[1] * BIN - 0.5, -0.5, image.shape[0] * BIN - 0.5)
+        shown = axes.imshow(image, extent=size, norm=norm, cmap=style.colour_map(style.INTENSITY_MAP))
+        axes.set_title(names[path]["detector"].upper())
+        axes.set_xlabel("column (pixel)")
+    panels[0].set_ylabel("row (pixel)")
+    style.colour_bar(figure, shown, list(panels), "count rate (DN/s)", fraction=0.03)
+    detectors = " and ".join(names[path]["detector"].upper() for path in paths)
+    alt = (
+        f"Count-rate images of {detectors} of exposure {activity}: each slitlet is a nearly horizontal band "
+        "in which wavelength increases to the right."
+    )
+    return style.finish(figure, simulated=simulated, alt=alt)
+
+
+def _binned(image: np.ndarray) -> np.ndarray:
+    """Median of blocks of pixels, so that single hot ones do not hide the spectra."""
+    ny, nx = (size // BIN * BIN for size in image.shape)
+    blocks = image[:ny, :nx].reshape(ny // BIN, BIN, nx // BIN, BIN)
+    return np.median(np.nan_to_num(blocks), axis=(1, 3))

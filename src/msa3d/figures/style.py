@@ -1,0 +1,274 @@
+"""One look for all figures: sizes, fonts, colours, the mark of simulated data, and saving.
+
+Colours are those of Okabe & Ito (2008), told apart by readers with any of the common colour-vision
+deficiencies; maps use perceptually uniform scales (`viridis`, `magma`) and, for signed quantities,
+the diverging blue-white-red `RdBu_r` centred on zero.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
+from matplotlib.figure import Figure
+
+from msa3d.provenance import atomic_path
+
+log = logging.getLogger(__name__)
+
+BLUE = "#0072B2"
+ORANGE = "#E69F00"
+GREEN = "#009E73"
+VERMILION = "#D55E00"
+SKY = "#56B4E9"
+PURPLE = "#CC79A7"
+YELLOW = "#F0E442"
+BLACK = "#000000"
+GREY = "#7F7F7F"
+CYCLE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
+
+INTENSITY_MAP = "viridis"
+FLUX_MAP = "magma"
+SIGNED_MAP = "RdBu_r"
+EMPTY_COLOUR = "#D9D9D9"
+
+SIMULATED_MARK = "SIMULATED \u2013 msa3d"
+FULL_WIDTH = 7.2
+"""Width of a figure across both columns of a journal page, inch."""
+PNG_DPI = 200
+
+_RC = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "mathtext.fontset": "dejavusans",
+    "font.size": 8.0,
+    "axes.titlesize": 8.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 8.0,
+    "axes.linewidth": 0.7,
+    "axes.prop_cycle": mpl.cycler(color=list(CYCLE)),
+    "xtick.labelsize": 7.0,
+    "ytick.labelsize": 7.0,
+    "xtick.direction": "in",
+    "ytick.direction": "in",
+    "xtick.top": True,
+    "ytick.right": True,
+    "legend.fontsize": 7.0,
+    "legend.frameon": False,
+    "lines.linewidth": 1.0,
+    "image.origin": "lower",
+    "image.interpolation": "nearest",
+    "pdf.fonttype": 42,
+    "savefig.dpi": PNG_DPI,
+}
+
+
+@contextmanager
+def house_style() -> Iterator[None]:
+    """Apply the style of the figures inside the block and restore what was set before."""
+    with mpl.rc_context(_RC):
+        yield
+
+
+def new_figure(width: float = FULL_WIDTH, height: float = 3.0, layout: str = "constrained") -> Figure:
+    """Make a figure that lays itself out and is not registered with pyplot.
+
+    Parameters
+    ----------
+    width, height : float
+        Size, inch.
+    layout : {"constrained", "compressed"}
+        How panels share the room; ``compressed`` for maps, whose panels keep their shape.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        An empty figure with an Agg canvas.
+    """
+    figure = Figure(figsize=(width, height), layout=layout)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def colour_map(name: str) -> mpl.colors.Colormap:
+    """Return a copy of a colour map in which missing values (NaN) are light grey."""
+    scale = mpl.colormaps[name].copy()
+    scale.set_bad(EMPTY_COLOUR)
+    return scale
+
+
+def colour_bar(figure: Figure, image: ScalarMappable, axes: Axes, label: str, **kwargs) -> Colorbar:
+    """Draw a colour bar that names its quantity and unit.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The figure.
+    image : matplotlib.cm.ScalarMappable
+        What the bar explains.
+    axes : matplotlib.axes.Axes or list of them
+        Where room is taken for the bar.
+    label : str
+        Quantity with its unit in brackets, or without for a pure number.
+    **kwargs
+        Passed on to `matplotlib.figure.Figure.colorbar`.
+
+    Returns
+    -------
+    matplotlib.colorbar.Colorbar
+        The bar.
+    """
+    bar = figure.colorbar(image, ax=axes, **{"pad": 0.02, "fraction": 0.05, **kwargs})
+    bar.set_label(label)
+    bar.ax.tick_params(direction="in", length=2)
+    return bar
+
+
+def percentile_limits(values: np.ndarray, low: float = 1.0, high: float = 99.5) -> tuple[float, float]:
+    """Colour limits from percentiles of the finite values.
+
+    Parameters
+    ----------
+    values : ndarray
+        Any shape; NaN and infinities are left out.
+    low, high : float
+        Percentiles.
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper limit; (0, 1) when nothing is finite.
+    """
+    finite = values[np.isfinite(values)]
+    if finite.size == 0:
+        return 0.0, 1.0
+    lower, upper = (float(v) for v in np.percentile(finite, [low, high]))
+    return (lower, upper) if upper > lower else (lower - 0.5, upper + 0.5)
+
+
+def symmetric_limit(values: np.ndarray, percentile: float = 98.0) -> float:
+    """Largest absolute value worth showing in a signed map: a percentile of ``abs(values)``, never 0."""
+    finite = np.abs(values[np.isfinite(values)])
+    limit = float(np.percentile(finite, percentile)) if finite.size else 1.0
+    return limit if limit > 0 else 1.0
+
+
+def finish(figure: Figure, *, simulated: bool, alt: str) -> Figure:
+    """Put the mark of simulated data and the text for readers who cannot see the figure.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        The figure.
+    simulated : bool
+        Whether any of the data come from a simulation (`msa3d.provenance.is_simulated`).
+    alt : str
+        What the figure shows, in a sentence or two.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        The same figure, for returning in one line.
+
+    Raises
+    ------
+    ValueError
+        If the text is empty.
+    """
+    if not alt.strip():
+        raise ValueError("a figure needs a text for readers who cannot see it")
+    if simulated:
+        figure.text(
+            0.995,
+            0.005,
+            SIMULATED_MARK,
+            ha="right",
+            va="bottom",
+            fontsize=6.5,
+            color=VERMILION,
+            fontweight="bold",
+            in_layout=False,
+            gid="simulated-mark",
+        )
+        # Room under the lowest axis labels, so that the mark covers nothing.
+        engine = figure.get_layout_engine()
+        if engine is not None:
+            engine.set(rect=(0.0, 0.16 / figure.get_figheight(), 1.0, 1.0 - 0.16 / figure.get_figheight()))
+    figure.msa3d_alt = " ".join(alt.split())
+    return figure
+
+
+@dataclass(frozen=True)
+class SavedFigure:
+    """Where a figure was written; shows itself in a notebook.
+
+    Attributes
+    ----------
+    name : str
+        Name without ending.
+    png, pdf : pathlib.Path
+        The two files.
+    alt : str
+        The text for readers who cannot see the figure.
+    """
+
+    name: str
+    png: Path
+    pdf: Path
+    alt: str
+
+    def __repr__(self) -> str:
+        """Return the alternative text: what a reader without images gets."""
+        return f"<{self.name}: {self.alt}>"
+
+    def _repr_png_(self) -> bytes:
+        return self.png.read_bytes()
+
+
+def save(figure: Figure, folder: Path, name: str) -> SavedFigure:
+    """Write a figure as PDF and PNG, each whole or not at all.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+        A figure that went through `finish`.
+    folder : pathlib.Path
+        Where to write, made when missing (``layout.figures``).
+    name : str
+        File name without ending.
+
+    Returns
+    -------
+    SavedFigure
+        The two paths; shows the PNG when it is the last value of a notebook's cell.
+
+    Raises
+    ------
+    ValueError
+        If the figure has no text for readers who cannot see it.
+    """
+    alt = getattr(figure, "msa3d_alt", "")
+    if not alt:
+        raise ValueError(f"figure {name} was not finished: it has no text for readers who cannot see it")
+    folder.mkdir(parents=True, exist_ok=True)
+    saved = SavedFigure(name, folder / f"{name}.png", folder / f"{name}.pdf", alt)
+    # No dates in the files: the same data give the same bytes.
+    metadata = {
+        saved.png: {"Description": alt, "Software": "msa3d"},
+        saved.pdf: {"Subject": alt, "Creator": "msa3d", "CreationDate": None},
+    }
+    with house_style():
+        for path, entries in metadata.items():
+            with atomic_path(path) as partial:
+                figure.savefig(partial, metadata=entries, dpi=PNG_DPI)
+    log.info("wrote %s and %s", saved.png, saved.pdf.name)
+    return saved
