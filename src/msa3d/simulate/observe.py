@@ -1,0 +1,187 @@
+"""The embedded observation: rate files, metafile, references and truth, made on the spot.
+
+The order of things: the CRDS cache, the plan (pointings, slitlets, metafile), the scene with its truth, the
+optics of each detector (they do not move during the observation), then exposure by exposure the rates.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import pickle
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from msa3d.errors import DatasetError
+from msa3d.provenance import Record, atomic_path, remove_partials
+from msa3d.references import use_references
+from msa3d.simulate.crds_cache import build_crds_cache
+from msa3d.simulate.header import PlannedExposure, header_model, primary_header, rate_name, science_header
+from msa3d.simulate.light import DetectorLight, blur_kms, fill_with_light
+from msa3d.simulate.noise import spoil
+from msa3d.simulate.plan import ObservationPlan, plan_observation, write_metafile
+from msa3d.simulate.rate import write_rate
+from msa3d.simulate.scene import Scene
+from msa3d.workers import run_tasks
+
+logger = logging.getLogger(__name__)
+
+DETECTORS = ("NRS1", "NRS2")
+MEMORY_GB = 1.6
+
+
+@dataclass(frozen=True)
+class SimulationReport:
+    """What `simulate` did.
+
+    Attributes
+    ----------
+    made, current : int
+        Rate files made now, and found current.
+    seconds : float
+        Wall time.
+    """
+
+    made: int
+    current: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One detector of one exposure, for a worker process."""
+
+    dataset: object
+    layout: object
+    work: Path
+    exposure: PlannedExposure
+    detector: str
+
+    def __str__(self) -> str:
+        return f"{self.exposure.activity} {self.detector}"
+
+
+def simulate(dataset, layout, *, workers=None) -> SimulationReport:
+    """Make a simulated observation under a root.
+
+    Parameters
+    ----------
+    dataset : `msa3d.dataset.Dataset`
+        With a ``simulation`` block.
+    layout : `msa3d.layout.Layout`
+        The root; rates and metafile go to its top, the truth to ``truth/``.
+    workers : int or str, optional
+        See `msa3d.workers.run_tasks`.
+
+    Returns
+    -------
+    SimulationReport
+
+    Raises
+    ------
+    DatasetError
+        The dataset is not a simulated one, or its slitlets do not fit.
+    """
+    started = time.monotonic()
+    if dataset.simulation is None:
+        raise DatasetError(
+            f"dataset {dataset.name} describes a real observation: there is nothing to simulate; "
+            "put its rate files and metafile into the root instead"
+        )
+    layout.root.mkdir(parents=True, exist_ok=True)
+    remove_partials(layout.root)
+    build_crds_cache(layout.crds_cache)
+    use_references(layout, dataset)
+    places = [(index, detector) for index in range(dataset.pattern.n_exposures) for detector in DETECTORS]
+    wanted = [place for place in places if not _record(dataset, layout, *place).is_current()]
+    if wanted:
+        plan = plan_observation(dataset)
+        write_metafile(dataset, plan, layout.metafile(dataset.metafile))
+        work = layout.truth / "work"
+        work.mkdir(parents=True, exist_ok=True)
+        _set_the_scene(dataset, layout, plan, work)
+        shared = [_Task(dataset, layout, work, plan.exposures[0], detector) for detector in DETECTORS]
+        run_tasks(_prepare_detector, shared, workers=workers, memory_gb_each=MEMORY_GB, label="optics")
+        tasks = [_Task(dataset, layout, work, plan.exposures[index], detector) for index, detector in wanted]
+        run_tasks(_expose, tasks, workers=workers, memory_gb_each=MEMORY_GB, label="simulate")
+        shutil.rmtree(work)
+    return SimulationReport(len(wanted), len(places) - len(wanted), time.monotonic() - started)
+
+
+def _record(dataset, layout, index: int, detector: str) -> Record:
+    """What a rate file depends on: the simulation, the pattern and this package's code."""
+    return Record(
+        layout,
+        "simulate",
+        f"{dataset.simulation.activity(index)}_{detector.lower()}",
+        parameters={
+            "simulation": dataset.simulation.model_dump(mode="json"),
+            "pattern": dataset.pattern.model_dump(mode="json"),
+            "names": [dataset.programme, dataset.observation, dataset.visit, dataset.metafile],
+            "optics": [dataset.filter, dataset.grating],
+        },
+        modules=("msa3d.simulate.observe",),
+        folder=layout.truth / "records",
+    )
+
+
+def _set_the_scene(dataset, layout, plan: ObservationPlan, work: Path) -> None:
+    """Build the scene once, keep its truth, and leave it where the workers find it."""
+    scene = Scene.from_settings(dataset.simulation)
+    scene.write_truth(layout.truth)
+    _write_pointings(plan, layout.truth / "pointings.ecsv")
+    sources = {source.source_id: source.broadened(blur_kms) for source in scene.sources}
+    for name, content in (("sources", sources), ("plan", plan)):
+        with atomic_path(work / f"{name}.pickle") as temporary:
+            temporary.write_bytes(pickle.dumps(content, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+def _write_pointings(plan: ObservationPlan, path: Path) -> None:
+    """Table of where the headers say that the telescope looked, and where it did."""
+    from astropy.table import Table
+
+    rows = [
+        (e.activity, e.row, e.column, e.nominal.ra, e.nominal.dec, e.true.ra, e.true.dec, e.true.roll)
+        for e in plan.exposures
+    ]
+    names = ("activity", "row", "column", "ra_nominal", "dec_nominal", "ra_true", "dec_true", "roll_true")
+    with atomic_path(path) as temporary:
+        Table(rows=rows, names=names).write(temporary, format="ascii.ecsv", overwrite=True)
+
+
+def _load(work: Path, name: str):
+    """Something that the parent process pickled for the workers of this very run."""
+    return pickle.loads((work / f"{name}.pickle").read_bytes())  # noqa: S301
+
+
+def _prepare_detector(task: _Task) -> None:
+    """Trace the optics of one detector and sum up the light that no pointing changes."""
+    use_references(task.layout, task.dataset)
+    model = header_model(task.dataset, task.exposure, task.detector, task.exposure.nominal)
+    light = DetectorLight.trace(model, _load(task.work, "plan").slitlets, task.dataset.simulation)
+    with atomic_path(task.work / f"{task.detector}.pickle") as temporary:
+        temporary.write_bytes(pickle.dumps(light, protocol=pickle.HIGHEST_PROTOCOL))
+
+
+@functools.lru_cache(maxsize=4)
+def _shared(work: Path, name: str):
+    """Load once a process."""
+    return _load(work, name)
+
+
+def _expose(task: _Task) -> None:
+    """Take one exposure with one detector and write its rate file."""
+    dataset, exposure, detector = task.dataset, task.exposure, task.detector
+    record = _record(dataset, task.layout, exposure.index, detector)
+    model = header_model(dataset, exposure, detector, exposure.true)
+    light = _shared(task.work, detector)
+    ideal = fill_with_light(light, _shared(task.work, "sources"), model)
+    planes = spoil(ideal, detector, exposure.index, dataset.simulation)
+    path = task.layout.root / rate_name(dataset, exposure.activity, detector)
+    primary = primary_header(dataset, exposure, detector)
+    write_rate(path, planes, primary, science_header(exposure.nominal), exact=not dataset.simulation.noise)
+    record.write([path])
