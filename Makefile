@@ -92,15 +92,16 @@ book: $(BOOK) ## The book of the executed notebooks
 # Nothing is built with a package that is not in the lock, and nothing is cached in the home directory.
 .venv/.complete: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 was not found; name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	test -x .venv/bin/python || "$(PYTHON)" -m venv .venv
-	mkdir -p "$(VAR)"
-	$(call locked,uv) > "$(VAR)/uv.txt"
-	$(call locked,numpy packaging setuptools setuptools-scm typing-extensions vcs-versioning wheel) > "$(VAR)/build.txt"
-	.venv/bin/python -m pip install -q --no-cache-dir --no-deps --require-hashes -r "$(VAR)/uv.txt" -r "$(VAR)/build.txt"
-	.venv/bin/uv pip sync -q --python .venv/bin/python --no-cache --require-hashes --no-build-isolation requirements.lock \
+	@echo "The environment: .venv, from requirements.lock"
+	@test -x .venv/bin/python || "$(PYTHON)" -m venv .venv
+	@mkdir -p "$(VAR)"
+	@$(call locked,uv) > "$(VAR)/uv.txt"
+	@$(call locked,numpy packaging setuptools setuptools-scm typing-extensions vcs-versioning wheel) > "$(VAR)/build.txt"
+	@.venv/bin/python -m pip install -q --no-cache-dir --no-deps --require-hashes -r "$(VAR)/uv.txt" -r "$(VAR)/build.txt"
+	@.venv/bin/uv pip sync -q --python .venv/bin/python --no-cache --require-hashes --no-build-isolation requirements.lock \
 		|| .venv/bin/python -m pip install --no-cache-dir --require-hashes --no-build-isolation -r requirements.lock
-	.venv/bin/python -m pip install -q --no-cache-dir --no-deps --no-build-isolation --no-index -e .
-	touch $@
+	@.venv/bin/python -m pip install -q --no-cache-dir --no-deps --no-build-isolation --no-index -e .
+	@touch $@
 
 $(DATA): $(VENV) $(YAML) $(GROUND) $(CODE_simulate)
 	$(IN) msa3d data "$(ROOT)" $(OPTIONS)
