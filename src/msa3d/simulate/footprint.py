@@ -131,9 +131,7 @@ class Footprint:
         self.y_slit, self.wave_um = (plane.astype(np.float32) for plane in self._centre(x, y))
         self._per_brightness = self._counts_per_brightness(self.wave_um)
         step = np.abs(np.gradient(self.y_slit, axis=1))
-        aperture = np.mean(
-            [self._aperture(strip_map.y_slit(x, y), step) for strip_map in self._strip_maps], axis=0
-        )
+        aperture = np.mean([self._aperture(strip_map.y_slit(x, y), step) for strip_map in self._strip_maps], axis=0)
         self.response = (aperture * self._per_brightness).astype(np.float32)
 
     def _counts_per_brightness(self, wave_um):
@@ -289,13 +287,9 @@ class BrightnessTable:
         self._wave_step = (wave_high - self._wave_low) / (self.WAVE_NODES - 1)
         waves = self._wave_low + self._wave_step * np.arange(self.WAVE_NODES)
         y_slit, wave = np.meshgrid(y_nodes, waves, indexing="ij")
-        self._table = np.mean(
-            [brightness(strip, y_slit, wave) for strip in footprint.strips], axis=0, dtype=float
-        )
+        self._table = np.mean([brightness(strip, y_slit, wave) for strip in footprint.strips], axis=0, dtype=float)
 
     def __call__(self, y_slit, wave_um):
         """Interpolate; beyond the table's ends the value at the end."""
-        coordinates = np.stack(
-            [(y_slit - self._low) / self.STEP, (wave_um - self._wave_low) / self._wave_step]
-        )
+        coordinates = np.stack([(y_slit - self._low) / self.STEP, (wave_um - self._wave_low) / self._wave_step])
         return map_coordinates(self._table, coordinates, order=3, mode="nearest")

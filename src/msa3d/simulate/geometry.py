@@ -82,9 +82,7 @@ def find_references(model) -> dict[str, str]:
     """
     import crds
 
-    return crds.getreferences(
-        model.get_crds_parameters(), reftypes=list(OPTICS_REFERENCES), observatory="jwst"
-    )
+    return crds.getreferences(model.get_crds_parameters(), reftypes=list(OPTICS_REFERENCES), observatory="jwst")
 
 
 class Optics:
@@ -172,9 +170,7 @@ class MsaPlane:
         self._wave_um = wave_um
         self._msa_to_oteip = msa_to_oteip(references)
         self._oteip_to_v23 = oteip_to_v23(references, model)
-        self._aberration = dva_corr_model(
-            model.meta.velocity_aberration.scale_factor, info.v2_ref, info.v3_ref
-        )
+        self._aberration = dva_corr_model(model.meta.velocity_aberration.scale_factor, info.v2_ref, info.v3_ref)
         self._model = model
         self._quadrants = {}
         with MSAModel(references["msa"]) as msa:

@@ -153,9 +153,7 @@ def science_header(pointing: Pointing) -> fits.Header:
     return header
 
 
-def header_model(
-    dataset, exposure: PlannedExposure, detector: str, pointing: Pointing, folder: Path | None = None
-):
+def header_model(dataset, exposure: PlannedExposure, detector: str, pointing: Pointing, folder: Path | None = None):
     """Empty data model with the header of an exposure, for the optics.
 
     Parameters

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from stdatamodels.jwst.datamodels import dqflags
 
-from msa3d.simulate.instrument import GAIN_E_PER_DN
 from msa3d.simulate.header import GROUP_SECONDS, exposure_seconds
+from msa3d.simulate.instrument import GAIN_E_PER_DN
 
 GROUP_READ_NOISE_DN = 7.0
 """Read noise of one NRSIRS2 group (DN); the slope of 16 groups then has about 6 e- of it (Birkmann+ 2022)."""

@@ -14,8 +14,6 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from msa3d.errors import DatasetError
 from msa3d.provenance import Record, atomic_path, remove_partials
 from msa3d.references import use_references
@@ -155,7 +153,7 @@ def _write_pointings(plan: ObservationPlan, path: Path) -> None:
 
 def _load(work: Path, name: str):
     """Something that the parent process pickled for the workers of this very run."""
-    return pickle.loads((work / f"{name}.pickle").read_bytes())  # noqa: S301
+    return pickle.loads((work / f"{name}.pickle").read_bytes())
 
 
 def _prepare_detector(task: _Task) -> None:

@@ -91,9 +91,7 @@ def _exposures(dataset, centre: Pointing, axes: np.ndarray) -> tuple[PlannedExpo
         error = rng.normal(0.0, simulation.pointing_error_arcsec, 2)
         nominal = _moved(centre, np.array(offset) @ axes)
         true = _moved(centre, (np.array(offset) + error) @ axes)
-        exposures.append(
-            PlannedExposure(index, simulation.activity(index), row, column, nominal, true, offset)
-        )
+        exposures.append(PlannedExposure(index, simulation.activity(index), row, column, nominal, true, offset))
     return tuple(exposures)
 
 

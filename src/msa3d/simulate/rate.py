@@ -18,9 +18,7 @@ RELATIVE_STEP = 1e-3
 EXTRAS = {"ERR": "err", "VAR_POISSON": "var_poisson", "VAR_RNOISE": "var_rnoise"}
 
 
-def write_rate(
-    path: Path, planes: RatePlanes, primary: fits.Header, science: fits.Header, *, exact: bool
-) -> None:
+def write_rate(path: Path, planes: RatePlanes, primary: fits.Header, science: fits.Header, *, exact: bool) -> None:
     """Write a rate image.
 
     Parameters
