@@ -27,8 +27,8 @@ def rate(path, dataset, activity, detector, index, compressed=False):
     primary = fits.Header()
     primary.update(
         INSTRUME="NIRSPEC", DETECTOR=detector, FILTER="F100LP", GRATING="G140H", EXP_TYPE="NRS_MSASPEC",
-        MSAMETFL=dataset.metafile, MSAMETID=1, PATT_NUM=index + 1, EXPSTART=60032.0 + index / 50, EFFEXPTM=1167.0,
-        GWA_XTIL=0.3604, GWA_YTIL=0.133,
+        MSAMETFL=dataset.metafile, MSAMETID=1, PATT_NUM=index + 1, EXPSTART=60032.0 + index / 50,
+        EFFEXPTM=1167.0, GWA_XTIL=0.3604, GWA_YTIL=0.133,
     )  # fmt: skip
     mark_simulated(primary)
     science = fits.Header()
@@ -45,10 +45,11 @@ def metafile(path, dataset, sources=(SOURCE,)):
     shutters = [
         {
             "slitlet_id": number, "msa_metadata_id": 1, "shutter_quadrant": 3, "shutter_row": 100 + 9 * number,
-            "shutter_column": 80 + k, "source_id": source if k == 2 else 0, "background": "N" if k == 2 else "Y",
-            "shutter_state": "OPEN", "estimated_source_in_shutter_x": 0.5 if k == 2 else np.nan,
-            "estimated_source_in_shutter_y": 0.5 if k == 2 else np.nan, "dither_point_index": point,
-            "primary_source": "Y" if k == 2 else "N",
+            "shutter_column": 80 + k, "source_id": source if k == 2 else 0,
+            "background": "N" if k == 2 else "Y", "shutter_state": "OPEN",
+            "estimated_source_in_shutter_x": 0.5 if k == 2 else np.nan,
+            "estimated_source_in_shutter_y": 0.5 if k == 2 else np.nan,
+            "dither_point_index": point, "primary_source": "Y" if k == 2 else "N",
         }
         for point in range(1, dataset.pattern.n_exposures + 1)
         for number, source in enumerate(sources, 1)
@@ -181,9 +182,7 @@ def test_truncated_metafile(root, dataset):
 def test_other_setup(root, dataset, keyword, value):
     for detector in dataset.detectors:
         edit(nth(root, dataset, 4, detector), **{keyword: value})
-    sentence = fault(
-        root, dataset, f"^{keyword} is {value} in .*03105.* and 1 more, but .* the other 16 and in"
-    )
+    sentence = fault(root, dataset, f"^{keyword} is {value} in .*03105.* and 1 more, but .* the other 16 and in")
     assert "dataset tiny" in sentence
 
 
@@ -338,9 +337,7 @@ def test_several_problems_a_line_each(root, dataset):
 def test_walk_reads_no_data(tmp_path):
     """A file of 4 GB (sparse) is read in its headers only, and its truncation seen."""
     path = tmp_path / "big.fits"
-    header = fits.Header(
-        [("SIMPLE", True), ("BITPIX", -32), ("NAXIS", 2), ("NAXIS1", 28800), ("NAXIS2", 36000)]
-    )
+    header = fits.Header([("SIMPLE", True), ("BITPIX", -32), ("NAXIS", 2), ("NAXIS1", 28800), ("NAXIS2", 36000)])
     with path.open("wb") as stream:
         stream.write(header.tostring().encode())
         stream.truncate(2880 + 4 * 28800 * 36000)

@@ -223,7 +223,7 @@ def stamp(
     header["MSA3DGIT"] = (git_revision(), "msa3d git revision")
     if dataset is not None:
         header["MSA3DSET"] = (dataset.name, "msa3d dataset")
-        header["MSA3DCFG"] = (dataset.digest[:32], "SHA-256 of the dataset, first half")
+        header["MSA3DCFG"] = (dataset.digest[:32], "SHA-256 of the dataset")
     if not header.get("CAL_VER"):
         header["CAL_VER"] = (_jwst_version(), "jwst version")
     context = os.environ.get("CRDS_CONTEXT")

@@ -1,0 +1,76 @@
+"""Where things lie: the published tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from msa3d.layout import POST_SUFFIX, Layout, parse_rate_name
+
+ROOT = Path("/data/run")
+
+
+def test_published_tree():
+    layout = Layout(ROOT)
+    exposure = ROOT / "reduction/process/exp_0311n_nobar"
+    assert layout.process_dir("0311n") == exposure
+    assert layout.s2d("0311n", 8512) == exposure / "newoutput_s08512_s2d.fits"
+    assert layout.s2d("0311n", 29470, POST_SUFFIX) == exposure / "newoutput_s29470_s2d_pathcorr_astrocorr.fits"
+    assert layout.s2d("0311n", 102730) == exposure / "newoutput_s102730_s2d.fits"
+    assert layout.cube_medians(8512) == ROOT / "reduction/cubes/cube_8512/cube_medians_8512.fits"
+    assert layout.column_median(8512, 3) == ROOT / "reduction/cubes/cube_8512/median_lam3_s8512_all.fits"
+    assert layout.column_stack(8512, 3) == ROOT / "reduction/cubes/cube_8512/spec_lam3_s8512_all.fits"
+    assert layout.metafile_copy("a_msa.fits") == ROOT / "reduction/msa/a_msa.fits"
+
+
+@pytest.mark.parametrize(
+    "stem",
+    [
+        "jw02136001001_0311n_00001",
+        "jw02136001001_0311n_00001_nrs1",
+        "/data/run/jw02136001001_0311n_00001_nrs1_rate.fits",
+    ],
+)
+def test_cal_from_any_stem(stem):
+    name = "jw02136001001_0311n_00001_nrs2_cal.fits"
+    assert Layout(ROOT).cal("0311n", "NRS2", stem) == ROOT / "reduction/process/exp_0311n_nobar" / name
+
+
+def test_everything_lies_under_the_root():
+    layout = Layout(ROOT)
+    for path in (
+        layout.crds_cache, layout.truth, layout.records, layout.science, layout.figures, layout.notebooks,
+    ):  # fmt: skip
+        assert path.is_relative_to(ROOT)
+
+
+def test_root_is_absolute_and_text_will_do(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert Layout("runs/tiny").root == tmp_path / "runs" / "tiny"
+
+
+def test_rates_and_activities(tmp_path):
+    layout = Layout(tmp_path)
+    assert layout.rates() == []
+    assert layout.activities() == []
+    for name in (
+        "jw02136001001_03110_00001_nrs1_rate.fits",
+        "jw02136001001_0310z_00001_nrs1_rate.fits",
+        "x.fits",
+    ):
+        (tmp_path / name).touch()
+    assert [path.name[14:19] for path in layout.rates()] == ["0310z", "03110"]
+    for activity in ("03110", "0310z", "03102"):
+        layout.process_dir(activity).mkdir(parents=True)
+    assert layout.activities() == ["03102", "0310z", "03110"]
+
+
+def test_parse_rate_name():
+    parts = parse_rate_name(Path("/a/jw02136001001_0311n_00001_nrs2_rate.fits"))
+    assert parts == {
+        "programme": "02136", "observation": "001", "visit": "001", "activity": "0311n", "exposure": "00001",
+        "detector": "nrs2",
+    }  # fmt: skip
+    for other in ("jw02136001001_0311n_00001_nrs2_cal.fits", "jw02136_rate.fits", "notes.txt"):
+        assert parse_rate_name(other) is None

@@ -1,0 +1,371 @@
+"""The MSA metafile: the real one, and faults planted in a small one."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from msa3d.dataset import Dataset
+from msa3d.errors import MetafileError
+from msa3d.msafile import SHUTTER_FORMATS, MsaFile
+from msa3d.provenance import is_simulated
+
+REAL = Path(__file__).parents[2] / "shared" / "data" / "jw02736007001_01_msa.fits"
+needs_real = pytest.mark.skipif(not REAL.is_file(), reason=f"no real metafile at {REAL}")
+
+
+def shutter(slitlet, column, source=0, primary=False, point=1, row=100, quadrant=2, state="OPEN"):
+    return {
+        "slitlet_id": slitlet, "msa_metadata_id": 1, "shutter_quadrant": quadrant, "shutter_row": row,
+        "shutter_column": column, "source_id": source, "background": "N" if primary else "Y",
+        "shutter_state": state, "estimated_source_in_shutter_x": 0.4 if primary else np.nan,
+        "estimated_source_in_shutter_y": 0.6 if primary else np.nan, "dither_point_index": point,
+        "primary_source": "Y" if primary else "N",
+    }  # fmt: skip
+
+
+def source(number, ra=215.0, dec=52.9):
+    return {
+        "program": 2136, "source_id": number, "source_name": f"2136_{number}", "alias": "a",
+        "ra": ra, "dec": dec, "preimage_id": "None", "stellarity": 0.1,
+    }  # fmt: skip
+
+
+def slitlet(number, source_id, points=(1, 2), first=50, **where):
+    """Three shutters, the source in the middle one."""
+    return [
+        shutter(number, first + k, source_id if k == 1 else 0, k == 1, point, **where)
+        for point in points
+        for k in range(3)
+    ]
+
+
+@pytest.fixture
+def rows():
+    return slitlet(1, 8512), slitlet(2, 29470, row=200), [source(8512), source(29470)]
+
+
+def build(*parts, sources):
+    return MsaFile.from_tables([row for part in parts for row in part], sources, Dataset.load("tiny"))
+
+
+@pytest.fixture
+def small(rows):
+    first, second, sources = rows
+    return build(first, second, sources=sources)
+
+
+def errors(msa):
+    return [(problem.kind, problem.message) for problem in msa.check() if problem.level == "error"]
+
+
+# --- the real file
+
+
+@pytest.fixture(scope="module")
+def real():
+    return MsaFile.read(REAL)
+
+
+@needs_real
+def test_real_is_read_and_has_no_errors(real):
+    assert (len(real.shutters), len(real.sources)) == (1318, 119)
+    assert real.dither_points == [(1, 1), (1, 2), (1, 3), (76, 1), (76, 2), (76, 3)]
+    assert errors(real) == []
+    kinds = {problem.kind for problem in real.check()}
+    assert kinds == {"several sources", "shutter of another source"}
+    assert any("holds sources 102730, 102738" in problem.message for problem in real.check())
+
+
+@needs_real
+def test_real_comes_back_as_it_was(real, tmp_path):
+    path = tmp_path / "copy_msa.fits"
+    real.write(path)
+    difference = fits.FITSDiff(str(REAL), str(path))
+    assert difference.identical, difference.report()
+
+
+@needs_real
+def test_real_built_from_its_rows_gives_its_image(real):
+    again = MsaFile.from_tables(real.shutters, real.sources, real.header)
+    assert np.array_equal(again.image, real.image)
+    assert again.image.dtype == np.int16
+
+
+@needs_real
+def test_real_transformed_and_untouched(tmp_path):
+    before = hashlib.sha256(REAL.read_bytes()).hexdigest()
+    original = MsaFile.read(REAL)
+    rows = original.shutters.copy()
+    new = original.transform_ids()
+    new.write(tmp_path / "new_msa.fits")
+    with pytest.raises(MetafileError, match="is the original MSA metafile and is not written over"):
+        new.write(REAL, overwrite=True)
+    assert original.shutters.tobytes() == rows.tobytes()
+    assert hashlib.sha256(REAL.read_bytes()).hexdigest() == before
+
+    read = MsaFile.read(tmp_path / "new_msa.fits")
+    owners = original.owners()
+    for row in read.shutters:
+        key = (int(row["msa_metadata_id"]), int(row["slitlet_id"]))
+        if key in owners:
+            assert row["source_id"] == owners[key]
+    for name in SHUTTER_FORMATS:
+        if name != "source_id":
+            assert read.shutters[name].tobytes() == original.shutters[name].tobytes(), name
+    # slitlets of virtual and background sources keep what they have
+    unowned = [(int(r["msa_metadata_id"]), int(r["slitlet_id"])) not in owners for r in rows]
+    assert (read.shutters["source_id"][unowned] == rows["source_id"][unowned]).all()
+    assert sum(unowned) > 0
+
+
+@needs_real
+def test_real_ids_are_never_shortened_into_each_other(real):
+    with pytest.raises(MetafileError, match=r"would collide .*102730, 102738, .* to 102"):
+        real.transform_ids(shorten="last")
+    new = real.shortened_ids("first")
+    assert new[102730] == 730
+    assert len(set(new.values())) == len(new)
+    assert not set(new.values()) & set(real.source_ids)
+    assert 730 in real.transform_ids(shorten="first").source_ids
+    assert 102730 in real.transform_ids().source_ids
+
+
+@needs_real
+@pytest.mark.slow
+def test_jwst_reads_the_transformed_file_alike(real, tmp_path):
+    nirspec = pytest.importorskip("jwst.assign_wcs.nirspec")
+    path = tmp_path / "new_msa.fits"
+    real.transform_ids().write(path)
+    # One dither point of six: jwst takes most of a minute to read them all. It has slitlets of several sources.
+    for meta, point in [(1, 3)]:
+        before = {slit.name: slit for slit in nirspec.get_open_msa_slits(str(REAL), meta, point)}
+        after = {slit.name: slit for slit in nirspec.get_open_msa_slits(str(path), meta, point)}
+        assert before.keys() == after.keys()
+        for name, slit in before.items():
+            assert after[name].shutter_id == slit.shutter_id
+            if slit.source_id in real.owners().values():
+                assert after[name].source_id == real.owners()[meta, name]
+
+
+# --- format
+
+
+def test_format_is_the_archives(small, tmp_path):
+    path = tmp_path / "a_msa.fits"
+    small.write(path)
+    with fits.open(path) as hdus:
+        assert [hdu.name for hdu in hdus] == ["PRIMARY", "SHUTTER_IMAGE", "SHUTTER_INFO", "SOURCE_INFO"]
+        assert hdus[1].data.shape == (730, 342)
+        assert hdus[1].header["BITPIX"] == 16
+        assert hdus[2].columns.formats == ["I", "I", "I", "I", "I", "J", "1A", "6A", "E", "E", "I", "1A"]
+        assert hdus[3].columns.formats == ["J", "J", "20A", "31A", "D", "D", "30A", "D"]
+        primary = hdus[0].header
+        for keyword in (
+            "ORIGIN", "TELESCOP", "INSTRUME", "DATE", "FILENAME", "PPSDBVER", "PROGRAM", "VISIT", "OBSERVTN",
+            "VISIT_ID", "MSACFG10", "MSACFG36",
+        ):  # fmt: skip
+            assert keyword in primary
+        assert primary["VISIT_ID"] == "02136001001"
+        assert is_simulated(primary)
+
+
+def test_shutter_image_places(small):
+    y, x = np.nonzero(small.image == 1)
+    # quadrant 2, row 100, columns 50 to 52
+    assert set(zip(y, x, strict=True)) == {(365 + 99, 171 + 49), (365 + 99, 171 + 50), (365 + 99, 171 + 51)}
+
+
+def test_slitlets(small):
+    first, second = small.slitlets()
+    assert (first.slitlet_id, first.source_id, first.quadrant, first.row) == (1, 8512, 2, 100)
+    assert first.columns == (50, 51, 52)
+    assert second.source_id == 29470
+    assert small.source_ids == [8512, 29470]
+    assert small.check() == []
+
+
+def test_transform(small):
+    new = small.transform_ids()
+    assert set(new.shutters["source_id"][new.shutters["slitlet_id"] == 1]) == {8512}
+    assert set(new.shutters["source_id"][new.shutters["slitlet_id"] == 2]) == {29470}
+    assert 0 in small.shutters["source_id"]
+    assert new.transform_ids().shutters.tobytes() == new.shutters.tobytes()
+
+
+def test_select_sources(small):
+    one = small.select_sources([29470])
+    assert [s.source_id for s in one.slitlets()] == [29470]
+    assert list(one.sources["source_id"]) == [29470]
+    assert set(np.unique(one.image)) == {0, 2}
+    with pytest.raises(MetafileError, match=r"no slitlet for source ids \[7\]"):
+        small.select_sources([7])
+
+
+def test_longer_names_than_usual(rows, tmp_path):
+    first, second, sources = rows
+    sources[0]["source_name"] = "x" * 40
+    path = tmp_path / "a.fits"
+    build(first, second, sources=sources).write(path)
+    assert MsaFile.read(path).sources["source_name"][0] == "x" * 40
+
+
+# --- faults
+
+
+@pytest.mark.parametrize(
+    "change, kind, match",
+    [
+        (
+            {"shutter_row": 366},
+            "invalid row",
+            "row 2 of SHUTTER_INFO .* has shutter_row 366, which must be 1 to 365",
+        ),
+        ({"shutter_column": 0}, "invalid row", "has shutter_column 0, which must be 1 to 171"),
+        ({"shutter_quadrant": 5}, "invalid row", "has shutter_quadrant 5, which must be 1 to 4"),
+        ({"shutter_state": "AJAR"}, "invalid row", "has shutter_state 'AJAR', which must be OPEN or CLOSED"),
+        ({"background": "?"}, "invalid row", "has background"),
+        ({"dither_point_index": 0}, "invalid row", "has dither_point_index 0"),
+        ({"background": "Y"}, "primary source in background", "slitlet 1 has a primary source in a shutter"),
+        ({"source_id": 77}, "source without entry", "source 77 has a slitlet but no entry"),
+    ],
+)
+def test_invalid_rows(small, change, kind, match):
+    for name, value in change.items():
+        small.shutters[name][1] = value
+    found = errors(small)
+    assert kind in [k for k, _ in found]
+    assert any(re.search(match, message) for _, message in found)
+
+
+def test_two_slitlets_with_the_same_shutters(rows):
+    first, second, sources = rows
+    twin = [row | {"slitlet_id": 9, "primary_source": "N", "background": "Y", "source_id": 0} for row in first]
+    ((kind, message),) = errors(build(first, second, twin, sources=sources))
+    assert kind == "duplicate slitlets"
+    assert message.startswith("slitlets 1 and 9 are duplicates: both hold shutter quadrant 2, row 100, column 50")
+
+
+def test_one_slitlet_id_given_to_two_sources(rows):
+    first, second, sources = rows
+    same = [row | {"slitlet_id": 1} for row in second]
+    kinds = [kind for kind, _ in errors(build(first, same, sources=sources))]
+    assert kinds == ["several primary sources", "slitlet in several rows"]
+
+
+def test_one_source_in_two_slitlets(rows):
+    first, second, sources = rows
+    other = slitlet(3, 8512, row=300)
+    ((kind, message),) = errors(build(first, second, other, sources=sources))
+    assert kind == "source in two slitlets"
+    assert "source 8512 is the primary source of slitlets 1 and 3 at dither point 1" in message
+
+
+@pytest.mark.parametrize("ra, dec", [(np.nan, 52.9), (215.0, np.nan), (400.0, 52.9), (215.0, -91.0), (0.0, 0.0)])
+def test_source_without_coordinates(rows, ra, dec):
+    first, second, sources = rows
+    ((kind, message),) = errors(build(first, second, sources=[source(8512, ra, dec), sources[1]]))
+    assert kind == "source without coordinates"
+    assert "source 8512 " in message
+
+
+def test_source_without_slitlet(rows):
+    first, _, sources = rows
+    ((kind, message),) = errors(build(first, sources=sources))
+    assert (kind, "source 29470 of SOURCE_INFO has no slitlet" in message) == ("source without slitlet", True)
+
+
+def test_virtual_source_without_slitlet_is_a_warning(rows):
+    first, second, sources = rows
+    msa = build(first, second, sources=[*sources, source(-5)])
+    assert errors(msa) == []
+    assert [problem.kind for problem in msa.check()] == ["source without slitlet"]
+
+
+def test_source_given_twice(rows):
+    first, second, sources = rows
+    ((kind, _),) = errors(build(first, second, sources=[*sources, sources[0]]))
+    assert kind == "duplicate source"
+
+
+def test_warnings(rows):
+    first, second, sources = rows
+    gap = [row for row in second if row["shutter_column"] != 50] + [shutter(2, 54, point=p, row=200) for p in (1, 2)]
+    unled = [row | {"primary_source": "N"} for row in first]
+    msa = build(unled, gap, sources=sources)
+    assert errors(msa) == []
+    assert {problem.kind for problem in msa.check()} == {"no primary source", "gap in slitlet"}
+    assert str(msa.check()[0]).startswith("warning: ")
+
+
+def test_slitlet_minus_one_is_ignored_as_in_jwst(rows):
+    first, second, sources = rows
+    msa = build(first, second, [shutter(-1, 50), shutter(-1, 51)], sources=sources)
+    assert msa.check() == []
+    assert [s.slitlet_id for s in msa.slitlets()] == [1, 2]
+
+
+# --- reading and writing
+
+
+def test_missing(tmp_path):
+    with pytest.raises(MetafileError, match="There is no MSA metafile"):
+        MsaFile.read(tmp_path / "a.fits")
+
+
+def test_not_a_metafile(tmp_path):
+    path = tmp_path / "a.fits"
+    path.write_text("nothing")
+    with pytest.raises(MetafileError, match="not a FITS file"):
+        MsaFile.read(path)
+    fits.PrimaryHDU().writeto(path, overwrite=True)
+    with pytest.raises(MetafileError, match="has no extension SHUTTER_IMAGE"):
+        MsaFile.read(path)
+
+
+def test_truncated(small, tmp_path):
+    path = tmp_path / "a.fits"
+    small.write(path)
+    path.write_bytes(path.read_bytes()[:-4000])
+    with pytest.raises(MetafileError, match="truncated"):
+        MsaFile.read(path)
+
+
+def test_missing_column(small, tmp_path):
+    path = tmp_path / "a.fits"
+    small.write(path)
+    with fits.open(path) as hdus:
+        kept = fits.ColDefs([column for column in hdus[2].columns if column.name != "primary_source"])
+        table = fits.BinTableHDU.from_columns(kept, name="SHUTTER_INFO")
+        fits.HDUList([hdus[0], hdus[1], table, hdus[3]]).writeto(path, overwrite=True)
+    with pytest.raises(MetafileError, match="SHUTTER_INFO lacks primary_source"):
+        MsaFile.read(path)
+
+
+def test_rows_must_have_the_columns(rows):
+    first, _, sources = rows
+    del first[0]["background"]
+    with pytest.raises(MetafileError, match=r"must have the columns .* see background"):
+        build(first, sources=sources)
+
+
+def test_rows_outside_the_msa(rows):
+    first, _, sources = rows
+    first[0]["shutter_row"] = 400
+    with pytest.raises(MetafileError, match="no shutter at row 400, column 50"):
+        build(first, sources=sources)
+
+
+def test_nothing_is_written_over(small, tmp_path):
+    path = tmp_path / "a.fits"
+    small.write(path)
+    with pytest.raises(MetafileError, match="exists and is not written over"):
+        small.write(path)
+    small.write(path, overwrite=True)
+    with pytest.raises(MetafileError, match="is the original"):
+        MsaFile.read(path).write(path, overwrite=True)
