@@ -88,7 +88,5 @@ def write_run(root: Path, source_id: int = 8512, *, noise: float = 0.05, simulat
     world = fine.pixel_to_world_values(x, y)
     truth = galaxy(wave, (world[0] - RA) * np.cos(np.deg2rad(DEC)) * 3600, (world[1] - DEC) * 3600)
     layout.truth.mkdir()
-    cube_hdus(fine, wave, truth["cube"], simulated=simulated).writeto(
-        layout.truth / f"truth_s{source_id:05d}.fits"
-    )
+    cube_hdus(fine, wave, truth["cube"], simulated=simulated).writeto(layout.truth / f"truth_s{source_id:05d}.fits")
     return layout

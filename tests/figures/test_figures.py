@@ -129,10 +129,3 @@ def test_missing_products_are_told(tmp_path, dataset):
         collapsed.plot(Layout(tmp_path), dataset)
     with pytest.raises(ProductError, match="no target 1"):
         collapsed.plot(Layout(tmp_path), dataset, 1)
-
-
-def test_regions_on_the_sky_are_read():
-    corners = sky.parse_region("POLYGON ICRS  215.1 52.9 215.2 52.9 215.2 -5.3e1")
-    np.testing.assert_allclose(corners, [[215.1, 52.9], [215.2, 52.9], [215.2, -53.0]])
-    with pytest.raises(ValueError, match="not a polygon"):
-        sky.parse_region("CIRCLE 1 2 3")

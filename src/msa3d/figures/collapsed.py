@@ -15,9 +15,7 @@ from msa3d.science.spectra import collapsed_image
 
 
 @style.house_style()
-def plot(
-    layout: Layout, dataset: Dataset, source_id: int | None = None, *, truth: Cube | None = None
-) -> Figure:
+def plot(layout: Layout, dataset: Dataset, source_id: int | None = None, *, truth: Cube | None = None) -> Figure:
     """Draw the mean over all wavelengths and the mean over Ha less the continuum beside it.
 
     Parameters
@@ -54,9 +52,7 @@ def plot(
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     low, high = style.percentile_limits(image, 2.0, 99.7)
     for index, (panel, values) in enumerate(zip(axes, (image, second), strict=True)):
-        limits = (
-            (low, high) if truth is not None or index == 0 else style.percentile_limits(values, 2.0, 99.7)
-        )
+        limits = (low, high) if truth is not None or index == 0 else style.percentile_limits(values, 2.0, 99.7)
         mesh = draw_map(
             panel, cube, values, (target.ra, target.dec), cmap=style.colour_map(style.FLUX_MAP),
             vmin=limits[0], vmax=limits[1],

@@ -18,9 +18,7 @@ from msa3d.science.lines import LINES
 
 
 @style.house_style()
-def plot(
-    layout: Layout, dataset: Dataset, source_id: int | None = None, *, half_width_kms: float = 250.0
-) -> Figure:
+def plot(layout: Layout, dataset: Dataset, source_id: int | None = None, *, half_width_kms: float = 250.0) -> Figure:
     """Draw the profiles along the slit of the dithers of the middle column at Ha, and their median.
 
     Parameters

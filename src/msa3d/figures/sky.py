@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
@@ -12,7 +10,6 @@ from msa3d.science.cubefile import Cube
 
 EAST_LABEL = "east of centre (arcsec)"
 NORTH_LABEL = "north of centre (arcsec)"
-KPC_BAR_ARCSEC = 0.5
 
 
 def draw_map(axes: Axes, cube: Cube, image: np.ndarray, centre: tuple[float, float], **kwargs) -> QuadMesh:
@@ -53,25 +50,7 @@ def label_sky(axes: Axes, *, east: bool = True, north: bool = True) -> None:
     axes.tick_params(labelbottom=east, labelleft=north)
 
 
-def parse_region(text: str) -> np.ndarray:
-    """Read the polygon of a JWST ``S_REGION`` keyword.
-
-    Parameters
-    ----------
-    text : str
-        For example ``POLYGON ICRS  215.1 52.9 215.2 52.9 ...``.
-
-    Returns
-    -------
-    ndarray, shape (n, 2)
-        Right ascension and declination of the corners, deg.
-
-    Raises
-    ------
-    ValueError
-        If it is no polygon.
-    """
-    numbers = re.findall(r"[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?", text)
-    if not text.upper().startswith("POLYGON") or len(numbers) < 6 or len(numbers) % 2:
-        raise ValueError(f"not a polygon on the sky: {text!r}")
-    return np.array(numbers, dtype=float).reshape(-1, 2)
+def pixel_edges(centres: np.ndarray) -> np.ndarray:
+    """Return the edges of pixels, halfway between their centres, shape (n + 1,)."""
+    middle = 0.5 * (centres[1:] + centres[:-1])
+    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])

@@ -75,9 +75,7 @@ def _spectra(layout: Layout, source_id: int) -> list[SlitSpectrum]:
     paths = [layout.s2d(activity, source_id) for activity in layout.activities()]
     found = [path for path in paths if path.is_file()]
     if not found:
-        raise ProductError(
-            f"{layout.process} holds no spectrum of source {source_id}: run `msa3d process` first"
-        )
+        raise ProductError(f"{layout.process} holds no spectrum of source {source_id}: run `msa3d process` first")
     return [read_spectrum(path) for path in found]
 
 
@@ -105,9 +103,7 @@ def _draw_slitlets(axes: Axes, dataset: Dataset, ends: np.ndarray) -> None:
         axes.add_patch(
             Polygon(corners, closed=True, fill=True, alpha=0.12, facecolor=colours[column], edgecolor="none")
         )
-        axes.add_patch(
-            Polygon(corners, closed=True, fill=False, linewidth=0.6, edgecolor=colours[column], label=label)
-        )
+        axes.add_patch(Polygon(corners, closed=True, fill=False, linewidth=0.6, edgecolor=colours[column], label=label))
     axes.plot(0, 0, "+", color=style.VERMILION, markersize=9, markeredgewidth=1.5)
     axes.autoscale_view()
     axes.set_aspect("equal", adjustable="datalim")

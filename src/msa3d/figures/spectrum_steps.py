@@ -14,6 +14,7 @@ from msa3d.cube.grid import read_spectrum
 from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
 from msa3d.figures import style
+from msa3d.figures.sky import pixel_edges
 from msa3d.figures.slit_stepping import target_of
 from msa3d.layout import POST_SUFFIX, Layout
 from msa3d.provenance import is_simulated
@@ -74,13 +75,11 @@ def plot(
     for letter, axes, panel in zip("abcdef", rows, panels, strict=False):
         shown = np.abs(panel.wave_um - middle) <= half_width_um
         if not shown.any():
-            raise ProductError(
-                f"{panel.title}: Ha of source {target.source_id} at {middle:.4f} um is not covered"
-            )
+            raise ProductError(f"{panel.title}: Ha of source {target.source_id} at {middle:.4f} um is not covered")
         low, high = style.percentile_limits(panel.data[:, shown], 2.0, 99.5)
         ny = panel.data.shape[0]
         image = axes.pcolormesh(
-            _edges(panel.wave_um[shown]),
+            pixel_edges(panel.wave_um[shown]),
             np.arange(ny + 1) - 0.5,
             panel.data[:, shown],
             cmap=style.colour_map(style.INTENSITY_MAP),
@@ -140,9 +139,7 @@ def collect(layout: Layout, dataset: Dataset, source_id: int, middle_um: float) 
             data = next(h.data for h in hdus if h.is_image and h.header.get("NAXIS") == 2)
         image = np.asarray(data, dtype=float)
         image = image if image.shape[1] == cube.wave_um.size else image.T
-        panels.append(
-            Panel(f"Median of the dithers of column {column}", _blank(image), cube.wave_um, "MJy/sr")
-        )
+        panels.append(Panel(f"Median of the dithers of column {column}", _blank(image), cube.wave_um, "MJy/sr"))
     return panels, is_simulated(spectrum.primary)
 
 
@@ -188,9 +185,3 @@ def _rate_of(layout: Layout, cal: Path) -> Path:
 def _blank(image: np.ndarray) -> np.ndarray:
     """Exact zeros, which jwst writes where it has no data, as NaN."""
     return np.where(image == 0, np.nan, image)
-
-
-def _edges(wave_um: np.ndarray) -> np.ndarray:
-    """Edges of pixels from their centres, shape (n + 1,)."""
-    middle = 0.5 * (wave_um[1:] + wave_um[:-1])
-    return np.concatenate([[2 * wave_um[0] - middle[0]], middle, [2 * wave_um[-1] - middle[-1]]])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +48,11 @@ class Cube:
     def shape(self) -> tuple[int, int]:
         """Number of spaxels along y and x."""
         return self.data.shape[1], self.data.shape[2]
+
+    def between(self, first_um: float, last_um: float) -> Cube:
+        """Return the part of the cube within two wavelengths, um, both included."""
+        inside = (self.wave_um >= first_um) & (self.wave_um <= last_um)
+        return replace(self, data=self.data[inside], wave_um=self.wave_um[inside])
 
     def offsets(self, ra: float, dec: float, *, corners: bool = False) -> tuple[np.ndarray, np.ndarray]:
         """Return where the spaxels are, relative to a place on the sky.

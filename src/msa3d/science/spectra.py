@@ -52,9 +52,7 @@ def observed(cube: Cube) -> np.ndarray:
         return (np.isfinite(cube.data) & (cube.data != 0)).mean(axis=0) >= 0.5
 
 
-def collapsed_image(
-    cube: Cube, range_um: tuple[float, float] | None = None, *, clip_sigma: float = 5.0
-) -> np.ndarray:
+def collapsed_image(cube: Cube, range_um: tuple[float, float] | None = None, *, clip_sigma: float = 5.0) -> np.ndarray:
     """Mean image of a range of wavelengths, outliers left out.
 
     Parameters
