@@ -10,7 +10,7 @@ import pytest
 from astropy.io import fits
 
 import msa3d
-from msa3d import provenance
+from msa3d import codeversion, provenance
 from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
 from msa3d.layout import Layout
@@ -161,10 +161,10 @@ def test_code_version_follows_code_not_words(tmp_path, monkeypatch):
     (package / "other.py").write_text("OTHER = 1\n")
     step = package / "steps" / "process.py"
     step.write_text('"""Doc."""\nfrom .. import tool\nfrom msa3d.layout import Layout\n')
-    monkeypatch.setattr(provenance, "_PACKAGE_DIR", package)
+    monkeypatch.setattr(codeversion, "_PACKAGE_DIR", package)
 
     def version():
-        provenance._parsed.cache_clear()
+        codeversion._parsed.cache_clear()
         return code_version("msa3d.steps.process")
 
     first = version()
@@ -179,7 +179,7 @@ def test_code_version_follows_code_not_words(tmp_path, monkeypatch):
     assert version() not in (first, second)
     (package / "steps" / "more.py").write_text("A = 1\n")
     assert code_version("msa3d.steps") != code_version("msa3d.steps.process")
-    provenance._parsed.cache_clear()
+    codeversion._parsed.cache_clear()
 
 
 def test_code_version_of_unknown_module():

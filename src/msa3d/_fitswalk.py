@@ -1,4 +1,4 @@
-"""Walk over the headers of a FITS file without touching its data: is the file whole, and what does it say?
+"""Walk over the headers of a FITS file without touching its data, to see whether it is whole and what it says.
 
 126 full-frame count-rate files are 10 GB; their headers are a few MB.
 """
@@ -74,9 +74,7 @@ def _header_text(stream, path: Path, number: int) -> str:
     try:
         return b"".join(blocks).decode("ascii")
     except UnicodeDecodeError as error:
-        raise ObservationError(
-            f"{path} is damaged: header {number} is not text; get the file again."
-        ) from error
+        raise ObservationError(f"{path} is damaged: header {number} is not text; get the file again.") from error
 
 
 def _data_bytes(header: fits.Header) -> int:

@@ -235,9 +235,7 @@ def _sources(msa: MsaFile) -> Iterator[Problem]:
             source,
         )
     for source in sorted({i for i in ids if ids.count(i) > 1}):
-        yield Problem(
-            "error", "duplicate source", f"source {source} has several entries in SOURCE_INFO", source
-        )
+        yield Problem("error", "duplicate source", f"source {source} has several entries in SOURCE_INFO", source)
     ra, dec = msa.sources["ra"], msa.sources["dec"]
     good = np.isfinite(ra) & np.isfinite(dec) & (ra >= 0) & (ra < 360) & (np.abs(dec) <= 90)
     good &= ~((ra == 0) & (dec == 0))

@@ -17,46 +17,22 @@ import numpy as np
 from astropy.io import fits
 
 from msa3d._fitswalk import read_headers
+from msa3d._msatables import (
+    N_COLUMNS,
+    N_ROWS,
+    SHUTTER_FORMATS,
+    SOURCE_FORMATS,
+    header_of,
+    place_in_image,
+    read_table,
+    structured,
+)
+from msa3d.atomic import atomic_path
 from msa3d.errors import MetafileError, ObservationError
-from msa3d.provenance import atomic_path, mark_simulated
 
 if TYPE_CHECKING:
     from msa3d._msacheck import Problem
     from msa3d.dataset import Dataset
-
-#: Columns of SHUTTER_INFO and their FITS formats, in the order that jwst relies on.
-SHUTTER_FORMATS = {
-    "slitlet_id": "I",
-    "msa_metadata_id": "I",
-    "shutter_quadrant": "I",
-    "shutter_row": "I",
-    "shutter_column": "I",
-    "source_id": "J",
-    "background": "1A",
-    "shutter_state": "6A",
-    "estimated_source_in_shutter_x": "E",
-    "estimated_source_in_shutter_y": "E",
-    "dither_point_index": "I",
-    "primary_source": "1A",
-}
-
-#: Columns of SOURCE_INFO and their FITS formats.
-SOURCE_FORMATS = {
-    "program": "J",
-    "source_id": "J",
-    "source_name": "20A",
-    "alias": "31A",
-    "ra": "D",
-    "dec": "D",
-    "preimage_id": "30A",
-    "stellarity": "D",
-}
-
-#: Shutters of a quadrant along dispersion (rows) and along the slit (columns).
-N_ROWS, N_COLUMNS = 365, 171
-
-# Where each quadrant lies in SHUTTER_IMAGE, (y, x), counted from 0; measured on the real file.
-_QUADRANT_CORNER = {1: (0, N_COLUMNS), 2: (N_ROWS, N_COLUMNS), 3: (N_ROWS, 0), 4: (0, 0)}
 
 
 @dataclass(frozen=True)
@@ -129,7 +105,7 @@ class MsaFile:
                         raise MetafileError(f"{path} is not an MSA metafile: it has no extension {name}.")
                 formats = {}
                 tables = [
-                    _read_table(path, hdus[name], expected, formats)
+                    read_table(path, hdus[name], expected, formats)
                     for name, expected in (("SHUTTER_INFO", SHUTTER_FORMATS), ("SOURCE_INFO", SOURCE_FORMATS))
                 ]
                 image = np.array(hdus["SHUTTER_IMAGE"].data, dtype=np.int16)
@@ -161,12 +137,12 @@ class MsaFile:
             Where a row lacks a column, or has one that the format has not.
         """
         if not isinstance(header, fits.Header):
-            header = _header_of(header)
-        table = _structured(shutters, SHUTTER_FORMATS, "SHUTTER_INFO")
+            header = header_of(header)
+        table = structured(shutters, SHUTTER_FORMATS, "SHUTTER_INFO")
         made = cls(header, np.zeros((2 * N_ROWS, 2 * N_COLUMNS), np.int16), table, np.empty(0))
-        made = replace(made, sources=_structured(sources, SOURCE_FORMATS, "SOURCE_INFO"))
+        made = replace(made, sources=structured(sources, SOURCE_FORMATS, "SOURCE_INFO"))
         for row in table[table["slitlet_id"] > 0]:
-            made.image[_place_in_image(row)] = row["slitlet_id"]
+            made.image[place_in_image(row)] = row["slitlet_id"]
         return made
 
     # --- what it says
@@ -236,9 +212,7 @@ class MsaFile:
 
     # --- edited copies
 
-    def transform_ids(
-        self, *, shorten: Literal["first", "last"] | None = None, max_id: int = 100_000
-    ) -> MsaFile:
+    def transform_ids(self, *, shorten: Literal["first", "last"] | None = None, max_id: int = 100_000) -> MsaFile:
         """Give every row of a slitlet the id of its source (the published transform).
 
         Parameters
@@ -297,9 +271,7 @@ class MsaFile:
             taken.setdefault(new.get(old, old), []).append(old)
         collisions = {short: olds for short, olds in taken.items() if len(olds) > 1 or short == 0 != olds[0]}
         if collisions:
-            listed = "; ".join(
-                f"{', '.join(map(str, olds))} to {short}" for short, olds in collisions.items()
-            )
+            listed = "; ".join(f"{', '.join(map(str, olds))} to {short}" for short, olds in collisions.items())
             raise MetafileError(
                 f"{self.path or 'The metafile'}: source ids cannot be shortened by their {shorten} three digits, "
                 f"they would collide ({listed}); leave them as they are."
@@ -326,9 +298,7 @@ class MsaFile:
         kept = [key for key, source_id in self.owners().items() if source_id in wanted]
         keys = zip(self.shutters["msa_metadata_id"], self.shutters["slitlet_id"], strict=True)
         mine = np.array([(int(meta), int(slitlet)) in set(kept) for meta, slitlet in keys], dtype=bool)
-        image = np.where(np.isin(self.image, self.shutters["slitlet_id"][mine]), self.image, 0).astype(
-            np.int16
-        )
+        image = np.where(np.isin(self.image, self.shutters["slitlet_id"][mine]), self.image, 0).astype(np.int16)
         sources = self.sources[np.isin(self.sources["source_id"], self.shutters["source_id"][mine])]
         return replace(self, shutters=self.shutters[mine], sources=sources, image=image)
 
@@ -372,81 +342,3 @@ class MsaFile:
                 form = f"{max(int(form[:-1] or 1), int(np.char.str_len(values).max()))}A"
             columns.append(fits.Column(column, form, array=values))
         return fits.BinTableHDU.from_columns(columns, name=name)
-
-
-def _read_table(path: Path, hdu: Any, expected: Mapping[str, str], formats: dict[str, str]) -> np.ndarray:
-    names = [name.lower() for name in hdu.columns.names]
-    if names != list(expected):
-        missing = [name for name in expected if name not in names]
-        what = f"lacks {', '.join(missing)}" if missing else f"has the columns {', '.join(names)}"
-        raise MetafileError(
-            f"{path} is not an MSA metafile that jwst can read: {hdu.name} {what}; expected, in this order, are "
-            f"{', '.join(expected)}."
-        )
-    formats.update({f"{hdu.name}.{c.name.lower()}": c.format for c in hdu.columns})
-    columns = {name: np.array(hdu.data.field(index)) for index, name in enumerate(names)}
-    return _from_columns(columns, expected)
-
-
-def _from_columns(columns: Mapping[str, np.ndarray], formats: Mapping[str, str]) -> np.ndarray:
-    kinds = {"I": np.int16, "J": np.int32, "E": np.float32, "D": np.float64}
-    dtype = [
-        (name, kinds.get(form[-1]) or f"U{max(1, np.asarray(columns[name], str).dtype.itemsize // 4)}")
-        for name, form in formats.items()
-    ]
-    table = np.empty(len(next(iter(columns.values()))), dtype)
-    for name in formats:
-        table[name] = columns[name]
-    return table
-
-
-def _structured(rows: Any, formats: Mapping[str, str], what: str) -> np.ndarray:
-    names = getattr(rows, "colnames", None) or getattr(getattr(rows, "dtype", None), "names", None)
-    if names is None:
-        rows = list(rows)
-        names = list(rows[0]) if rows else list(formats)
-    if set(names) != set(formats):
-        wrong = sorted(set(names) ^ set(formats))
-        raise MetafileError(
-            f"Rows for {what} must have the columns {', '.join(formats)}; see {', '.join(wrong)}."
-        )
-    if isinstance(rows, list):
-        columns = {name: np.array([row[name] for row in rows]) for name in formats}
-    else:
-        columns = {name: np.array(rows[name]) for name in formats}
-    return _from_columns(columns, formats)
-
-
-def _place_in_image(row: np.void) -> tuple[int, int]:
-    """Index of a shutter in SHUTTER_IMAGE."""
-    try:
-        y, x = _QUADRANT_CORNER[int(row["shutter_quadrant"])]
-    except KeyError:
-        raise MetafileError(f"The MSA has no quadrant {row['shutter_quadrant']}.") from None
-    r, c = int(row["shutter_row"]), int(row["shutter_column"])
-    if not (1 <= r <= N_ROWS and 1 <= c <= N_COLUMNS):
-        raise MetafileError(
-            f"The MSA has no shutter at row {r}, column {c}: rows are 1 to 365, columns 1 to 171."
-        )
-    return y + r - 1, x + c - 1
-
-
-def _header_of(dataset: Dataset) -> fits.Header:
-    """Primary header of a metafile of a dataset, with the keywords of the archive's."""
-    visit = f"{dataset.programme}{dataset.observation}{dataset.visit}"
-    header = fits.Header()
-    header["ORIGIN"] = ("STSCI", "institution responsible for creating FITS file")
-    header["TELESCOP"] = ("JWST", "telescope used to acquire data")
-    header["INSTRUME"] = ("NIRSPEC", "identifier for instrument used to acquire data")
-    header["DATE"] = dataset.simulation.date if dataset.simulation else "1970-01-01T00:00:00"
-    header["FILENAME"] = (dataset.metafile, "name of file")
-    header["PPSDBVER"] = ("NONE", "version of PPS database used")
-    header["PROGRAM"] = (dataset.programme, "program number")
-    header["VISIT"] = (dataset.visit, "visit number")
-    header["OBSERVTN"] = (dataset.observation, "observation number")
-    header["VISIT_ID"] = (visit, "visit identifier")
-    header["MSACFG10"] = (1, "base 10 nirspec_msa_at_exposure_spec.msa_config")
-    header["MSACFG36"] = ("01", "base 36 version of MSACFG10")
-    if dataset.simulated:
-        mark_simulated(header)
-    return header

@@ -8,17 +8,17 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from msa3d._fitswalk import read_headers
 from msa3d.errors import MetafileError, ObservationError
 from msa3d.layout import parse_rate_name
 from msa3d.msafile import MsaFile
 from msa3d.provenance import is_simulated
+from msa3d.ratefile import Rate
 
 if TYPE_CHECKING:
     from msa3d.dataset import Dataset
@@ -30,60 +30,7 @@ logger = logging.getLogger(__name__)
 #: step 1, a quarter more comes with steps 2 and 3.
 GB_EACH = 0.0125
 
-#: Keywords that a rate must have: without them jwst stops, or takes the wrong shutters.
-PRIMARY_KEYWORDS = (
-    "INSTRUME", "DETECTOR", "FILTER", "GRATING", "EXP_TYPE", "MSAMETFL", "MSAMETID", "PATT_NUM", "EXPSTART",
-)  # fmt: skip
-SCI_KEYWORDS = ("RA_REF", "DEC_REF", "ROLL_REF", "V2_REF", "V3_REF")
-
-#: Extensions that a rate must have.
-RATE_EXTENSIONS = ("SCI", "ERR", "DQ")
-
 _MAX_TOLD = 5
-
-
-@dataclass(frozen=True)
-class Rate:
-    """One count-rate file: what of its headers matters.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    activity : str
-        From its name, base 36.
-    detector : str
-        From its name, upper case.
-    primary, sci : mapping
-        Values of the primary header and of the SCI header.
-    """
-
-    path: Path
-    activity: str
-    detector: str
-    primary: Mapping[str, Any] = field(repr=False)
-    sci: Mapping[str, Any] = field(repr=False)
-
-    @classmethod
-    def read(cls, path: Path) -> Rate:
-        """Read the headers; ObservationError where the file is truncated or lacks a keyword."""
-        parts = parse_rate_name(path)
-        headers = read_headers(path)
-        names = [str(header.get("EXTNAME", "")).strip() for header in headers]
-        missing = [name for name in RATE_EXTENSIONS if name not in names]
-        if missing:
-            raise ObservationError(
-                f"{path} is not a whole count-rate file: it has no extension {', '.join(missing)}; get it again."
-            )
-        sci = headers[names.index("SCI")]
-        for header, keywords, where in (
-            (headers[0], PRIMARY_KEYWORDS, "primary"),
-            (sci, SCI_KEYWORDS, "SCI"),
-        ):
-            missing = [keyword for keyword in keywords if header.get(keyword) is None]
-            if missing:
-                raise ObservationError(f"{path} lacks {', '.join(missing)} in its {where} header.")
-        return cls(path, parts["activity"], parts["detector"].upper(), headers[0], sci)
 
 
 @dataclass(frozen=True)
@@ -172,9 +119,7 @@ class Observation:
         """
         paths, others = [], []
         for path in layout.rates():
-            (paths if path.name.startswith(dataset.file_root) and parse_rate_name(path) else others).append(
-                path
-            )
+            (paths if path.name.startswith(dataset.file_root) and parse_rate_name(path) else others).append(path)
         if others:
             logger.warning("left out, not of visit %s: %s", dataset.file_root, _names(others))
         if not paths:
@@ -412,8 +357,8 @@ class Observation:
         free = shutil.disk_usage(self.layout.root).free / 1e9
         if need - have > free:
             yield (
-                f"{self.layout.root} has {free:.1f} GB free, but {slitlets} slitlets in {len(self.exposures)} exposures "
-                f"need about {need - have:.1f} GB more; make room, or choose another root."
+                f"{self.layout.root} has {free:.1f} GB free, but {slitlets} slitlets in {len(self.exposures)} "
+                f"exposures need about {need - have:.1f} GB more; make room, or choose another root."
             )
 
 

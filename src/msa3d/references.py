@@ -49,9 +49,7 @@ def cached_context(cache: Path) -> str | None:
     try:
         return ast.literal_eval(config.read_text(encoding="utf-8"))["operational_context"]
     except (ValueError, SyntaxError, KeyError, TypeError) as error:
-        raise CrdsError(
-            f"{config} is not a CRDS server configuration; remove {cache} and make it again."
-        ) from error
+        raise CrdsError(f"{config} is not a CRDS server configuration; remove {cache} and make it again.") from error
 
 
 def environment(layout: Layout, dataset: Dataset) -> dict[str, str]:
@@ -96,9 +94,7 @@ def environment(layout: Layout, dataset: Dataset) -> dict[str, str]:
         ("CRDS_SERVER_URL", "https://jwst-crds.stsci.edu"),
     ):
         if not os.environ.get(variable):
-            raise CrdsError(
-                f"{variable} is not set: real data need it, for example export {variable}={example}."
-            )
+            raise CrdsError(f"{variable} is not set: real data need it, for example export {variable}={example}.")
     if not os.environ.get("CRDS_CONTEXT") and dataset.crds_context:
         return {"CRDS_CONTEXT": dataset.crds_context}
     return {}

@@ -58,9 +58,7 @@ def available_memory_gb() -> float:
     return max(0.0, free / 1e9)
 
 
-def number_of_workers(
-    workers: int | None = None, memory_gb_each: float = 2.0, n_tasks: int | None = None
-) -> int:
+def number_of_workers(workers: int | None = None, memory_gb_each: float = 2.0, n_tasks: int | None = None) -> int:
     """How many processes to run.
 
     Parameters
@@ -220,9 +218,7 @@ def _die_with_parent() -> None:
 
 
 def _run_processes(function: Callable, tasks: list, names: list[str], label: str, number: int) -> list:
-    pool = ProcessPoolExecutor(
-        number, mp_context=multiprocessing.get_context("spawn"), initializer=_die_with_parent
-    )
+    pool = ProcessPoolExecutor(number, mp_context=multiprocessing.get_context("spawn"), initializer=_die_with_parent)
     try:
         futures = [pool.submit(function, task) for task in tasks]
         failed = _watch(futures, label)

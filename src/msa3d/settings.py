@@ -1,0 +1,279 @@
+"""The parts of a dataset: pattern, targets, parameters of the steps, and how an observation is simulated."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from msa3d._model import Model, NotNegative, Positive, nearest
+
+#: Steps of the two pipelines of jwst 1.14.0, the keys that ``process.spec2`` and ``process.spec3`` may have.
+SPEC2_STEPS = (
+    "assign_wcs", "msa_flagging", "nsclean", "bkg_subtract", "imprint_subtract", "extract_2d",
+    "master_background_mos", "wavecorr", "flat_field", "srctype", "straylight", "fringe", "residual_fringe",
+    "pathloss", "barshadow", "wfss_contam", "photom", "pixel_replace", "resample_spec", "cube_build",
+    "extract_1d",
+)  # fmt: skip
+SPEC3_STEPS = (
+    "assign_mtwcs", "master_background", "mrs_imatch", "outlier_detection", "resample_spec", "cube_build",
+    "extract_1d", "photom", "combine_1d", "spectral_leak",
+)  # fmt: skip
+
+RightAscension = Annotated[float, Field(ge=0, lt=360)]
+Declination = Annotated[float, Field(ge=-90, le=90)]
+
+
+class Target(Model):
+    """One galaxy whose cube is wanted.
+
+    Parameters
+    ----------
+    source_id : int
+        As in the metafile.
+    name : str
+        For titles; the id where empty.
+    redshift : float
+        For line positions.
+    ra, dec : float
+        ICRS, degrees.
+    """
+
+    source_id: int
+    name: str = ""
+    redshift: float = Field(ge=0)
+    ra: RightAscension
+    dec: Declination
+
+
+class ProcessSettings(Model):
+    """Step 1, with parameters of jwst as data.
+
+    Parameters
+    ----------
+    spec2, spec3 : dict of dict
+        ``{step: {parameter: value}}`` of Spec2Pipeline and Spec3Pipeline.
+    product : str
+        Product name of the Spec3 association.
+    transform_msa : bool
+        Apply the published transform of source ids to the copy of the metafile.
+    wanted_sources_only : bool
+        Keep in the metafile copy only the slitlets of the targets. Not published: it saves time.
+    accelerations : "all", "none" or list of str
+        Which accelerations of `msa3d.steps.speed` to use; all give identical images.
+    run_stage1 : bool
+        Start from uncal files with Detector1 (`detector1`), not from rates.
+    detector1 : dict of dict
+        ``{step: {parameter: value}}`` of Detector1Pipeline.
+    """
+
+    spec2: dict[str, dict[str, Any]] = Field({})
+    spec3: dict[str, dict[str, Any]] = Field({})
+    product: str = "newoutput"
+    transform_msa: bool = True
+    wanted_sources_only: bool = False
+    accelerations: list[str] | Literal["all", "none"] = "all"
+    run_stage1: bool = False
+    detector1: dict[str, dict[str, Any]] = Field({})
+
+    @field_validator("spec2", "spec3")
+    @classmethod
+    def _steps_exist(cls, value: dict, info: Any) -> dict:
+        known = SPEC2_STEPS if info.field_name == "spec2" else SPEC3_STEPS
+        for step in value:
+            if step not in known:
+                raise ValueError(f"jwst has no such step: {step!r}{nearest(step, known)}")
+        return value
+
+
+class CosmicRays(Model):
+    """Rejection of cosmic rays in the s2d images (FACTS of the published algorithm).
+
+    Parameters
+    ----------
+    method : {"astroscrappy", "none"}
+        Published: astroscrappy.
+    sigclip, sigfrac, niter
+        Arguments of `astroscrappy.detect_cosmics`; others stay at their defaults.
+    block : int
+        Wavelengths a block.
+    """
+
+    method: Literal["astroscrappy", "none"] = "astroscrappy"
+    sigclip: Positive = 0.6
+    sigfrac: Positive = 0.001
+    niter: int = Field(3, ge=1)
+    block: int = Field(100, ge=1)
+
+
+class Pathloss(Model):
+    """Correction for light lost in the spectrograph.
+
+    Parameters
+    ----------
+    source : {"uniform", "none"}
+        Which vector of the CRDS pathloss reference.
+    aperture : str
+        Published: MOS1x3 for every length of slitlet.
+    """
+
+    source: Literal["uniform", "none"] = "uniform"
+    aperture: str = "MOS1x3"
+
+
+class PostprocessSettings(Model):
+    """Step 2.
+
+    Parameters
+    ----------
+    min_source_id : int
+        Only sources with a greater id are treated.
+    cosmic_rays, pathloss
+        See `CosmicRays` and `Pathloss`.
+    """
+
+    min_source_id: int = 100
+    cosmic_rays: CosmicRays = CosmicRays()
+    pathloss: Pathloss = Pathloss()
+
+
+class CubeSettings(Model):
+    """Step 3.
+
+    Parameters
+    ----------
+    builder : {"paper"}
+        ``paper`` is the published algorithm, value for value.
+    subpixels : int
+        Sub-pixels a native pixel along the slit.
+    row_step_arcsec : float, optional
+        Distance of neighbouring dithers; by default that of the pattern.
+    """
+
+    builder: Literal["paper"] = "paper"
+    subpixels: int = Field(4, ge=1)
+    row_step_arcsec: Positive | None = None
+
+
+class SimulatedSource(Model):
+    """One galaxy of the simulated sky. All of it is input: recovering it is a closure test.
+
+    Parameters
+    ----------
+    source_id : int
+        As in the metafile.
+    ra, dec : float
+        Centre, ICRS, degrees.
+    redshift : float
+        Redshift.
+    shutters : int
+        Length of the slitlet.
+    log_mass : float
+        Stellar mass, log10 of solar masses.
+    sfr_msun_yr : float
+        Star formation rate, solar masses a year.
+    re_arcsec : float
+        Half-light radius of the stars, arcsec.
+    sfr_scale_ratio : float
+        Scale length of the SFR density over that of the stars.
+    inclination_deg, pa_deg : float
+        Inclination (0 is face-on), position angle of the receding major axis (east of north).
+    sigma0_kms : float
+        Intrinsic dispersion, km/s.
+    v_rot_kms, r_turn_arcsec : float
+        Asymptotic rotation speed (km/s, deprojected) and turn-over radius of an arctan curve.
+    metallicity_centre, metallicity_gradient_dex_kpc : float
+        12+log(O/H) at the centre, gradient (dex/kpc).
+    av_centre, av_gradient_mag_kpc : float
+        A_V (mag) at the centre and its gradient (mag/kpc); A_V never falls below 0.
+    morphology : {"spiral", "clumps", "smooth"}
+        What stands out against the exponential disc.
+    """
+
+    source_id: int = Field(gt=0)
+    ra: RightAscension
+    dec: Declination
+    redshift: float = Field(gt=0)
+    shutters: int = Field(3, ge=1, le=11)
+    log_mass: float = 10.0
+    sfr_msun_yr: Positive = 3.0
+    re_arcsec: Positive = 0.5
+    sfr_scale_ratio: Positive = 1.0
+    inclination_deg: float = Field(45.0, ge=0, lt=90)
+    pa_deg: float = 0.0
+    sigma0_kms: Positive = 40.0
+    v_rot_kms: NotNegative = 150.0
+    r_turn_arcsec: Positive = 0.15
+    metallicity_centre: float = 8.5
+    metallicity_gradient_dex_kpc: float = -0.02
+    av_centre: NotNegative = 1.0
+    av_gradient_mag_kpc: float = -0.05
+    morphology: Literal["spiral", "clumps", "smooth"] = "spiral"
+
+
+class Simulation(Model):
+    """How an observation is simulated; absent for a real one.
+
+    Parameters
+    ----------
+    seed : int
+        Of all random numbers.
+    ra_ref, dec_ref : float
+        Where the pattern's centre points: sky position of the MSA reference point, degrees.
+    v3_pa_deg : float
+        Position angle of the V3 axis, degrees.
+    groups : int
+        Groups of the NRSIRS2 integration.
+    first_activity : str
+        Activity of the first exposure, base 36; the others count on from it.
+    date : str
+        UTC start of the first exposure.
+    pointing_error_arcsec : float
+        Standard deviation of each exposure's pointing about the pattern, a coordinate.
+    noise, banding, cosmic_rays, bad_pixels, saturation, failed_shutters, background, bars, pathloss, psf : bool
+        Ingredients, each of which can be switched off.
+    scene : {"galaxies", "uniform", "point", "line"}
+        Galaxies, or one of the test scenes: constant light everywhere, a point at each source's position, or
+        constant light with one unresolved emission line.
+    uniform_mjy_sr, point_ujy, line_um, line_flux : float
+        Of the test scenes: constant light (MJy/sr), flux density of the point (microjansky), vacuum
+        wavelength (um) and surface flux (erg/s/cm2/arcsec2) of the line.
+    sources : list of SimulatedSource
+        The galaxies.
+    filler_slitlets : int
+        Slitlets on empty sky that fill the MSA, as many as in the real programme.
+    """
+
+    seed: int = 2136
+    ra_ref: RightAscension = 215.02
+    dec_ref: Declination = 52.925
+    v3_pa_deg: float = 0.0
+    groups: int = Field(16, ge=2)
+    first_activity: str = Field("03101", pattern="^[0-9a-z]{5}$")
+    date: str = "2023-03-29T00:00:00"
+    pointing_error_arcsec: NotNegative = 0.005
+    noise: bool = True
+    banding: bool = True
+    cosmic_rays: bool = True
+    bad_pixels: bool = True
+    saturation: bool = True
+    failed_shutters: bool = True
+    background: bool = True
+    bars: bool = True
+    pathloss: bool = True
+    psf: bool = True
+    scene: Literal["galaxies", "uniform", "point", "line"] = "galaxies"
+    uniform_mjy_sr: NotNegative = 1.0
+    point_ujy: Positive = 20.0
+    line_um: Positive = 1.38
+    line_flux: Positive = 1e-15
+    sources: list[SimulatedSource] = Field([])
+    filler_slitlets: int = Field(0, ge=0)
+
+    def activity(self, index: int) -> str:
+        """Activity of the exposure at a place (from 0) in observing order: five base-36 digits."""
+        number, digits = int(self.first_activity, 36) + index, ""
+        while number:
+            number, digit = divmod(number, 36)
+            digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
+        return digits.zfill(5)
