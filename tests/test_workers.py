@@ -164,3 +164,28 @@ def test_workers_die_with_their_parent(tasks, tmp_path):
         parent.wait()
     _, alive = psutil.wait_procs([psutil.Process(c) for c in children if psutil.pid_exists(c)], timeout=30)
     assert not alive
+
+
+@pytest.mark.slow
+def test_dask(tasks, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    for variable in workers.THREAD_VARIABLES:  # the worker shares this process and sets them
+        monkeypatch.setenv(variable, "1")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp", host="127.0.0.1"
+    ) as cluster:
+        address = cluster.scheduler_address.replace("tcp://", "dask://")
+        assert workers.run_tasks(tasks.square, range(4), workers=address) == [0, 1, 4, 9]
+        with pytest.raises(TaskError, match="2 failed with ValueError: two is wrong"):
+            workers.run_tasks(tasks.fail_on_two, range(4), workers=address)
+
+
+def test_no_dask_scheduler(tasks, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+
+    def refuse(*args, **keywords):
+        raise OSError("timed out")
+
+    monkeypatch.setattr(distributed, "Client", refuse)
+    with pytest.raises(Msa3dError, match="There is no dask scheduler at dask://here:1: timed out"):
+        workers.run_tasks(tasks.square, range(4), workers="dask://here:1")

@@ -273,7 +273,7 @@ def _run_dask(
     with client:
         futures = [client.submit(_call, function, task, environment, pure=False, retries=0) for task in tasks]
         with _bar(len(tasks), label) as bar:
-            for future in as_completed(futures):
+            for future in as_completed(futures, loop=client.loop):
                 if future.status == "error":
                     client.cancel([other for other in futures if other.status == "pending"])
                     error = future.exception()
