@@ -149,9 +149,7 @@ class Galaxy:
         if kind == "spiral":
             stars = _spiral(radius, azimuth, 0.55, phase)
             young = _spiral(radius, azimuth, 1.3, phase + 0.15)
-            young = young * _clumps(
-                radius, azimuth, rng, number=26, phase=phase + 0.15, size=size, on_arms=True
-            )
+            young = young * _clumps(radius, azimuth, rng, number=26, phase=phase + 0.15, size=size, on_arms=True)
         elif kind == "clumps":
             young = _clumps(radius, azimuth, rng, number=14, phase=phase, size=size, on_arms=False)
             stars = 1.0 + 0.25 * (young - 1.0)
@@ -178,9 +176,7 @@ class Galaxy:
         """12 + log(O/H) at a radius in the plane, kept within `spectrum.METALLICITY_RANGE`."""
         s = self.source
         r_kpc = np.asarray(radius_arcsec) * self.kpc_per_arcsec
-        return np.clip(
-            s.metallicity_centre + s.metallicity_gradient_dex_kpc * r_kpc, *spectrum.METALLICITY_RANGE
-        )
+        return np.clip(s.metallicity_centre + s.metallicity_gradient_dex_kpc * r_kpc, *spectrum.METALLICITY_RANGE)
 
     def av(self, radius_arcsec):
         """V-band attenuation of the ionised gas, mag, at a radius in the plane; never negative."""
@@ -248,9 +244,7 @@ class Galaxy:
 
         def brightness(profile, structure):
             value = (profile[k] * (1.0 - f) + profile[np.minimum(k + 1, 3999)] * f) * structure
-            return (
-                value.reshape(grid.n, subsamples, grid.n, subsamples).mean(axis=(1, 3)) / self.cos_inclination
-            )
+            return value.reshape(grid.n, subsamples, grid.n, subsamples).mean(axis=(1, 3)) / self.cos_inclination
 
         young = self.structure("sfr", radius, azimuth)
         stars = self.structure("stars", radius, azimuth)

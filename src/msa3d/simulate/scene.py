@@ -104,10 +104,7 @@ def _line_cube(species, source, surface_flux, velocity, profiles, telescope: _Te
     # The surface flux is of order 1e-17: scaled first, so that float32 keeps its digits.
     scaled = (surface_flux * per_v.mean()).astype(np.float32)
     relative = per_v / per_v.mean()
-    flux = [
-        telescope.observe(scaled * phi * factor, transfer)
-        for phi, factor in zip(profiles, relative, strict=True)
-    ]
+    flux = [telescope.observe(scaled * phi * factor, transfer) for phi, factor in zip(profiles, relative, strict=True)]
     return LineCube(species.name, species.rest_um, centre, velocity, np.stack(flux))
 
 
@@ -139,10 +136,7 @@ def build_galaxy_model(
     wave = np.linspace(*wave_range_um, CONTINUUM_PLANES)
     intrinsic = galaxy.intrinsic_maps(telescope.grid, wave)
     continuum = np.stack(
-        [
-            telescope.observe(plane, telescope.transfer(w))
-            for w, plane in zip(wave, intrinsic["continuum"], strict=True)
-        ]
+        [telescope.observe(plane, telescope.transfer(w)) for w, plane in zip(wave, intrinsic["continuum"], strict=True)]
     )
     velocity, profiles = _profiles(intrinsic["velocity"], source.sigma0_kms)
     lines = [
@@ -259,9 +253,7 @@ class FieldModel:
         """Convolve the line with a line-spread function (Gaussian sigma, km/s); returns a new field."""
         if self.line_um is None:
             return self
-        return replace(
-            self, line_sigma_kms=float(np.hypot(self.line_sigma_kms, sigma_kms_of_wave(self.line_um)))
-        )
+        return replace(self, line_sigma_kms=float(np.hypot(self.line_sigma_kms, sigma_kms_of_wave(self.line_um))))
 
 
 class Scene:

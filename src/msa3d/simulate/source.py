@@ -2,7 +2,10 @@
 
 A source is a continuum cube, coarse in wavelength, and one cube in velocity for each emission line. Values
 are means over pixels; between them a cubic spline is used whose mean over every pixel is that pixel's
-value exactly, so that interpolation neither loses flux nor blurs.
+value exactly, so that interpolation neither loses flux nor blurs. Lines are evaluated on the spline itself,
+the continuum linearly on a table made with it (0.0125 arcsec: within 0.5% of the peak). Measured against a
+model with pixels four times as fine: flux within 1e-3, rms difference below 0.5% of the peak, median below 1% of the value, a few per cent
+at the unresolved cusp of the disc.
 """
 
 from __future__ import annotations
@@ -20,6 +23,8 @@ from msa3d.simulate.spectrum import C_KMS, MJY_SR_PER_CGS_ARCSEC2
 _CHUNK = 1 << 16
 _PAD = 3
 _MAX_STEP_KMS = 15.0
+_NARROWEST_STEPS = 0.75
+"""A sampled Gaussian of this sigma, in steps, still has a sum right to 3e-5."""
 
 
 def _spline_coefficients(planes: np.ndarray) -> np.ndarray:
@@ -104,7 +109,7 @@ class LineCube:
         Raises
         ------
         ValueError
-            Where the Gaussian is narrower than the velocity step, which cannot hold it.
+            Where the Gaussian is narrower than 0.75 velocity steps, which cannot hold it.
         """
         if sigma_kms == 0.0:
             return self
@@ -112,10 +117,10 @@ class LineCube:
         step_out = min(max(step_in, sigma_kms / 4.0), _MAX_STEP_KMS)
         # Linear interpolation broadens by step^2/6: the old grid has done so and the new one will.
         kernel = np.sqrt(max(sigma_kms**2 + (step_in**2 - step_out**2) / 6.0, 0.0))
-        if kernel < step_in:
+        if kernel < _NARROWEST_STEPS * step_in:
             raise ValueError(
                 f"A line-spread function of {sigma_kms:.2f} km/s is too narrow for {self.name} on a grid of "
-                f"{step_in:.2f} km/s: use 0 or at least {step_in:.2f} km/s."
+                f"{step_in:.2f} km/s: use 0 or at least {_NARROWEST_STEPS * step_in:.2f} km/s."
             )
         reach = int(np.ceil((self.velocity_kms[-1] + 5.0 * sigma_kms) / step_out))
         velocity = np.arange(-reach, reach + 1) * step_out
