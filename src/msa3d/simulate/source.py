@@ -4,8 +4,8 @@ A source is a continuum cube, coarse in wavelength, and one cube in velocity for
 are means over pixels; between them a cubic spline is used whose mean over every pixel is that pixel's
 value exactly, so that interpolation neither loses flux nor blurs. Lines are evaluated on the spline itself,
 the continuum linearly on a table made with it (0.0125 arcsec: within 0.5% of the peak). Measured against a
-model with pixels four times as fine: flux within 1e-3, rms difference below 0.5% of the peak, median below 1% of the value, a few per cent
-at the unresolved cusp of the disc.
+model with pixels four times as fine: flux within 1e-3, rms difference below 0.5% of the peak, median below
+1% of the value, a few per cent at the unresolved cusp of the disc.
 """
 
 from __future__ import annotations
