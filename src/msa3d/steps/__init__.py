@@ -1,0 +1,1 @@
+"""The steps of the reduction, one module a step: preprocess, process, postprocess, cubebuild."""

@@ -1,0 +1,211 @@
+"""Spec2 and Spec3 of the JWST pipeline, exposure by exposure, with the published parameters.
+
+Each exposure is reduced on its own: Spec2 on the count-rate images of NRS1 and NRS2, then Spec3 on the two
+calibrated images, so that every source of every exposure becomes one rectified spectrum
+``newoutput_s<id>_s2d.fits``. The parameters are data of the dataset; those that really ran are exported
+beside the products. The inputs are opened, never written: the pipeline reads the metafile from a copy.
+
+What runs inside one exposure is in `msa3d.steps.exposure`.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from msa3d import provenance, references
+from msa3d.msafile import MsaFile
+from msa3d.observation import Observation
+from msa3d.steps import speed
+from msa3d.steps.exposure import ExposureResult, ExposureTask, process_exposure
+from msa3d.workers import run_tasks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from astropy.table import Table
+
+    from msa3d.dataset import Dataset
+    from msa3d.layout import Layout
+    from msa3d.observation import Exposure
+
+__all__ = ["ProcessReport", "process_exposure", "run", "write_metafile_copy"]
+
+log = logging.getLogger(__name__)
+
+#: Peak memory of one exposure with about 40 slitlets on two detectors.
+MEMORY_GB_EACH = 2.0
+#: Modules whose code decides what the products are.
+MODULES = ("msa3d.steps.process",)
+
+
+@dataclass(frozen=True)
+class ProcessReport:
+    """Results of all exposures.
+
+    Attributes
+    ----------
+    exposures : list of ExposureResult
+        One an exposure, in observing order.
+    """
+
+    exposures: list[ExposureResult]
+
+    def table(self) -> Table:
+        """Exposure, status, number of products, wall seconds and peak memory in GB, a row an exposure."""
+        from astropy.table import Table
+
+        columns = {
+            "exposure": [e.activity for e in self.exposures],
+            "status": [e.status for e in self.exposures],
+            "products": [len(e.products) for e in self.exposures],
+            "seconds": [round(e.seconds.get("total", 0.0), 1) for e in self.exposures],
+            "memory_gb": [round(e.memory_gb, 2) for e in self.exposures],
+        }
+        return Table(columns)
+
+
+def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -> ProcessReport:
+    """Run Spec2 and Spec3 on every exposure of an observation.
+
+    Exposures whose products are current are left alone: an interrupted run continues where it stopped.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The observation and its parameters.
+    layout : Layout
+        Where things lie.
+    workers : int or str, optional
+        Number of exposures at a time, or address of a dask scheduler; None for what the machine allows.
+
+    Returns
+    -------
+    ProcessReport
+
+    Raises
+    ------
+    ObservationError
+        When the observation is not what the dataset describes; nothing has been written then.
+    DatasetError
+        When a step or parameter of the dataset is unknown to the pipeline.
+    ProductError
+        When the pipeline fails on an exposure; the sentence names its log.
+    """
+    accelerations = speed.chosen(dataset.process.accelerations)
+    context = references.use_references(layout, dataset)
+    observation = Observation.read(layout, dataset)
+    observation.check()
+    provenance.remove_partials(layout.process)
+    metafile = write_metafile_copy(dataset, layout, observation)
+    tasks = [
+        _task(exposure, dataset, layout, metafile, accelerations, context, observation.simulated)
+        for exposure in observation.exposures
+    ]
+    waiting = [task for task in tasks if not task.record.is_current()]
+    log.info("process: %d of %d exposures to do", len(waiting), len(tasks))
+    done = run_tasks(
+        process_exposure,
+        waiting,
+        workers=workers,
+        memory_gb_each=MEMORY_GB_EACH,
+        label="process",
+        environment=references.environment(layout, dataset),
+    )
+    by_activity = {result.activity: result for result in done}
+    return ProcessReport([by_activity.get(task.activity) or _recorded(task) for task in tasks])
+
+
+def write_metafile_copy(dataset: Dataset, layout: Layout, observation: Observation) -> Path:
+    """Write the copy of the MSA metafile that the pipeline reads.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Says whether source ids are transformed (``process.transform_msa``) and whether only the slitlets of the
+        targets are kept (``process.wanted_sources_only``).
+    layout : Layout
+        Where things lie.
+    observation : Observation
+        Names the original, which is left as it is.
+
+    Returns
+    -------
+    Path
+        The copy. One that says the same already is left alone, time of change included.
+    """
+    original = observation.metafile
+    copy = layout.metafile_copy(original.name)
+    wanted = [target.source_id for target in dataset.targets] if dataset.process.wanted_sources_only else None
+    settings = {"transform_msa": dataset.process.transform_msa, "wanted": wanted}
+    record = provenance.Record(
+        layout, "metafile", original.stem, inputs=[original], parameters=settings, modules=("msa3d.msafile",)
+    )
+    if record.is_current([copy]):
+        return copy
+    metafile = MsaFile.read(original)
+    if dataset.process.transform_msa:
+        metafile = metafile.transform_ids()
+    if wanted is not None:
+        metafile = metafile.select_sources(wanted)
+    with provenance.atomic_path(copy) as partial:
+        metafile.write(partial)
+        provenance.stamp_file(
+            partial, dataset=dataset, inputs=[original], simulated=observation.simulated, step="metafile copy"
+        )
+    record.write([copy])
+    return copy
+
+
+def _task(
+    exposure: Exposure,
+    dataset: Dataset,
+    layout: Layout,
+    metafile: Path,
+    accelerations: tuple[str, ...],
+    context: str,
+    simulated: bool,
+) -> ExposureTask:
+    settings = dataset.process
+    rates = {detector.lower(): path for detector, path in sorted(exposure.rates.items())}
+    # Accelerations leave the values alone, so that switching them does not make products out of date.
+    spec2 = settings.spec2
+    if settings.run_stage1 and "nsclean" not in spec2:
+        # What starts from ramps is cleaned of correlated noise, which the published way does on the rates.
+        spec2 = {**spec2, "nsclean": {"skip": False}}
+    parameters = {
+        "spec2": spec2,
+        "spec3": settings.spec3,
+        "product": settings.product,
+        "crds_context": context,
+    }
+    record = provenance.Record(
+        layout,
+        "process",
+        exposure.activity,
+        inputs=[*rates.values(), metafile],
+        parameters=parameters,
+        modules=MODULES,
+    )
+    return ExposureTask(
+        activity=exposure.activity,
+        rates=rates,
+        metafile=metafile,
+        directory=layout.process_dir(exposure.activity),
+        product=settings.product,
+        spec2=spec2,
+        spec3=settings.spec3,
+        accelerations=accelerations,
+        masks=layout.records / "failed_open",
+        dataset=dataset,
+        simulated=simulated,
+        record=record,
+    )
+
+
+def _recorded(task: ExposureTask) -> ExposureResult:
+    """Give the result of an exposure that was reduced by an earlier run."""
+    notes: dict[str, Any] = task.record.notes()
+    products = sorted(path.name for path in task.directory.glob("*.fits"))
+    return ExposureResult(task.activity, "current", products, notes.get("seconds", {}), notes.get("memory_gb", 0.0))
