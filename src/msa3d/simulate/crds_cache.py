@@ -16,6 +16,7 @@ import tempfile
 from pathlib import Path
 
 from msa3d import __version__
+from msa3d.errors import CrdsError
 from msa3d.simulate.references_calibration import write_calibration
 from msa3d.simulate.references_optics import USEAFTER, write_optics
 
@@ -64,7 +65,7 @@ def build_crds_cache(path: Path) -> str:
 
     Raises
     ------
-    FileExistsError
+    CrdsError
         If something else than a cache made by this function is at `path`.
     """
     path = Path(path)
@@ -72,7 +73,7 @@ def build_crds_cache(path: Path) -> str:
     if (path / STAMP).is_file() and (path / STAMP).read_text(encoding="utf-8") == stamp:
         return CONTEXT
     if path.exists() and any(path.iterdir()) and not (path / STAMP).is_file():
-        raise FileExistsError(f"{path} is not a simulated CRDS cache and is left as it is: name another folder")
+        raise CrdsError(f"{path} is not a simulated CRDS cache and is left as it is: name another folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
@@ -133,8 +134,7 @@ def _reference_mapping(reftype: str, file: Path):
     )  # fmt: skip
     used_after = USEAFTER.replace("T", " ")
     selector = (
-        f"Match({{\n    {tuple(keys.values())!r} : UseAfter({{\n"
-        f"        {used_after!r} : {file.name!r},\n    }}),\n}})"
+        f"Match({{\n    {tuple(keys.values())!r} : UseAfter({{\n        {used_after!r} : {file.name!r},\n    }}),\n}})"
     )
     return header, selector
 

@@ -13,6 +13,7 @@ from msa3d.simulate.optics import (
     failed_open,
     shutter_geometry,
 )
+from msa3d.simulate.psf import SPECTROGRAPH_SIGMA_PX
 from msa3d.simulate.throughput import (
     GAIN_E_PER_DN,
     pixel_area_arcsec2,
@@ -24,6 +25,7 @@ from msa3d.simulate.throughput import (
 
 __all__ = [
     "GAIN_E_PER_DN",
+    "SPECTROGRAPH_SIGMA_PX",
     "InstrumentModel",
     "ShutterGeometry",
     "failed_closed",

@@ -145,9 +145,7 @@ class InstrumentModel:
     def shutters(self, quadrant: int) -> ShutterGeometry:
         """Metrology of a quadrant."""
         q = self.figures["msa"]["quadrants"][quadrant]
-        return ShutterGeometry(
-            quadrant, q["x_m"], q["y_m"], q["rotation_rad"], tuple(q["pitch_m"]), tuple(q["open_m"])
-        )
+        return ShutterGeometry(quadrant, q["x_m"], q["y_m"], q["rotation_rad"], tuple(q["pitch_m"]), tuple(q["open_m"]))
 
     def quadrant(self, quadrant: int) -> Model:
         """Position in a quadrant (m, origin at shutter (1, 1)) to position on the MSA (m)."""
@@ -183,8 +181,8 @@ class InstrumentModel:
         x, y = self.shutters(quadrant).centre(i, j)
         step, to_focal_plane = 1e-5, self.msa_to_focal_plane()
         wave = np.full_like(x, wave_m)
-        x1, y1 = to_focal_plane(x, y - step, wave)
-        x2, y2 = to_focal_plane(x, y + step, wave)
+        _, y1 = to_focal_plane(x, y - step, wave)
+        _, y2 = to_focal_plane(x, y + step, wave)
         pixels = np.abs(y2 - y1) / self.figures["detectors"]["NRS1"]["pitch_m"]
         return self._sky_distance(quadrant, i, j, 0.0, 2 * step, wave_m) / pixels
 
@@ -270,9 +268,7 @@ def _closed() -> np.ndarray:
         if state.size != COLUMNS * ROWS:
             raise ValueError(f"operability.yaml: quadrant {quadrant} has {state.size} shutters")
         number = np.flatnonzero(state)
-        found.append(
-            np.stack([np.full(number.size, quadrant), number % COLUMNS + 1, number // COLUMNS + 1], 1)
-        )
+        found.append(np.stack([np.full(number.size, quadrant), number % COLUMNS + 1, number // COLUMNS + 1], 1))
     table = np.concatenate(found)
     table.flags.writeable = False
     return table

@@ -61,9 +61,7 @@ def _fflat():
         entry.data = planes
         entry.dq = np.zeros(planes.shape, dtype=np.uint32)
         entry.err = np.zeros(planes.shape, dtype=np.float32)
-        entry.wavelength = np.array(
-            [(w,) for w in throughput.PLANE_WAVES_UM], dtype=[("wavelength", "f4")]
-        )
+        entry.wavelength = np.array([(w,) for w in throughput.PLANE_WAVES_UM], dtype=[("wavelength", "f4")])
         entry.flat_table = np.array([("ANY", wave.size, wave, fast, np.zeros_like(fast))], dtype=form)
     _configuration(model)
     return model
@@ -110,11 +108,14 @@ def _pathloss():
     model = datamodels.PathlossModel()
     wave_um = throughput.PATHLOSS_WAVES_UM
     n, start, step = wave_um.size, float(wave_um[0]) * 1e-6, float(wave_um[1] - wave_um[0]) * 1e-6
-    for shutters in (1, 3):
-        x = np.arange(-10, 11) * POSITION_STEP
-        reach = 10 * shutters
-        y = np.arange(-reach, reach + 1) * POSITION_STEP
-        point = np.stack([psf.point_transmission(w, x, y, shutters) for w in wave_um])
+    x = np.arange(-10, 11) * POSITION_STEP
+    y = {shutters: np.arange(-10 * shutters, 10 * shutters + 1) * POSITION_STEP for shutters in (1, 3)}
+    points = {shutters: [] for shutters in y}
+    for wave in wave_um:
+        for shutters, planes in points.items():
+            planes.append(psf.point_transmission(wave, x, y[shutters], shutters))
+    for shutters in points:
+        point = np.stack(points[shutters])
         uniform = throughput.uniform_pathloss(wave_um, shutters)
         model.apertures.append(model.apertures.item())
         entry = model.apertures[-1]
@@ -125,7 +126,7 @@ def _pathloss():
         entry.uniform_err = np.zeros(n, dtype=np.float32)
         wcs = entry.pointsource_wcs
         wcs.crpix1, wcs.crval1, wcs.cdelt1 = 1.0, float(x[0]), POSITION_STEP
-        wcs.crpix2, wcs.crval2, wcs.cdelt2 = 1.0, float(y[0]), POSITION_STEP
+        wcs.crpix2, wcs.crval2, wcs.cdelt2 = 1.0, float(y[shutters][0]), POSITION_STEP
         wcs.crpix3, wcs.crval3, wcs.cdelt3 = 1.0, start, step
         entry.uniform_wcs.crpix1, entry.uniform_wcs.crval1, entry.uniform_wcs.cdelt1 = 1.0, start, step
     return model

@@ -59,9 +59,7 @@ def write_optics(folder: Path, name) -> dict[str, Path]:
         "collimator": datamodels.CollimatorModel(model=optics.collimator()),
         "ote": datamodels.OTEModel(model=optics.ote()),
         "fore": datamodels.FOREModel(model=optics.fore()),
-        "fpa": datamodels.FPAModel(
-            nrs1_model=optics.detector("NRS1"), nrs2_model=optics.detector("NRS2")
-        ),
+        "fpa": datamodels.FPAModel(nrs1_model=optics.detector("NRS1"), nrs2_model=optics.detector("NRS2")),
         "disperser": _disperser(optics),
         "msa": _msa(optics),
         "wavelengthrange": _wavelengthrange(optics),
@@ -72,7 +70,7 @@ def write_optics(folder: Path, name) -> dict[str, Path]:
         describe(model, reftype, f"NIRSpec {reftype} from ESA's instrument model NRS_COMM_16")
         written[reftype] = _save(model, folder / name(reftype, "asdf"))
     written["msaoper"] = folder / name("msaoper", "json")
-    written["msaoper"].write_text(json.dumps(_msaoper(), indent=1), encoding="utf-8")
+    written["msaoper"].write_text(json.dumps(_msaoper(), separators=(",", ":")), encoding="utf-8")
     return written
 
 

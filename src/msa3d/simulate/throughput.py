@@ -22,7 +22,7 @@ from msa3d.simulate.psf import aperture_transmission
 COLLECTING_AREA_M2 = 25.4
 """Unobscured area of the telescope's pupil."""
 GAIN_E_PER_DN = 1.0
-"""Electrons a count. NRS1 and NRS2 really have 1.00 and 1.14; the real dflat takes that out, here none is needed."""
+"""Electrons a count, of either detector (the real ones have about 1.0 and 1.1)."""
 PEAK_THROUGHPUT = 0.42
 """Detected electrons per photon that enters the telescope, at `REFERENCE_WAVE_UM`."""
 REFERENCE_WAVE_UM = 1.30
@@ -134,9 +134,10 @@ def total_throughput(wave_um):
 
 
 def photon_response(wave_um):
-    """Counts per second and pixel of 1 MJy/sr on `NOMINAL` pixel area, at throughput `PEAK_THROUGHPUT`.
+    """Counts per second of 1 MJy/sr from 1 arcsec^2 into a pixel, at the throughput `PEAK_THROUGHPUT`.
 
-    I A Omega T (d lambda / lambda) / (h g): photons of energy h nu in a pixel's bandwidth.
+    I A Omega T (d lambda / lambda) / (h g): photons of energy h nu in a pixel's bandwidth. A real pixel sees
+    0.02 arcsec^2 (`pixel_area_arcsec2`), so that 1 MJy/sr gives about 0.014 DN/s at 1.3 um.
 
     Parameters
     ----------
@@ -146,7 +147,7 @@ def photon_response(wave_um):
     Returns
     -------
     float or array
-        DN/s per (MJy/sr), for a pixel of 1 arcsec^2.
+        DN/s per (MJy/sr arcsec^2).
     """
     bandwidth = DISPERSION_UM / np.asarray(wave_um, dtype=float)
     photons = MJY_SR * COLLECTING_AREA_M2 * ARCSEC2_SR * bandwidth / constants.h.si.value
