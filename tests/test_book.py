@@ -1,0 +1,146 @@
+"""The book: what keeps a notebook out of it, its status tables, its formulae, and that it builds."""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import standin
+from msa3d import binding, book
+from msa3d.errors import ProductError
+from msa3d.layout import Layout
+
+PROJECT = Path(__file__).parents[1]
+
+
+def notebook_of(*cells):
+    return nbformat.v4.new_notebook(cells=list(cells))
+
+
+def cell_of(source, outputs=(), **metadata):
+    cell = nbformat.v4.new_code_cell(source, execution_count=1, outputs=list(outputs))
+    cell.metadata.update(metadata)
+    return cell
+
+
+def image():
+    return nbformat.v4.new_output("execute_result", data={"image/png": standin.PIXEL}, execution_count=1)
+
+
+ALT = {"image": {"alt": "a galaxy"}}
+
+
+def test_a_whole_notebook_has_no_problem():
+    good = notebook_of(
+        cell_of("x = 1"),
+        cell_of("save(f)", [image()], tags=["figure"], mystnb=ALT),
+        nbformat.v4.new_markdown_cell("text"),
+    )
+    assert book.problems(good) == []
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        (cell_of("report.table()"), "cell 0 ends in a value and shows nothing"),
+        (
+            cell_of("print('')", [nbformat.v4.new_output("stream", name="stdout", text="\n")]),
+            "cell 0 ends in a value and shows nothing",
+        ),
+        (cell_of("x = 1", tags=["figure"], mystnb=ALT), "cell 0 should show a figure and shows none"),
+        (cell_of("save(f)", [image()], tags=["figure"]), "cell 0 shows a figure without alternative text"),
+        (
+            cell_of("x", [nbformat.v4.new_output("error", ename="KeyError", evalue="no", traceback=[])]),
+            "cell 0 failed with KeyError: no",
+        ),
+    ],
+)
+def test_what_keeps_a_notebook_out(cell, message):
+    assert any(problem.startswith(message) for problem in book.problems(notebook_of(cell)))
+
+
+def test_status_says_what_each_notebook_took(tmp_path):
+    source = PROJECT / "notebooks" / "01_process.ipynb"
+    standin.execute(source, tmp_path)
+    bare = nbformat.v4.new_notebook()
+    nbformat.write(bare, tmp_path / "02_bare.ipynb")
+    assert book.status_rows(tmp_path) == [
+        ("01_process", "2026-01-02 03:04:05", "12", "1.23"),
+        ("02_bare", "\u2013", "\u2013", "\u2013"),
+    ]
+
+
+def test_versions_name_the_pipeline():
+    versions = dict(book.version_rows())
+    assert versions["jwst"] == "1.14.0"
+    assert versions["Python"].startswith("3.11.")
+    assert versions["git revision"]
+
+
+def test_formulae_become_mathml():
+    inline = book.to_mathml(r"\sigma_0^2", block=False)
+    assert inline.startswith("<math") and "<msubsup>" in inline and "\u03c3" in inline
+    assert 'display="block"' in book.to_mathml("x", block=True)
+    with pytest.raises(ValueError, match="cannot be drawn"):
+        book.to_mathml(r"\nosuchcommand{x}", block=False)
+
+
+@pytest.fixture
+def pages(tmp_path):
+    """A copy of the book's own pages, so that nothing is built in the source tree."""
+    copy = tmp_path / "book"
+    shutil.copytree(PROJECT / "book", copy, ignore=shutil.ignore_patterns("_build", "notebooks"))
+    return copy
+
+
+@pytest.fixture
+def run(tmp_path):
+    layout = Layout(tmp_path / "run")
+    for source in sorted((PROJECT / "notebooks").glob("*.ipynb")):
+        standin.execute(source, layout.notebooks)
+    return layout
+
+
+@pytest.mark.slow
+def test_the_book_builds_with_warnings_as_errors(pages, run):
+    first = binding.bind(run, pages, PROJECT / "notebooks")
+    html = first.parent
+    assert first.is_file()
+    text = {path.stem: path.read_text() for path in [*html.glob("*.html"), *html.glob("notebooks/*.html")]}
+    for page in ("intro", "method", "validation", "references", "status", "01_process", "04_figures"):
+        assert page in text
+    assert "closure test" in text["intro"] and "simulated" in text["intro"]
+    assert "pasted-text" in text["validation"] and "1.500" in text["validation"]
+    assert "1.14.0" in text["status"] and "01_process" in text["status"]
+    assert "<math" in text["method"]
+    for page in text.values():
+        # No page may ask a server for a script, a style or a font when it is opened.
+        assert not re.findall(r'<(?:script|img|iframe)[^>]+src="https?:', page)
+        assert not re.findall(r'<link[^>]+stylesheet[^>]+href="https?:', page)
+        # The machine that made it is nobody's business.
+        assert str(run.root) not in page
+    assert re.search(r'<img alt="[^"]{20,}"', text["04_figures"])
+
+
+@pytest.mark.slow
+def test_a_broken_reference_stops_the_build(pages, run):
+    page = pages / "validation.md"
+    page.write_text(page.read_text() + "\n{glue:text}`notebooks/04_figures.ipynb::no_such_number:.1f`\n")
+    with pytest.raises(ProductError, match="could not be built"):
+        binding.bind(run, pages, PROJECT / "notebooks")
+
+
+def test_a_notebook_without_its_figure_is_not_bound(pages, run):
+    path = run.notebooks / "04_figures.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    for cell in notebook.cells:
+        if "figure" in cell.metadata.get("tags", ()):
+            cell.outputs = []
+    nbformat.write(notebook, path)
+    with pytest.raises(ProductError, match="should show a figure and shows none"):
+        binding.bind(run, pages, PROJECT / "notebooks")
