@@ -69,7 +69,8 @@ class Dataset(Model):
     crds_context : str, optional
         CRDS context to use for real data where the environment variable CRDS_CONTEXT is not set.
     gwa_tilt_tolerance : float
-        Greatest difference of GWA_XTIL and GWA_YTIL between exposures, in the unit of the keywords.
+        Greatest difference of GWA_XTIL and GWA_YTIL between exposures, in the unit of the keywords. jwst corrects
+        for the tilt; the default moves a G140H spectrum by 0.05 pixel (by jwst's own WCS).
     ignore_problems : list of str
         Kinds of problems of the metafile (see `msa3d.msafile.MsaFile.check`) that are only told, not errors.
     source : list of str
@@ -91,7 +92,7 @@ class Dataset(Model):
     detectors: list[Literal["NRS1", "NRS2"]] = Field(["NRS1", "NRS2"], min_length=1)
     metafile: str | None = None
     crds_context: str | None = None
-    gwa_tilt_tolerance: NotNegative = 1e-3
+    gwa_tilt_tolerance: NotNegative = 2e-4
     ignore_problems: list[str] = Field([])
     source: list[str] = Field([])
     pattern: Pattern = Pattern()
