@@ -8,15 +8,19 @@ vacuum micrometres and always come from the WCS in the file's ASDF extension: th
 
 from __future__ import annotations
 
+import io
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import asdf
 import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
+from astropy.utils.exceptions import AstropyUserWarning
 
 from msa3d.errors import ProductError
 
@@ -112,7 +116,9 @@ def read_spectrum(path: str | Path) -> SlitSpectrum:
 def read_geometry(path: str | Path) -> SlitGeometry:
     """Read what the WCS of an ``s2d`` file says, from the gwcs in its ASDF extension.
 
-    The WCS is evaluated without its bounding box, as published.
+    The WCS is evaluated without its bounding box, as published. The extension is read by asdf itself and not
+    checked against its schemas, which ``jwst.datamodels.open`` does at several times the cost; the WCS is
+    the same.
 
     Parameters
     ----------
@@ -128,18 +134,18 @@ def read_geometry(path: str | Path) -> SlitGeometry:
     msa3d.errors.ProductError
         If the file is missing, holds no WCS, or its wavelengths do not increase.
     """
-    from stdatamodels.jwst import datamodels
-
     path = Path(path)
-    # Tables inside a gwcs are read when first used, hence everything while the file is open.
-    with _readable(path), datamodels.open(str(path)) as model:
-        if model.meta.wcs is None:
-            raise ProductError(f"{path}: no WCS in its ASDF extension; run `msa3d process` again")
-        to_world = model.meta.wcs.get_transform("detector", "world")
-        ny, nx = model.shape[-2:]
-        _, _, wave_um = to_world(np.arange(nx), np.zeros(nx, dtype=int))
-        ends = to_world(np.full(2, nx // 2), np.array([0, ny - 1]))
-        last = to_world(np.zeros(2, dtype=int), np.array([ny - 2, ny - 1]))
+    with _readable(path), fits.open(path, memmap=False) as hdus:
+        ny, nx = hdus["SCI"].shape
+        tree = io.BytesIO(hdus["ASDF"].data.tobytes())
+    with asdf.config_context() as config, _readable(path):
+        config.validate_on_read = False
+        # Tables inside a gwcs are read when first used, hence everything while the file is open.
+        with asdf.open(tree) as asdf_file:
+            to_world = asdf_file["meta"]["wcs"].get_transform("detector", "world")
+            _, _, wave_um = to_world(np.arange(nx), np.zeros(nx, dtype=int))
+            ends = to_world(np.full(2, nx // 2), np.array([0, ny - 1]))
+            last = to_world(np.zeros(2, dtype=int), np.array([ny - 2, ny - 1]))
     wave_um = np.array(wave_um, dtype=float)
     if not np.all(np.diff(wave_um) > 0):
         raise ProductError(f"{path}: the wavelengths of its WCS do not increase along the first row")
@@ -152,8 +158,11 @@ def _readable(path: Path) -> Iterator[None]:
     if not path.is_file():
         raise ProductError(f"{path}: the 2-D spectrum is missing; run the step before this one")
     try:
-        yield
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        with warnings.catch_warnings():
+            # astropy only warns of a file that ends too early, and then reads what there is.
+            warnings.filterwarnings("error", "File may have been truncated", AstropyUserWarning)
+            yield
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, AstropyUserWarning) as error:
         raise ProductError(
             f"{path}: the 2-D spectrum cannot be read ({error}); delete it and run the step before this one"
         ) from error
@@ -254,9 +263,7 @@ def interpolation_weights(nodes: np.ndarray, at: np.ndarray) -> tuple[np.ndarray
     return cell, weight, (at < nodes[0]) | (at > nodes[-1])
 
 
-def interpolate(
-    data: np.ndarray, wave_um: np.ndarray, positions: np.ndarray, grid_um: np.ndarray
-) -> np.ndarray:
+def interpolate(data: np.ndarray, wave_um: np.ndarray, positions: np.ndarray, grid_um: np.ndarray) -> np.ndarray:
     """Interpolate a 2-D spectrum linearly onto positions along the slit and a wavelength grid.
 
     The sums are those of ``scipy.interpolate.RegularGridInterpolator`` in their order, hence equal to it to

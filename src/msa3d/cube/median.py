@@ -85,6 +85,12 @@ class _Column:
         """Make the planes of missing exposures NaN."""
         self.stack[~self.present] = np.nan
 
+    def median(self) -> np.ndarray:
+        """Median of the exposures that are there, shape (y, wave); NaN without any."""
+        if not self.present.any():
+            return np.full(self.stack.shape[1:], np.nan)
+        return plane_median(self.stack[self.present])
+
     def coverage(self) -> np.ndarray:
         """Exposures that reach each row, shape (y,)."""
         count = np.zeros(self.geometry.n_rows, dtype=np.int16)
@@ -161,9 +167,7 @@ def build(
         If there is no exposure at all.
     """
     if not spectra:
-        raise ProductError(
-            "no 2-D spectrum of this source: run `msa3d process` and `msa3d postprocess` first"
-        )
+        raise ProductError("no 2-D spectrum of this source: run `msa3d process` and `msa3d postprocess` first")
     first = next(iter(spectra.values()))
     geometry = StackGeometry(
         native_arcsec=_middle_spectrum(spectra, n_rows, n_columns).geometry.native_pixel_arcsec,
@@ -183,10 +187,7 @@ def build(
                 stack.add(row, spectra[row, column])
         stack.close()
         nexp[:, column], planes[column] = stack.coverage(), stack.present.sum()
-        if planes[column]:
-            median = plane_median(stack.stack[stack.present])
-        else:
-            median = np.full(stack.stack.shape[1:], np.nan)
+        median = stack.median()
         data[:, :, column] = median.T
         if on_column is not None:
             on_column(column, stack.stack, median)

@@ -330,9 +330,7 @@ def read_cube(path: str | Path, *, masked: bool = True) -> Cube:
             err = np.array(hdus["ERR"].data, dtype=float) if "ERR" in hdus else None
             nexp = np.array(hdus["NEXP"].data)
     except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ProductError(
-            f"{path}: not a whole cube ({error}); delete it and run `msa3d cubebuild`"
-        ) from error
+        raise ProductError(f"{path}: not a whole cube ({error}); delete it and run `msa3d cubebuild`") from error
     if masked:
         data[(dq & DO_NOT_USE) > 0] = np.nan
     wave_um = header["CRVAL3"] + (np.arange(data.shape[0]) + 1 - header["CRPIX3"]) * header["CDELT3"]

@@ -59,10 +59,7 @@ class SourceTask:
 
     def _paths(self) -> list[tuple[Placed, Path]]:
         product = self.dataset.process.product
-        return [
-            (item, self.layout.s2d(item.activity, self.source_id, POST_SUFFIX, product))
-            for item in self.exposures
-        ]
+        return [(item, self.layout.s2d(item.activity, self.source_id, POST_SUFFIX, product)) for item in self.exposures]
 
 
 def place_exposures(dataset: Dataset, layout: Layout) -> tuple[Placed, ...]:
