@@ -98,7 +98,6 @@ class Optics:
     """
 
     def __init__(self, model, slitlets):
-        from gwcs.wcs import WCS
         from jwst.assign_wcs.nirspec import slitlets_wcs
         from stdatamodels.jwst.transforms.models import Slit
 
@@ -121,14 +120,26 @@ class Optics:
                     "x" * len(slitlet.columns),
                 )
             )
-        self._model = model.copy()
-        self._model.meta.wcs = WCS(slitlets_wcs(self._model, find_references(self._model), slits))
+        self._steps = slitlets_wcs(model.copy(), find_references(model), slits)
 
     def slit_wcs(self, slitlet: Slitlet):
-        """World coordinates of one slitlet, as `jwst` would attach them."""
-        from jwst.assign_wcs.nirspec import _nrs_wcs_set_input
+        """World coordinates of one slitlet, as `jwst` would attach them.
 
-        return _nrs_wcs_set_input(self._model, str(slitlet.slitlet_id))
+        The same chain as `jwst.assign_wcs.nirspec.nrs_wcs_set_input` makes, without first copying that of
+        all slitlets, which takes seconds each.
+        """
+        from astropy.modeling.models import Identity
+        from gwcs.wcs import WCS
+
+        name = str(slitlet.slitlet_id)
+        steps = list(self._steps)
+        (sca, to_gwa), (gwa, to_slit), (slit_frame, to_msa) = steps[1:4]
+        steps[1:4] = [
+            (sca, to_gwa[1:]),
+            (gwa, to_slit.get_model(name)),
+            (slit_frame, to_msa.get_model(name) & Identity(1)),
+        ]
+        return WCS(steps)
 
 
 def rotate_to_sky(model):

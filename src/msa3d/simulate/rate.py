@@ -15,6 +15,8 @@ STEPS_PER_SIGMA = 20
 """Quantisation of SCI: a step of sigma/20 adds 0.015 sigma rms."""
 RELATIVE_STEP = 1e-3
 """Quantisation of the noiseless planes (ERR, VAR_*), of their median."""
+TILE = (128, 2048)
+"""Few large tiles: a tile a row, the default, takes five times as long to write and to read."""
 EXTRAS = {"ERR": "err", "VAR_POISSON": "var_poisson", "VAR_RNOISE": "var_rnoise"}
 
 
@@ -39,7 +41,7 @@ def write_rate(path: Path, planes: RatePlanes, primary: fits.Header, science: fi
         plane = getattr(planes, attribute)
         step = None if exact else float(np.median(plane)) * RELATIVE_STEP
         hdus.append(_compressed(plane, fits.Header({"EXTNAME": name}), step))
-    dq = fits.CompImageHDU(planes.dq, header=fits.Header({"EXTNAME": "DQ"}), compression_type="RICE_1")
+    dq = fits.CompImageHDU(planes.dq, header=fits.Header({"EXTNAME": "DQ"}), compression_type="GZIP_1", tile_shape=TILE)
     hdus.insert(3, dq)
     with atomic_path(path) as temporary:
         fits.HDUList(hdus).writeto(temporary, overwrite=True)
@@ -50,15 +52,15 @@ def _compressed(
 ) -> fits.CompImageHDU:
     """A tile-compressed plane; a fixed dither seed keeps the file the same from run to run."""
     if step is None:
-        return fits.CompImageHDU(plane, header=header, compression_type="GZIP_2", quantize_level=0.0)
+        return fits.CompImageHDU(plane, header=header, compression_type="GZIP_2", quantize_level=0.0, tile_shape=TILE)
     # A negative level is the step itself, not a fraction of what the library takes for the noise. Only a noisy
-    # plane is dithered: a constant one would no longer compress.
-    method = SUBTRACTIVE_DITHER_1 if dither else NO_DITHER
+    # plane is dithered: a constant one would no longer compress, and gzip makes the most of one.
     return fits.CompImageHDU(
         plane,
         header=header,
-        compression_type="RICE_1",
+        compression_type="RICE_1" if dither else "GZIP_1",
         quantize_level=-step,
-        quantize_method=method,
+        quantize_method=SUBTRACTIVE_DITHER_1 if dither else NO_DITHER,
         dither_seed=1,
+        tile_shape=TILE,
     )
