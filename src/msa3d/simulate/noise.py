@@ -21,7 +21,7 @@ DARK_RATE_DN_S = 0.0085
 BANDING_FRACTION = 0.2
 """Standard deviation of the column offsets that 1/f noise leaves, over the read noise of the slope."""
 BAD_PIXEL_FRACTION = 0.003
-JUMP_FRACTION = 0.006
+JUMP_FRACTION = 0.002
 """Pixels whose ramp lost groups to a cosmic ray: flagged, noisier, unbiased."""
 RESIDUAL_HITS = 700
 """Cosmic-ray events a detector and exposure that stage 1 missed."""

@@ -41,7 +41,7 @@ def write_rate(path: Path, planes: RatePlanes, primary: fits.Header, science: fi
         plane = getattr(planes, attribute)
         step = None if exact else float(np.median(plane)) * RELATIVE_STEP
         hdus.append(_compressed(plane, fits.Header({"EXTNAME": name}), step))
-    dq = fits.CompImageHDU(planes.dq, header=fits.Header({"EXTNAME": "DQ"}), compression_type="GZIP_1", tile_shape=TILE)
+    dq = fits.CompImageHDU(planes.dq, header=fits.Header({"EXTNAME": "DQ"}), compression_type="RICE_1", tile_shape=TILE)
     hdus.insert(3, dq)
     with atomic_path(path) as temporary:
         fits.HDUList(hdus).writeto(temporary, overwrite=True)
@@ -54,11 +54,11 @@ def _compressed(
     if step is None:
         return fits.CompImageHDU(plane, header=header, compression_type="GZIP_2", quantize_level=0.0, tile_shape=TILE)
     # A negative level is the step itself, not a fraction of what the library takes for the noise. Only a noisy
-    # plane is dithered: a constant one would no longer compress, and gzip makes the most of one.
+    # plane is dithered: a constant one would no longer compress.
     return fits.CompImageHDU(
         plane,
         header=header,
-        compression_type="RICE_1" if dither else "GZIP_1",
+        compression_type="RICE_1",
         quantize_level=-step,
         quantize_method=SUBTRACTIVE_DITHER_1 if dither else NO_DITHER,
         dither_seed=1,
