@@ -8,15 +8,18 @@ import numpy as np
 
 from msa3d.simulate.footprint import STRIPS, BrightnessTable, Calibration, Footprint
 from msa3d.simulate.geometry import DETECTOR_PIXELS, Optics, Slitlet
-from msa3d.simulate.instrument import failed_open, surface_brightness_factor, uniform_pathloss
+from msa3d.simulate.instrument import (
+    SPECTROGRAPH_SIGMA_PX,
+    failed_open,
+    surface_brightness_factor,
+    uniform_pathloss,
+)
 from msa3d.simulate.scene import FieldModel
 from msa3d.simulate.skymap import SlitletSky
 from msa3d.simulate.spectrum import C_KMS, zodiacal_mjy_sr
 
 FIRST_FAILED_ID = 100_001
 """Slitlet numbers of failed-open shutters, far from those of any metafile."""
-SPECTROGRAPH_BLUR_PIXELS = 0.4
-"""Sigma of the spectrograph's own blur; with the slit's width it makes R about 2700."""
 DISPERSION_UM = 2.35e-4
 """Wavelength step of a pixel, for the blur of lines along dispersion."""
 
@@ -87,7 +90,7 @@ def calibration_for(simulation) -> Calibration:
     return Calibration(
         factor=surface_brightness_factor,
         transmission=uniform_pathloss if simulation.pathloss else np.ones_like,
-        blur_pixels=SPECTROGRAPH_BLUR_PIXELS,
+        blur_pixels=SPECTROGRAPH_SIGMA_PX,
         bars=simulation.bars,
     )
 
@@ -102,7 +105,7 @@ def failed_slitlets() -> list[Slitlet]:
 
 def blur_kms(wave_um: float) -> float:
     """Sigma of the spectrograph's blur along dispersion, as a velocity (km/s)."""
-    return SPECTROGRAPH_BLUR_PIXELS * DISPERSION_UM / wave_um * C_KMS
+    return SPECTROGRAPH_SIGMA_PX * DISPERSION_UM / wave_um * C_KMS
 
 
 def fill_with_light(light: DetectorLight, sources: dict, model) -> np.ndarray:
