@@ -145,11 +145,11 @@ lock: $(VENV) ## Renew requirements.lock from requirements.in, keeping what stil
 
 IMAGE ?= msa3d
 IMAGEARGS ?=
+# The first that is there and can work here (a docker without its daemon cannot).
+BUILDER ?= $(shell for tool in docker podman buildah; do $$tool info >/dev/null 2>&1 && echo $$tool && break; done)
 image: ## The container image, with docker, podman or buildah
-	@if command -v docker >/dev/null; then set -x; docker build $(IMAGEARGS) -t $(IMAGE) .; \
-	elif command -v podman >/dev/null; then set -x; podman build $(IMAGEARGS) -t $(IMAGE) .; \
-	elif command -v buildah >/dev/null; then set -x; buildah bud $(IMAGEARGS) -t $(IMAGE) .; \
-	else echo "None of docker, podman and buildah is installed." >&2; exit 1; fi
+	@test -n "$(BUILDER)" || { echo "None of docker, podman and buildah works here; name one: make image BUILDER=" >&2; exit 1; }
+	$(BUILDER) build $(IMAGEARGS) -t $(IMAGE) .
 
 clean: ## The environment and the book away; runs/ stays, as it may hold data of yours
 	rm -rf .venv book/_build book/notebooks src/msa3d.egg-info build .hypothesis .benchmarks
