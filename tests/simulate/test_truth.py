@@ -140,7 +140,10 @@ def test_the_scenes_parameters_are_kept(tmp_path):
     kept = json.loads(written[0].read_text())
     assert kept["simulated"] is True
     assert Simulation.model_validate(kept["simulation"]) == settings
-    assert read_truth(written[1]).maps == {}
+    truth = read_truth(written[1])
+    assert truth.maps == {}
+    assert truth.cube.shape[1:] == (27, 27)
+    assert written[1].stat().st_size < 60e6
 
 
 def test_a_field_has_parameters_but_no_cube(tmp_path):

@@ -32,7 +32,8 @@ CONTINUUM_PLANES = 12
 WAVE_RANGE_UM = (0.97, 1.89)
 
 POINT_PIXEL_ARCSEC = 0.0125
-POINT_PIXELS = 241
+POINT_PIXELS = 243
+"""Odd, for a source in the middle of a pixel, and with divisors, for coarser truth cubes: 3.04 arcsec."""
 POINT_SIGMA_ARCSEC = 0.03
 """Sigma of the point source where the point-spread function is switched off: it must have some width."""
 

@@ -5,7 +5,8 @@ are means over pixels; between them a cubic spline is used whose mean over every
 value exactly, so that interpolation neither loses flux nor blurs. Lines are evaluated on the spline itself,
 the continuum linearly on a table made with it (0.0125 arcsec: within 0.5% of the peak). Measured against a
 model with pixels four times as fine: flux within 1e-3, rms difference below 0.5% of the peak, median below
-1% of the value, a few per cent at the unresolved cusp of the disc.
+1% of the value, a few per cent at the unresolved cusp of the disc. Around the sharpest clumps the spline of a
+line may dip below zero, by up to 0.5% of the line's peak: means over pixels do not.
 """
 
 from __future__ import annotations
@@ -206,7 +207,8 @@ class SourceModel:
         Returns
         -------
         numpy.ndarray
-            float32 I_nu in MJy/sr of the broadcast shape; 0 outside the grid, never NaN.
+            float32 I_nu in MJy/sr of the broadcast shape; 0 outside the grid, never NaN; see the
+            module for how exact it is.
         """
         if lsf_sigma_kms is not None:
             return self.broadened(lambda _: lsf_sigma_kms).intensity(dx_east_arcsec, dy_north_arcsec, wave_um)

@@ -40,8 +40,8 @@ WAVE_END_UM = 1.89
 WAVE_STEP_UM = 0.000235
 """Step of the truth cube, the mean step of G140H."""
 
-CUBE_BINNING = 2
-"""Pixels of the model in one of the cube, along either axis."""
+CUBE_PIXEL_ARCSEC = 0.1
+"""Smallest pixel of the truth cube: the finest one keeps a file below 60 MB."""
 
 _SUBSTEPS = 5
 
@@ -115,7 +115,7 @@ def celestial_header(grid: TangentGrid) -> fits.Header:
     return header
 
 
-def truth_cube(model: SourceModel, wave_um: np.ndarray, binning: int = CUBE_BINNING):
+def truth_cube(model: SourceModel, wave_um: np.ndarray, binning: int | None = None):
     """Sample a model on a regular cube; every voxel is the mean over its volume.
 
     Parameters
@@ -124,8 +124,9 @@ def truth_cube(model: SourceModel, wave_um: np.ndarray, binning: int = CUBE_BINN
         A source behind the telescope.
     wave_um : numpy.ndarray
         Evenly spaced wavelengths, um.
-    binning : int
-        Pixels of the model in one of the cube, along either axis; must divide the grid.
+    binning : int, optional
+        Pixels of the model in one of the cube, along either axis; must divide the grid. As many as make a pixel of
+        `CUBE_PIXEL_ARCSEC` or a little more, unless given.
 
     Returns
     -------
@@ -139,6 +140,7 @@ def truth_cube(model: SourceModel, wave_um: np.ndarray, binning: int = CUBE_BINN
     ValueError
         Where the binning does not divide the grid.
     """
+    binning = binning or _binning(model.grid)
     if model.grid.n % binning:
         raise ValueError(f"A grid of {model.grid.n} pixels cannot be binned by {binning}.")
     n = model.grid.n // binning
@@ -160,6 +162,12 @@ def truth_cube(model: SourceModel, wave_um: np.ndarray, binning: int = CUBE_BINN
         weights = weights.reshape(near.size, _SUBSTEPS, -1).mean(axis=1)
         cube[near] += (weights @ binned(line.flux).reshape(line.velocity_kms.size, -1)).astype(np.float32)
     return cube.reshape(-1, n, n), grid
+
+
+def _binning(grid: TangentGrid) -> int:
+    """Return the smallest divisor of the grid's size that makes pixels of `CUBE_PIXEL_ARCSEC` or more."""
+    enough = (1.0 - 1e-9) * CUBE_PIXEL_ARCSEC / grid.pixel_arcsec
+    return next(k for k in range(1, grid.n + 1) if grid.n % k == 0 and (k >= enough or k == grid.n))
 
 
 def _linear_weights(nodes: np.ndarray, points: np.ndarray, *, clamp: bool) -> np.ndarray:
@@ -213,7 +221,7 @@ def write_truth(model: SourceModel, path: Path, *, redshift: float | None = None
         The file written.
     """
     wave = np.arange(WAVE_START_UM, WAVE_END_UM + 0.5 * WAVE_STEP_UM, WAVE_STEP_UM)
-    cube, grid = truth_cube(model, wave, CUBE_BINNING if model.grid.n % CUBE_BINNING == 0 else 1)
+    cube, grid = truth_cube(model, wave)
     primary = fits.PrimaryHDU()
     mark_simulated(primary.header)
     primary.header["SOURCEID"] = (model.source_id, "source id in the metafile")
