@@ -69,9 +69,7 @@ def test_a_step_works_in_the_run_of_its_dataset(invoke, steps, tmp_path, name):
     assert "0311n" in result.stdout
 
 
-@pytest.mark.parametrize(
-    "arguments", [("elsewhere",), ("--root", "elsewhere"), ("elsewhere", "--root", "elsewhere")]
-)
+@pytest.mark.parametrize("arguments", [("elsewhere",), ("--root", "elsewhere"), ("elsewhere", "--root", "elsewhere")])
 def test_a_step_works_in_a_directory(invoke, steps, tmp_path, arguments):
     assert invoke("process", *arguments, "--workers", 3).exit_code == 0
     assert steps == [("process", "demo", tmp_path / "elsewhere", 3)]
@@ -170,7 +168,7 @@ def test_the_notebook_command_gives_the_parameters(invoke, monkeypatch, tmp_path
     (tmp_path / "more.yaml").write_text("source: 8512\n")
     result = invoke("notebook", "run", "01_process", "-d", "tiny", "-w", "2", "-f", "more.yaml")
     assert result.exit_code == 0, result.output
-    expected = {"dataset": "tiny", "root": str(tmp_path / "runs" / "tiny"), "workers": 2, "source": 8512}
+    expected = {"dataset": "tiny", "root": str(Path("runs", "tiny")), "workers": 2, "source": 8512}
     assert calls == [("01_process", expected)]
 
 

@@ -83,14 +83,10 @@ app.add_typer(notebook_app, name="notebook")
 
 Root = Annotated[
     Path | None,
-    typer.Argument(
-        help="Directory of the run, its rates and metafile at the top.  [default: runs/<dataset>]"
-    ),
+    typer.Argument(help="Directory of the run, its rates and metafile at the top.  [default: runs/<dataset>]"),
 ]
 RootOption = Annotated[Path | None, typer.Option("--root", help="The same, as an option.")]
-DatasetName = Annotated[
-    str, typer.Option("--dataset", "-d", help="A packaged dataset, or the path of a YAML file.")
-]
+DatasetName = Annotated[str, typer.Option("--dataset", "-d", help="A packaged dataset, or the path of a YAML file.")]
 # Typer knows no union of types: None, int or str, as `parse_workers` returns it.
 Workers = Annotated[
     Any,
@@ -167,9 +163,7 @@ def common(
     version: Annotated[
         bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version.")
     ] = False,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Also what jwst says, step by step.")
-    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also what jwst says, step by step.")] = False,
 ) -> None:
     """Set up logging for all sub-commands."""
     logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
@@ -287,9 +281,7 @@ def metafile(
 
     msa = MsaFile.read(path)
     problems = msa.check()
-    typer.echo(
-        f"{path}: {len(msa.shutters)} shutter rows, {len(msa.sources)} sources, {len(problems)} problems"
-    )
+    typer.echo(f"{path}: {len(msa.shutters)} shutter rows, {len(msa.sources)} sources, {len(problems)} problems")
     for problem in problems:
         typer.echo(f"  {problem}")
     if transform is not None:
@@ -313,7 +305,9 @@ def run_notebook(
     from msa3d import notebook
 
     _, layout = locate(root, root_option, dataset)
-    parameters = {"dataset": dataset, "root": str(layout.root), "workers": workers}
+    # The parameters stand in the book: a path below the working directory is said without that.
+    shown = layout.root.relative_to(Path.cwd()) if layout.root.is_relative_to(Path.cwd()) else layout.root
+    parameters = {"dataset": dataset, "root": str(shown), "workers": workers}
     typer.echo(notebook.execute(name, layout, parameters | notebook.read_parameters(file)))
 
 
