@@ -130,9 +130,7 @@ def run(
     wanted = {"preprocess": run_stage1, "process": run_process, "postprocess": run_postprocess,
               "cubebuild": run_cubebuild}  # fmt: skip
     steps = {"preprocess": preprocess, "process": process, "postprocess": postprocess, "cubebuild": cubebuild}
-    reports = {
-        name: step.run(description, layout, workers=workers) for name, step in steps.items() if wanted[name]
-    }
+    reports = {name: step.run(description, layout, workers=workers) for name, step in steps.items() if wanted[name]}
     return RunReport(description, layout, **reports)
 
 
@@ -215,9 +213,7 @@ def describe(
         If the arguments contradict each other or the directory tree.
     """
     if n_exposures != rows * columns:
-        raise DatasetError(
-            f"N_exposures is {n_exposures}, but rows x columns is {rows} x {columns} = {rows * columns}"
-        )
+        raise DatasetError(f"N_exposures is {n_exposures}, but rows x columns is {rows} x {columns} = {rows * columns}")
     if fname != layout.reduction.name:
         raise DatasetError(
             f"fname: products always go to {layout.reduction}; {fname!r} cannot be chosen, but the directory "

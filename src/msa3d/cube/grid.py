@@ -107,7 +107,7 @@ def read_spectrum(path: str | Path) -> SlitSpectrum:
         If the file is missing, truncated, without a WCS, or its wavelengths do not increase.
     """
     path = Path(path)
-    with _readable(path), fits.open(path, memmap=False) as hdus:
+    with readable(path), fits.open(path, memmap=False) as hdus:
         data = np.array(hdus["SCI"].data, dtype=np.float64)
         primary, sci = hdus[0].header.copy(), hdus["SCI"].header.copy()
     return SlitSpectrum(path, data, read_geometry(path), primary, sci)
@@ -135,10 +135,10 @@ def read_geometry(path: str | Path) -> SlitGeometry:
         If the file is missing, holds no WCS, or its wavelengths do not increase.
     """
     path = Path(path)
-    with _readable(path), fits.open(path, memmap=False) as hdus:
+    with readable(path), fits.open(path, memmap=False) as hdus:
         ny, nx = hdus["SCI"].shape
         tree = io.BytesIO(hdus["ASDF"].data.tobytes())
-    with asdf.config_context() as config, _readable(path):
+    with asdf.config_context() as config, readable(path):
         config.validate_on_read = False
         # Tables inside a gwcs are read when first used, hence everything while the file is open.
         with asdf.open(tree) as asdf_file:
@@ -153,8 +153,19 @@ def read_geometry(path: str | Path) -> SlitGeometry:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn what goes wrong when a file is read into a sentence."""
+def readable(path: Path) -> Iterator[None]:
+    """Turn what goes wrong in the block, while a 2-D spectrum is read, into a sentence.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+
+    Raises
+    ------
+    msa3d.errors.ProductError
+        If the file is missing, truncated or not what it should be.
+    """
     if not path.is_file():
         raise ProductError(f"{path}: the 2-D spectrum is missing; run the step before this one")
     try:

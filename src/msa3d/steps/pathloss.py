@@ -70,8 +70,7 @@ def uniform_pathloss(reference: Path, aperture: str) -> tuple[np.ndarray, np.nda
                 # In float32, as the published code divides.
                 return wave_m / np.float32(1e-6), transmission
     raise ProductError(
-        f"{reference}: no aperture {aperture!r}; choose postprocess.pathloss.aperture among "
-        f"{', '.join(names)}"
+        f"{reference}: no aperture {aperture!r}; choose postprocess.pathloss.aperture among {', '.join(names)}"
     )
 
 

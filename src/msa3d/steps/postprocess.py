@@ -23,6 +23,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from msa3d import provenance
+from msa3d.cube.grid import readable
 from msa3d.cube.source import Placed, place_exposures, sources_of
 from msa3d.errors import ProductError
 from msa3d.layout import POST_SUFFIX
@@ -30,7 +31,7 @@ from msa3d.steps.pathloss import PathlossVector, matching, pathloss_vectors
 from msa3d.workers import run_tasks
 
 if TYPE_CHECKING:
-    from msa3d.dataset import CosmicRays, Dataset
+    from msa3d.dataset import CosmicRays, Dataset, PostprocessSettings
     from msa3d.layout import Layout
 
 log = logging.getLogger(__name__)
@@ -136,9 +137,7 @@ def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -
         provenance.remove_partials(layout.process_dir(item.activity))
     waiting = [task for task in tasks if not task.record.is_current()]
     log.info("postprocess: %d of %d exposures to do", len(waiting), len(tasks))
-    done = run_tasks(
-        postprocess_exposure, waiting, workers=workers, memory_gb_each=MEMORY_GB_EACH, label="postprocess"
-    )
+    done = run_tasks(postprocess_exposure, waiting, workers=workers, memory_gb_each=MEMORY_GB_EACH, label="postprocess")
     by_activity = {result.activity: result for result in done}
     report = PostprocessReport([by_activity.get(task.name) or _recorded(task) for task in tasks])
     if waiting or not (layout.process / STATISTICS).is_file():
@@ -167,9 +166,7 @@ def _task(
     used = {source_id: vectors[source_id] for source_id in here if source_id in vectors}
     parameters = {
         "postprocess": dataset.postprocess.model_dump(mode="json"),
-        "pathloss": {
-            str(source_id): provenance.digest(vector.at.tolist()) for source_id, vector in used.items()
-        },
+        "pathloss": {str(source_id): provenance.digest(vector.at.tolist()) for source_id, vector in used.items()},
     }
     record = provenance.Record(
         layout,
@@ -202,9 +199,7 @@ def postprocess_exposure(task: PostprocessTask) -> PostprocessResult:
     """
     start = time.perf_counter()
     rows = [
-        postprocess_spectrum(
-            task.dataset, source_id, spectrum, final, task.vectors.get(source_id), task.reference
-        )
+        postprocess_spectrum(task.dataset, source_id, spectrum, final, task.vectors.get(source_id), task.reference)
         for source_id, (spectrum, final) in task.sources.items()
     ]
     seconds = time.perf_counter() - start
@@ -245,12 +240,13 @@ def postprocess_spectrum(
         ``fraction`` (rejected of examined).
     """
     settings = dataset.postprocess
-    try:
-        hdus = fits.open(spectrum, memmap=False, lazy_load_hdus=False)
-    except OSError as error:
-        raise ProductError(f"{spectrum}: {error}; delete it and run `msa3d process` again") from error
+    with readable(spectrum):
+        hdus = fits.open(spectrum, memmap=False)
     with hdus:
-        data = np.array(hdus["SCI"].data, dtype=np.float32)
+        with readable(spectrum):
+            data = np.array(hdus["SCI"].data, dtype=np.float32)
+            # Read it to its end now, so that one cut short is found before anything is written.
+            len(hdus), hdus[-1].data
         cleaned, mask, examined = reject_cosmic_rays(data, settings.cosmic_rays)
         if vector is not None:
             cleaned = cleaned / matching(vector, spectrum, data.shape[1])
@@ -262,13 +258,7 @@ def postprocess_spectrum(
             "rejected": int(mask.sum()),
             "fraction": float(mask.sum() / examined) if examined else 0.0,
         }
-        sci = fits.ImageHDU(cleaned, hdus["SCI"].header, name="SCI")
-        sci.header["CRMETHOD"] = (settings.cosmic_rays.method, "rejection of cosmic rays")
-        sci.header["NREJECT"] = (row["rejected"], "pixels replaced, see extension CRMASK")
-        sci.header["PLSOURCE"] = (settings.pathloss.source, "path loss that SCI was divided by")
-        if vector is not None:
-            sci.header["PLAPER"] = (settings.pathloss.aperture, "aperture of the path loss")
-        hdus[hdus.index_of("SCI")] = sci
+        hdus[hdus.index_of("SCI")] = _science(cleaned, hdus["SCI"].header, row["rejected"], settings)
         hdus.append(fits.ImageHDU(mask.astype(np.uint8), name=REJECTED))
         provenance.stamp(
             hdus[0].header,
@@ -281,6 +271,17 @@ def postprocess_spectrum(
         with provenance.atomic_path(final) as partial:
             hdus.writeto(partial)
     return row
+
+
+def _science(data: np.ndarray, header: fits.Header, rejected: int, settings: PostprocessSettings) -> fits.ImageHDU:
+    """Put new pixels under an old header, and say in it what was done."""
+    sci = fits.ImageHDU(data, header, name="SCI")
+    sci.header["CRMETHOD"] = (settings.cosmic_rays.method, "rejection of cosmic rays")
+    sci.header["NREJECT"] = (rejected, f"pixels replaced, see extension {REJECTED}")
+    sci.header["PLSOURCE"] = (settings.pathloss.source, "path loss that SCI was divided by")
+    if settings.pathloss.source != "none":
+        sci.header["PLAPER"] = (settings.pathloss.aperture, "aperture of the path loss")
+    return sci
 
 
 def reject_cosmic_rays(data: np.ndarray, settings: CosmicRays) -> tuple[np.ndarray, np.ndarray, int]:

@@ -1,0 +1,252 @@
+from __future__ import annotations
+
+import logging
+
+import astroscrappy
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from stdatamodels.jwst import datamodels
+
+from msa3d import references
+from msa3d.dataset import CosmicRays, Dataset
+from msa3d.errors import ObservationError, ProductError
+from msa3d.layout import POST_SUFFIX, Layout
+from msa3d.steps import pathloss, postprocess
+
+from ..cube.synthetic import Stepping, blob, write_s2d
+
+PUBLISHED = CosmicRays()
+
+
+def published_cleaning(data):
+    """The published loop, literally."""
+    image = data.transpose()
+    clean, flagged = np.zeros(image.shape), np.zeros(image.shape)
+    clean[:, :] = image
+    low, high = 0, 100
+    limit = image.shape[0] // 100 * 100
+    while high < limit:
+        mask, block = astroscrappy.detect_cosmics(image[low:high, :], sigclip=0.6, sigfrac=0.001, niter=3)
+        flagged[low:high, :], clean[low:high, :] = mask, block
+        low, high = low + 100, high + 100
+    return clean.transpose(), flagged.transpose()
+
+
+def image(nx, ny=24, seed=3):
+    rng = np.random.default_rng(seed)
+    data = rng.normal(0.3, 0.05, size=(ny, nx))
+    data[rng.integers(0, ny, 40), rng.integers(0, nx, 40)] += 30
+    return data.astype(np.float32)
+
+
+@pytest.mark.parametrize("nx", [90, 199, 200, 340, 400, 451])
+def test_cleaning_equals_the_published_loop(nx):
+    data = image(nx)
+    expected, flagged = published_cleaning(data.astype(">f4"))
+    cleaned, mask, examined = postprocess.reject_cosmic_rays(data, PUBLISHED)
+    np.testing.assert_array_equal(cleaned, expected)
+    np.testing.assert_array_equal(mask, flagged)
+    blocks = max(nx // 100 - 1, 0)
+    assert examined == blocks * 100 * data.shape[0]
+    assert mask.any() == (blocks > 0)
+
+
+def test_the_last_whole_block_stays_as_it_is():
+    data = np.random.default_rng(1).normal(0.3, 0.05, size=(24, 300)).astype(np.float32)
+    data[12, [50, 250]] = 30
+    cleaned, mask, _ = postprocess.reject_cosmic_rays(data, PUBLISHED)
+    np.testing.assert_array_equal(cleaned[:, 200:], data[:, 200:])
+    assert not mask[:, 200:].any()
+    assert mask[12, 50]
+    assert cleaned[12, 50] < 1
+
+
+def test_nan_stays_nan_and_spreads_nothing():
+    data = image(300)
+    _, mask, _ = postprocess.reject_cosmic_rays(data, PUBLISHED)
+    holes = data.copy()
+    holes[0] = holes[-1] = np.nan
+    cleaned, flagged, _ = postprocess.reject_cosmic_rays(holes, PUBLISHED)
+    np.testing.assert_array_equal(np.isnan(cleaned), np.isnan(holes))
+    assert not flagged[np.isnan(holes)].any()
+    inside = slice(4, -4)
+    np.testing.assert_array_equal(flagged[inside], mask[inside])
+
+
+def test_the_published_weakness_single_faint_hits_are_never_flagged():
+    data = np.random.default_rng(1).normal(0.3, 0.05, size=(24, 200)).astype(np.float32)
+    faint, bright = data.copy(), data.copy()
+    faint[12, 50], bright[12, 50] = 3, 20
+    assert not postprocess.reject_cosmic_rays(faint, PUBLISHED)[1][12, 50]
+    assert postprocess.reject_cosmic_rays(bright, PUBLISHED)[1][12, 50]
+
+
+def test_rejection_can_be_switched_off():
+    data = image(300)
+    cleaned, mask, examined = postprocess.reject_cosmic_rays(data, CosmicRays(method="none"))
+    np.testing.assert_array_equal(cleaned, data)
+    assert (mask.sum(), examined) == (0, 0)
+
+
+# --- path loss
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    path = tmp_path_factory.mktemp("crds") / "jwst_nirspec_pathloss_9999.fits"
+    with datamodels.PathlossModel() as model:
+        for name, shutters, level in (("MOS1x1", 1, 0.5), ("MOS1x3", 3, 0.9)):
+            model.apertures.append(
+                {
+                    "name": name,
+                    "shutters": shutters,
+                    "pointsource_data": np.ones((3, 3, 3), np.float32),
+                    "uniform_data": np.linspace(level, level - 0.2, 50).astype(np.float32),
+                    "uniform_wcs": {"crpix1": 1, "crval1": 0.6e-6, "cdelt1": 0.05e-6},
+                }
+            )
+        model.save(str(path))
+    return path
+
+
+def test_reading_the_reference(reference):
+    wave_um, transmission = pathloss.uniform_pathloss(reference, "mos1X3")
+    np.testing.assert_allclose(wave_um, 0.6 + 0.05 * np.arange(50), rtol=1e-6)
+    np.testing.assert_allclose(transmission, np.linspace(0.9, 0.7, 50), rtol=1e-6)
+    with pytest.raises(ProductError, match="MOS1x1, MOS1x3"):
+        pathloss.uniform_pathloss(reference, "MOS1x5")
+
+
+@pytest.fixture
+def tiny(monkeypatch, reference):
+    monkeypatch.setattr(references, "use_references", lambda layout, dataset: "jwst_9999.pmap")
+    monkeypatch.setattr(references, "reference_for", lambda path, kind: reference)
+    return Dataset.load("tiny").replaced(pattern={"rows": 1, "columns": 2})
+
+
+@pytest.fixture
+def run_of_two(tmp_path):
+    """Two exposures of source 8512 and one of source 50."""
+    layout, stepping = Layout(tmp_path), Stepping(rows=1, columns=2, ny=12)
+    rng = np.random.default_rng(8)
+    source = blob(stepping.ra, stepping.dec)
+
+    def sky(ra, dec, wave):
+        data = source(ra, dec, wave) + rng.normal(0.2, 0.05, wave.shape)
+        data[6, 40:60:7] = 40
+        return data
+
+    stepping.write(layout, sky)
+    low = layout.s2d(stepping.activities()[0], 50)
+    write_s2d(low, np.ones((5, 240)), stepping.wcs(0, 0), 50)
+    return layout, stepping
+
+
+def test_products_beside_their_inputs(tiny, run_of_two, reference):
+    layout, stepping = run_of_two
+    report = postprocess.run(tiny, layout, workers=1)
+    assert [item.status for item in report.exposures] == ["done", "done"]
+    first, second = stepping.activities()
+    # The middle exposure of two is the first: its vector serves both.
+    wave_um, transmission = pathloss.uniform_pathloss(reference, "MOS1x3")
+    vector = np.interp(stepping.wave_um, wave_um, transmission)
+    for activity in (first, second):
+        source, final = layout.s2d(activity, 8512), layout.s2d(activity, 8512, POST_SUFFIX)
+        with fits.open(source) as before, fits.open(final) as after:
+            clean, flagged = published_cleaning(before["SCI"].data)
+            np.testing.assert_array_equal(after["SCI"].data, clean / vector)
+            np.testing.assert_array_equal(after["CRMASK"].data, flagged)
+            assert flagged.any()
+            assert after["SCI"].header["NREJECT"] == flagged.sum()
+            names = [hdu.name for hdu in before]
+            assert [hdu.name for hdu in after] == [*names, "CRMASK"]
+            for name in names[2:]:
+                assert before[name].data.tobytes() == after[name].data.tobytes()
+            assert after[0].header["MSA3DSIM"] is True
+            assert after[0].header["MSA3DCFG"] == tiny.digest[:32]
+            assert "pathloss_9999" in str(after[0].header["HISTORY"])
+            assert after["SCI"].header["BUNIT"] == "MJy/sr"
+        with datamodels.open(final) as model:
+            world = model.meta.wcs.get_transform("detector", "world")
+            np.testing.assert_allclose(world(7, 3)[2], stepping.wave_um[7])
+    assert not layout.s2d(first, 50, POST_SUFFIX).exists()
+
+
+def test_statistics_and_table(tiny, run_of_two):
+    layout, stepping = run_of_two
+    report = postprocess.run(tiny, layout, workers=1)
+    table = Table.read(layout.process / postprocess.STATISTICS)
+    assert table["exposure"].tolist() == stepping.activities()
+    assert table["source_id"].tolist() == [8512, 8512]
+    masks = [fits.getdata(layout.s2d(a, 8512, POST_SUFFIX), "CRMASK").sum() for a in stepping.activities()]
+    assert table["rejected"].tolist() == masks == report.table()["rejected"].tolist()
+    assert table["pixels"].tolist() == [12 * 240] * 2
+    np.testing.assert_allclose(table["fraction"], table["rejected"] / 1200)
+
+
+def test_a_second_run_does_only_what_has_changed(tiny, run_of_two):
+    layout, stepping = run_of_two
+    first = postprocess.run(tiny, layout, workers=1)
+    final = layout.s2d(stepping.activities()[0], 8512, POST_SUFFIX)
+    made = final.stat().st_mtime_ns
+    again = postprocess.run(tiny, layout, workers=1)
+    assert [item.status for item in again.exposures] == ["current", "current"]
+    assert final.stat().st_mtime_ns == made
+    assert again.statistics().pformat() == first.statistics().pformat()
+    layout.s2d(stepping.activities()[1], 8512, POST_SUFFIX).unlink()
+    third = postprocess.run(tiny, layout, workers=1)
+    assert [item.status for item in third.exposures] == ["current", "done"]
+    changed = tiny.replaced(postprocess={"pathloss": {"aperture": "MOS1x1"}})
+    fourth = postprocess.run(changed, layout, workers=1)
+    assert [item.status for item in fourth.exposures] == ["done", "done"]
+
+
+def test_path_loss_can_be_switched_off(tiny, run_of_two, monkeypatch):
+    layout, stepping = run_of_two
+    monkeypatch.setattr(references, "reference_for", lambda *_: pytest.fail("no reference is needed"))
+    dataset = tiny.replaced(postprocess={"pathloss": {"source": "none"}})
+    postprocess.run(dataset, layout, workers=1)
+    activity = stepping.activities()[0]
+    clean, _ = published_cleaning(fits.getdata(layout.s2d(activity, 8512), "SCI"))
+    np.testing.assert_array_equal(fits.getdata(layout.s2d(activity, 8512, POST_SUFFIX), "SCI"), clean)
+
+
+def test_a_source_that_the_middle_exposure_lacks(tiny, run_of_two, caplog, reference):
+    layout, stepping = run_of_two
+    first, second = stepping.activities()
+    layout.s2d(first, 8512).unlink()
+    with caplog.at_level(logging.WARNING):
+        report = postprocess.run(tiny, layout, workers=1)
+    assert f"no 2-D spectrum in exposure {first}" in caplog.text
+    assert f"its path loss is made from {second}" in caplog.text
+    assert [len(item.rows) for item in report.exposures] == [0, 1]
+
+
+def test_a_spectrum_of_another_width_gets_its_own_vector(tiny, run_of_two, reference, caplog):
+    layout, stepping = run_of_two
+    wide = Stepping(rows=1, columns=2, ny=12, wave_um=stepping.wave_um[:230])
+    path = layout.s2d(stepping.activities()[1], 8512)
+    write_s2d(path, np.ones((12, 230)), wide.wcs(0, 1), 8512)
+    with caplog.at_level(logging.WARNING):
+        postprocess.run(tiny, layout, workers=1)
+    assert "not as wide as the middle exposure" in caplog.text
+    wave_um, transmission = pathloss.uniform_pathloss(reference, "MOS1x3")
+    got = fits.getdata(layout.s2d(stepping.activities()[1], 8512, POST_SUFFIX), "SCI")
+    np.testing.assert_allclose(got[3], 1 / np.interp(stepping.wave_um[:230], wave_um, transmission), rtol=1e-12)
+
+
+def test_what_stops_it(tiny, run_of_two, tmp_path):
+    layout, stepping = run_of_two
+    with pytest.raises(ObservationError, match="2 exposures, but the pattern"):
+        postprocess.run(Dataset.load("tiny"), layout, workers=1)
+    path = layout.s2d(stepping.activities()[1], 8512)
+    path.write_bytes(path.read_bytes()[:30000])
+    with pytest.raises(ProductError, match=r"newoutput_s08512_s2d\.fits"):
+        postprocess.run(tiny, layout, workers=1)
+    assert not layout.s2d(stepping.activities()[1], 8512, POST_SUFFIX).exists()
+    for activity in stepping.activities():
+        layout.s2d(activity, 8512).unlink()
+    with pytest.raises(ProductError, match="run `msa3d process` first"):
+        postprocess.run(tiny, layout, workers=1)
