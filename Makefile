@@ -31,15 +31,16 @@ BIN := $(patsubst %/,%,$(dir $(shell command -v python)))
 endif
 
 # What matplotlib, Jupyter, IPython, astropy, numba, dask and the rest like to keep in a home directory goes to
-# $(VAR) instead. The user's own git configuration is still read, for safe.directory.
-IN := mkdir -p "$(VAR)/home" && env \
-	-u XDG_CONFIG_HOME -u XDG_CACHE_HOME -u XDG_DATA_HOME -u XDG_STATE_HOME -u XDG_RUNTIME_DIR \
-	-u JUPYTER_PATH -u JUPYTER_CONFIG_PATH -u PYTHONPATH -u PYTHONHOME \
-	GIT_CONFIG_GLOBAL="$${GIT_CONFIG_GLOBAL:-$${HOME:-}/.gitconfig}" \
-	HOME="$(VAR)/home" MPLCONFIGDIR="$(VAR)/matplotlib" IPYTHONDIR="$(VAR)/ipython" \
-	JUPYTER_CONFIG_DIR="$(VAR)/jupyter/config" JUPYTER_DATA_DIR="$(VAR)/jupyter/data" \
-	JUPYTER_RUNTIME_DIR="$(VAR)/jupyter/runtime" NUMBA_CACHE_DIR="$(VAR)/numba" \
-	MPLBACKEND=agg PYTHONHASHSEED=0 PYTHONNOUSERSITE=1 PATH="$(BIN):$$PATH"
+# $(VAR) instead. The user's own git configuration is still read, for safe.directory. What follows is shown.
+IN := @mkdir -p "$(VAR)/home"; \
+	unset XDG_CONFIG_HOME XDG_CACHE_HOME XDG_DATA_HOME XDG_STATE_HOME XDG_RUNTIME_DIR \
+		JUPYTER_PATH JUPYTER_CONFIG_PATH PYTHONPATH PYTHONHOME; \
+	export GIT_CONFIG_GLOBAL="$${GIT_CONFIG_GLOBAL:-$${HOME:-}/.gitconfig}" \
+		HOME="$(VAR)/home" MPLCONFIGDIR="$(VAR)/matplotlib" IPYTHONDIR="$(VAR)/ipython" \
+		JUPYTER_CONFIG_DIR="$(VAR)/jupyter/config" JUPYTER_DATA_DIR="$(VAR)/jupyter/data" \
+		JUPYTER_RUNTIME_DIR="$(VAR)/jupyter/runtime" NUMBA_CACHE_DIR="$(VAR)/numba" \
+		MPLBACKEND=agg PYTHONHASHSEED=0 PYTHONNOUSERSITE=1 PATH="$(BIN):$$PATH"; \
+	set -x;
 
 PYTHON ?= $(shell for p in python3.11 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2>/dev/null && command -v "$$p" && break; done)
@@ -55,8 +56,8 @@ BOOK := book/_build/.of-$(NAME)
 
 # The dataset as a file, be it one of ours or the user's.
 YAML := $(wildcard $(filter %.yaml %.yml,$(DATASET)) src/msa3d/datasets/$(DATASET).yaml)
-# The ground floor, on which all steps stand. cli and notebook only call.
-GROUND := $(filter-out %/cli.py %/notebook.py,$(wildcard src/msa3d/*.py))
+# The ground floor, on which all steps stand; the rest of the top directory only calls, or binds.
+GROUND := $(filter-out $(addprefix %/,binding.py book.py cli.py notebook.py run_msa3d.py),$(wildcard src/msa3d/*.py))
 CODE_simulate := $(wildcard src/msa3d/simulate/*.py src/msa3d/simulate/data/*)
 CODE_01_process := $(wildcard src/msa3d/steps/process.py src/msa3d/steps/preprocess.py src/msa3d/steps/speed.py)
 CODE_02_postprocess := $(wildcard src/msa3d/steps/postprocess.py)
@@ -117,7 +118,7 @@ $(eval $(call notebook,02_postprocess,$(ROOT)/notebooks/01_process.ipynb))
 $(eval $(call notebook,03_cubebuild,$(ROOT)/notebooks/02_postprocess.ipynb))
 $(eval $(call notebook,04_figures,$(ROOT)/notebooks/03_cubebuild.ipynb))
 
-$(BOOK): $(EXECUTED) $(shell find book -type f -not -path 'book/_build/*' -not -path 'book/notebooks/*' 2>/dev/null)
+$(BOOK): $(EXECUTED) src/msa3d/binding.py src/msa3d/book.py $(shell find book -type f -not -path 'book/_build/*' -not -path 'book/notebooks/*' 2>/dev/null)
 	$(IN) msa3d book "$(ROOT)" --dataset "$(DATASET)"
 	@mkdir -p book/_build && rm -f book/_build/.of-* && touch "$@"
 	@echo "The book: $(CURDIR)/book/_build/html/index.html"
@@ -140,8 +141,8 @@ format: $(VENV) ## Mend the style as far as a machine can
 	$(IN) nbstripout notebooks/*.ipynb
 
 lock: $(VENV) ## Renew requirements.lock from requirements.in, keeping what still fits
-	$(IN) uv pip compile --no-cache --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-		--no-emit-find-links -q requirements.in -o requirements.lock
+	$(IN) uv pip compile --no-cache --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links -q requirements.in -o requirements.lock
 
 IMAGE ?= msa3d
 IMAGEARGS ?=
