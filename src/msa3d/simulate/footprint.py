@@ -45,12 +45,15 @@ class Calibration:
         Sigma of the spectrograph's blur (pixels).
     bars : bool
         Whether the bars between shutters cast shadows.
+    closed : frozenset of tuple
+        Shutters (quadrant, row, column) that stay closed whatever they are told.
     """
 
     factor: object
     transmission: object
     blur_pixels: float
     bars: bool
+    closed: frozenset = frozenset()
 
 
 class Footprint:
@@ -147,10 +150,12 @@ class Footprint:
         low, high = self.slitlet.y_range
         if not self.calibration.bars:
             return _covered(y_slit, 0.5 * (low + high), high - low, step)
-        return sum(
-            _covered(y_slit, (column - self.slitlet.primary) * PITCH_IN_OPENINGS, 1.0, step)
-            for column in self.slitlet.columns
-        )
+        slitlet = self.slitlet
+        total = np.zeros(np.shape(y_slit))
+        for column in slitlet.columns:
+            if (slitlet.quadrant, slitlet.row, column) not in self.calibration.closed:
+                total += _covered(y_slit, (column - slitlet.primary) * PITCH_IN_OPENINGS, 1.0, step)
+        return total
 
     def expose(self, brightness_table) -> np.ndarray:
         """Count rates for light that varies slowly with wavelength.

@@ -10,6 +10,7 @@ from msa3d.simulate.footprint import STRIPS, BrightnessTable, Calibration, Footp
 from msa3d.simulate.geometry import DETECTOR_PIXELS, Optics, Slitlet
 from msa3d.simulate.instrument import (
     SPECTROGRAPH_SIGMA_PX,
+    failed_closed,
     failed_open,
     surface_brightness_factor,
     uniform_pathloss,
@@ -92,6 +93,7 @@ def calibration_for(simulation) -> Calibration:
         transmission=uniform_pathloss if simulation.pathloss else np.ones_like,
         blur_pixels=SPECTROGRAPH_SIGMA_PX,
         bars=simulation.bars,
+        closed=frozenset(map(tuple, failed_closed().tolist())) if simulation.failed_shutters else frozenset(),
     )
 
 

@@ -11,6 +11,7 @@ from msa3d.errors import DatasetError
 from msa3d.msafile import MsaFile
 from msa3d.simulate.geometry import SHUTTERS_PER_COLUMN, MsaPlane, Slitlet, tangent_offsets
 from msa3d.simulate.header import PlannedExposure, Pointing, header_model
+from msa3d.simulate.instrument import failed_closed
 
 OPEN_OVER_PITCH = (77.0 / 105.0, 177.0 / 203.5)
 """Open size of a shutter over its pitch, along dispersion and across it."""
@@ -59,11 +60,12 @@ def plan_observation(dataset) -> ObservationPlan:
     msa = MsaPlane(header_model(dataset, middle, "NRS1", centre))
     exposures = _exposures(dataset, centre, _axes_on_sky(msa))
     slitlets = open_slitlets(msa, simulation.sources)
-    positions = {}
-    for slitlet in slitlets:
-        source = next(s for s in simulation.sources if s.source_id == slitlet.source_id)
-        positions[slitlet.source_id] = _positions_in_shutter(dataset, msa, exposures, slitlet, source)
-    return ObservationPlan(exposures, slitlets, positions)
+    positions = {
+        source.source_id: _positions_in_shutter(dataset, msa, exposures, slitlet, source)
+        for slitlet, source in zip(slitlets, simulation.sources, strict=True)
+    }
+    fillers = filler_slitlets(slitlets, simulation.filler_slitlets)
+    return ObservationPlan(exposures, slitlets + fillers, positions)
 
 
 def _axes_on_sky(msa: MsaPlane) -> np.ndarray:
@@ -141,14 +143,57 @@ def open_slitlets(msa: MsaPlane, sources) -> tuple[Slitlet, ...]:
     return tuple(slitlets)
 
 
+def filler_slitlets(slitlets, number: int) -> tuple[Slitlet, ...]:
+    """Open slitlets of three shutters on empty sky, wherever there is room on working shutters.
+
+    Parameters
+    ----------
+    slitlets : sequence of Slitlet
+        Those on sources.
+    number : int
+        How many to add.
+
+    Returns
+    -------
+    tuple of Slitlet
+        With source id 0.
+
+    Raises
+    ------
+    DatasetError
+        There is no room for so many.
+    """
+    closed = set(map(tuple, failed_closed().tolist()))
+    taken, fillers = list(slitlets), []
+    places = ((q, row, c) for c in range(2, SHUTTERS_PER_COLUMN) for row in (120, 250) for q in (1, 2, 3, 4))
+    for quadrant, row, column in places:
+        if len(fillers) == number:
+            break
+        columns = (column - 1, column, column + 1)
+        new = Slitlet(len(taken) + 1, 0, quadrant, row, columns, column)
+        if any((quadrant, row, c) in closed for c in columns) or any(_overlap(new, other) for other in taken):
+            continue
+        taken.append(new)
+        fillers.append(new)
+    if len(fillers) < number:
+        raise DatasetError(
+            f"simulation.filler_slitlets is {number}, but there is room for {len(fillers)} only: ask for fewer"
+        )
+    return tuple(fillers)
+
+
+def _overlap(first: Slitlet, second: Slitlet) -> bool:
+    """Whether the spectra of two slitlets touch; quadrants 1 and 3 lie side by side, as do 2 and 4."""
+    return first.quadrant % 2 == second.quadrant % 2 and (
+        first.columns[0] - 1 <= second.columns[-1] and second.columns[0] - 1 <= first.columns[-1]
+    )
+
+
 def _refuse_overlaps(slitlets) -> None:
     """Slitlets side by side along dispersion send their spectra onto the same pixels."""
     for i, first in enumerate(slitlets):
         for second in slitlets[i + 1 :]:
-            # Quadrants 1 and 3 lie side by side along dispersion, as do 2 and 4.
-            if first.quadrant % 2 == second.quadrant % 2 and (
-                first.columns[0] - 1 <= second.columns[-1] and second.columns[0] - 1 <= first.columns[-1]
-            ):
+            if _overlap(first, second):
                 raise DatasetError(
                     f"the spectra of sources {first.source_id} and {second.source_id} of the simulation overlap: "
                     "leave one of them out, or change simulation.v3_pa_deg"
@@ -202,8 +247,8 @@ def metafile_tables(dataset, plan: ObservationPlan):
     for slitlet in plan.slitlets:
         for column in slitlet.columns:
             for exposure in plan.exposures:
-                primary = column == slitlet.primary
-                position = plan.shutter_positions[slitlet.source_id][exposure.index]
+                primary = column == slitlet.primary and slitlet.source_id > 0
+                position = plan.shutter_positions[slitlet.source_id][exposure.index] if primary else (np.nan, np.nan)
                 shutters.append(
                     {
                         "slitlet_id": slitlet.slitlet_id,
@@ -214,8 +259,8 @@ def metafile_tables(dataset, plan: ObservationPlan):
                         "source_id": slitlet.source_id if primary else 0,
                         "background": "N" if primary else "Y",
                         "shutter_state": "OPEN",
-                        "estimated_source_in_shutter_x": position[0] if primary else np.nan,
-                        "estimated_source_in_shutter_y": position[1] if primary else np.nan,
+                        "estimated_source_in_shutter_x": position[0],
+                        "estimated_source_in_shutter_y": position[1],
                         "dither_point_index": exposure.index + 1,
                         "primary_source": "Y" if primary else "N",
                     }
