@@ -139,7 +139,7 @@ def read_geometry(path: str | Path) -> SlitGeometry:
         ny, nx = hdus["SCI"].shape
         tree = io.BytesIO(hdus["ASDF"].data.tobytes())
     with asdf.config_context() as config, readable(path):
-        config.validate_on_read = False
+        config.validate_on_read = config.legacy_fill_schema_defaults = False
         # Tables inside a gwcs are read when first used, hence everything while the file is open.
         with asdf.open(tree) as asdf_file:
             to_world = asdf_file["meta"]["wcs"].get_transform("detector", "world")
