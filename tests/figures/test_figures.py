@@ -5,16 +5,31 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from astropy.io import fits
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
 from synthetic import DEC, RA, REDSHIFT, write_run
 
+from msa3d.cube.grid import SlitGeometry, SlitSpectrum
 from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
-from msa3d.figures import collapsed, column, integrated, line_maps, save, sky, style
-from msa3d.layout import Layout
+from msa3d.figures import (
+    collapsed,
+    column,
+    detectors,
+    integrated,
+    line_maps,
+    postprocess_effect,
+    save,
+    sky,
+    slit_stepping,
+    spectrum_steps,
+    style,
+)  # fmt: skip
+from msa3d.layout import POST_SUFFIX, Layout
+from msa3d.provenance import mark_simulated
 from msa3d.science.cubefile import read_cube
 from msa3d.science.lines import fit_halpha
 from msa3d.science.validation import compare, on_spaxels
@@ -48,14 +63,75 @@ def marks(figure):
     return [text for text in figure.texts if text.get_gid() == "simulated-mark"]
 
 
-@pytest.fixture(params=["collapsed", "integrated", "line_maps", "column"])
-def figure(request, run, dataset, measured):
+ACTIVITIES = ("03101", "03102", "03103", "03104", "03105", "03106", "03107", "03108", "03109")
+
+
+@pytest.fixture(scope="module")
+def exposures(run):
+    """Rates, calibrated slits and rectified spectra of nine exposures, bare but for what the figures read."""
+    rng = np.random.default_rng(2)
+    wave = np.linspace(1.3, 1.45, 400)
+    height = 30
+    line = np.exp(-0.5 * ((wave - 1.3812) / 4e-4) ** 2) * np.hanning(height)[:, None]
+    for activity in ACTIVITIES:
+        stem = f"jw02136001001_{activity}_00001_nrs1"
+        primary = fits.PrimaryHDU()
+        mark_simulated(primary.header)
+        rate = rng.normal(0, 0.1, (256, 512))
+        rate[100 : 100 + height, 50:450] += line
+        hdus = fits.HDUList([primary, fits.ImageHDU(rate, name="SCI")])
+        hdus.writeto(run.root / f"{stem}_rate.fits")
+        sci = fits.ImageHDU(line + rng.normal(0, 0.1, line.shape), name="SCI", ver=1)
+        sci.header.update({"SLTSTRT1": 51, "SLTSTRT2": 101, "SOURCEID": 8512})
+        wavelengths = fits.ImageHDU(np.broadcast_to(wave, line.shape).copy(), name="WAVELENGTH", ver=1)
+        run.process_dir(activity).mkdir(parents=True)
+        fits.HDUList([primary, sci, wavelengths]).writeto(run.process_dir(activity) / f"{stem}_cal.fits")
+        before = line + rng.normal(0, 0.1, line.shape)
+        after = before / 0.9
+        mask = np.zeros(line.shape, dtype=np.uint8)
+        mask[5, 7] = 1
+        for suffix, image in (("", before), (POST_SUFFIX, after)):
+            content = [primary, fits.ImageHDU(image, name="SCI"), fits.ImageHDU(mask, name="CRMASK")]
+            fits.HDUList(content).writeto(run.s2d(activity, 8512, suffix))
+    return wave
+
+
+@pytest.fixture
+def spectra(exposures, monkeypatch):
+    """Read spectra without the WCS that only jwst can write."""
+
+    def read(path):
+        index = ACTIVITIES.index(path.parent.name[4:9])
+        row, column = Dataset.load("tiny").pattern.place(index)
+        ra = RA + 0.2 * (column - 1) / 3600 / np.cos(np.deg2rad(DEC))
+        dec = DEC + 0.075 * row / 3600
+        ends = np.array([[ra, dec - 1.5 / 3600], [ra, dec + 1.5 / 3600]])
+        with fits.open(path) as hdus:
+            data, primary, sci = hdus["SCI"].data.astype(float), hdus[0].header, hdus["SCI"].header
+        return SlitSpectrum(path, data, SlitGeometry(exposures, ends, ends), primary, sci)
+
+    for module in (slit_stepping, spectrum_steps, postprocess_effect):
+        monkeypatch.setattr(module, "read_spectrum", read)
+
+
+NAMES = (
+    "collapsed", "integrated", "line_maps", "column", "detectors", "slit_stepping", "spectrum_steps",
+    "postprocess_effect",
+)  # fmt: skip
+
+
+@pytest.fixture(params=NAMES)
+def figure(request, run, dataset, measured, spectra):
     cube, truth, maps, true_maps = measured
     return {
         "collapsed": lambda: collapsed.plot(run, dataset, truth=truth),
         "integrated": lambda: integrated.plot(run, dataset, truth=truth),
         "line_maps": lambda: line_maps.plot(dataset, cube, maps, truth=true_maps),
         "column": lambda: column.plot(run, dataset),
+        "detectors": lambda: detectors.plot(run, "03105"),
+        "slit_stepping": lambda: slit_stepping.plot(run, dataset),
+        "spectrum_steps": lambda: spectrum_steps.plot(run, dataset),
+        "postprocess_effect": lambda: postprocess_effect.plot(run, dataset),
     }[request.param]()
 
 
@@ -77,7 +153,7 @@ def test_every_figure_is_marked_described_and_saved(figure, tmp_path):
 def test_colour_bars_have_units(figure):
     bars = [axes for axes in figure.axes if axes.get_label() == "<colorbar>"]
     labels = [axes.get_ylabel() for axes in bars if axes.get_ylabel()]
-    assert all("(" in label and ")" in label for label in labels)
+    assert all("(" in label or label == "DN/s" or label == "MJy/sr" for label in labels)
 
 
 def test_no_mark_on_real_data(tmp_path, dataset):
@@ -122,6 +198,37 @@ def test_a_map_is_drawn_where_it_is(measured):
     corners = mesh.get_coordinates()
     np.testing.assert_allclose(corners.reshape(-1, 2).mean(axis=0), 0.0, atol=1e-6)
     assert axes.get_xlim()[0] > axes.get_xlim()[1], "east must be to the left"
+
+
+def test_slitlets_are_where_the_spectra_say(run, dataset, spectra):
+    left, right = slit_stepping.plot(run, dataset).axes
+    outlines = [patch.get_xy() for patch in left.patches if not patch.get_fill()]
+    assert len(outlines) == 9
+    widths = {round(float(np.ptp(outline[:, 0])), 3) for outline in outlines}
+    assert widths == {0.2}
+    middles = right.lines[1].get_xydata()
+    steps = np.diff(middles, axis=0)
+    np.testing.assert_allclose(steps[[0, 1, 3, 4], 0], [0.2, 0.2, -0.2, -0.2], atol=1e-3)
+    np.testing.assert_allclose(steps[[2, 5], 1], 0.075, atol=1e-3)
+    assert left.xaxis_inverted() and right.xaxis_inverted()
+
+
+def test_a_spectrum_is_shown_in_all_its_stages(run, dataset, spectra):
+    panels, simulated = spectrum_steps.collect(run, dataset, 8512, 1.3812)
+    assert simulated
+    titles = [panel.title for panel in panels]
+    assert titles[0].startswith("Count rates, NRS1")
+    assert len(titles) == 5
+    for panel in panels[:4]:
+        brightest = panel.wave_um[np.nanargmax(np.nanmean(panel.data, axis=0))]
+        assert brightest == pytest.approx(1.3812, abs=1e-3)
+
+
+def test_path_loss_is_read_off_the_spectra(run, dataset, spectra):
+    figure = postprocess_effect.plot(run, dataset)
+    panel = next(axes for axes in figure.axes if axes.get_ylabel() == "before / after")
+    _, loss = panel.lines[0].get_data()
+    np.testing.assert_allclose(loss, 0.9)
 
 
 def test_missing_products_are_told(tmp_path, dataset):

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 
 from msa3d.dataset import Dataset
 from msa3d.figures import style
-from msa3d.figures.sky import draw_map, label_sky
+from msa3d.figures.sky import draw_map, label_sky, map_bar, map_height
 from msa3d.figures.slit_stepping import target_of
 from msa3d.layout import Layout
 from msa3d.science.cubefile import Cube, read_cube
@@ -43,24 +43,27 @@ def plot(layout: Layout, dataset: Dataset, source_id: int | None = None, *, trut
     cube = read_cube(layout.cube_medians(target.source_id))
     image = collapsed_image(cube)
     if truth is not None:
-        second, title = collapsed_image(truth), "b  Truth, on the same spaxels"
+        second, title = collapsed_image(truth), "b  truth"
     else:
         line = LINES["Ha"] * (1 + target.redshift)
         second = collapsed_image(cube, (line * 0.999, line * 1.001), clip_sigma=1e9)
-        title = "b  Within 300 km/s of H\u03b1"
-    figure = style.new_figure(style.FULL_WIDTH, 3.6, "compressed")
+        title = "b  within 300 km/s of H\u03b1"
+    centre = (target.ra, target.dec)
+    height = map_height(cube, centre, 2.4, least=2.2, most=3.6)
+    figure = style.new_figure(style.FULL_WIDTH, height + 0.9, "compressed")
     axes = figure.subplots(1, 2, sharex=True, sharey=True)
     low, high = style.percentile_limits(image, 2.0, 99.7)
     for index, (panel, values) in enumerate(zip(axes, (image, second), strict=True)):
-        limits = (low, high) if truth is not None or index == 0 else style.percentile_limits(values, 2.0, 99.7)
+        limits = (low, high) if index == 0 else style.percentile_limits(values, 2.0, 99.7)
         mesh = draw_map(
-            panel, cube, values, (target.ra, target.dec), cmap=style.colour_map(style.FLUX_MAP),
+            panel, cube, values, centre, cmap=style.colour_map(style.FLUX_MAP),
             vmin=limits[0], vmax=limits[1],
         )  # fmt: skip
         label_sky(panel, north=index == 0)
-        style.colour_bar(figure, mesh, panel, "mean surface brightness (MJy/sr)")
+        map_bar(figure, mesh, panel, "surface brightness (MJy/sr)")
     name = target.name or str(target.source_id)
-    axes[0].set_title(f"a  {name}, all wavelengths")
+    figure.suptitle(name, fontsize=9)
+    axes[0].set_title("a  all wavelengths")
     axes[1].set_title(title)
     alt = (
         f"Map of {name}: the cube averaged over {cube.wave_um[0]:.2f} to {cube.wave_um[-1]:.2f} micrometre, "

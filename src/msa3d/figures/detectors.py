@@ -11,8 +11,10 @@ from msa3d.errors import ProductError
 from msa3d.figures import style
 from msa3d.layout import Layout, parse_rate_name
 from msa3d.provenance import is_simulated
+from msa3d.science.validation import robust_scatter
 
-BIN = 4
+BIN = (2, 16)
+"""Rows and columns of a block."""
 
 
 @style.house_style()
@@ -40,17 +42,18 @@ def plot(layout: Layout, activity: str) -> Figure:
     paths = [path for path, parts in names.items() if parts and parts["activity"] == activity]
     if not paths:
         raise ProductError(f"{layout.root} holds no count rates of exposure {activity}")
-    figure = style.new_figure(style.FULL_WIDTH, 3.7)
+    figure = style.new_figure(style.FULL_WIDTH, 3.7, "compressed")
     panels = figure.subplots(1, len(paths), sharey=True, squeeze=False)[0]
     images, simulated = [], False
     for path in paths:
         with fits.open(path) as hdus:
             images.append(_binned(np.asarray(hdus["SCI"].data, dtype=float)))
             simulated |= is_simulated(hdus[0].header)
-    low, high = style.percentile_limits(np.concatenate([image.ravel() for image in images]), 1.0, 99.8)
-    norm = AsinhNorm(linear_width=max(high / 50.0, 1e-6), vmin=low, vmax=high)
+    low, high = style.percentile_limits(np.concatenate([image.ravel() for image in images]), 5.0, 99.9)
+    scatter = max(robust_scatter(np.concatenate([image.ravel() for image in images])), 1e-9)
+    norm = AsinhNorm(linear_width=3.0 * scatter, vmin=min(low, -3.0 * scatter), vmax=high)
     for axes, path, image in zip(panels, paths, images, strict=True):
-        size = (-0.5, image.shape[1] * BIN - 0.5, -0.5, image.shape[0] * BIN - 0.5)
+        size = (-0.5, image.shape[1] * BIN[1] - 0.5, -0.5, image.shape[0] * BIN[0] - 0.5)
         shown = axes.imshow(image, extent=size, norm=norm, cmap=style.colour_map(style.INTENSITY_MAP))
         axes.set_title(names[path]["detector"].upper())
         axes.set_xlabel("column (pixel)")
@@ -66,6 +69,6 @@ def plot(layout: Layout, activity: str) -> Figure:
 
 def _binned(image: np.ndarray) -> np.ndarray:
     """Median of blocks of pixels, so that single hot ones do not hide the spectra."""
-    ny, nx = (size // BIN * BIN for size in image.shape)
-    blocks = image[:ny, :nx].reshape(ny // BIN, BIN, nx // BIN, BIN)
+    ny, nx = (size // step for size, step in zip(image.shape, BIN, strict=True))
+    blocks = image[: ny * BIN[0], : nx * BIN[1]].reshape(ny, BIN[0], nx, BIN[1])
     return np.median(np.nan_to_num(blocks), axis=(1, 3))

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from msa3d.dataset import Dataset
 from msa3d.figures import style
-from msa3d.figures.sky import draw_map, label_sky
+from msa3d.figures.sky import draw_map, label_sky, map_bar, map_height
 from msa3d.figures.slit_stepping import target_of
 from msa3d.science.cubefile import Cube
 from msa3d.science.lines import LineMaps
@@ -53,7 +53,9 @@ def plot(
     target = target_of(dataset, source_id)
     shown = maps.reliable(snr)
     columns = 1 if truth is None else 3
-    figure = style.new_figure(style.FULL_WIDTH if columns > 1 else 3.4, 4.7, "compressed")
+    place = (cube, (target.ra, target.dec))
+    height = map_height(*place, 1.5, least=1.6, most=2.9)
+    figure = style.new_figure(style.FULL_WIDTH if columns > 1 else 3.4, 2 * height + 1.1, "compressed")
     grid = figure.subplots(2, columns, sharex=True, sharey=True, squeeze=False)
     flux = [maps.halpha / FLUX_UNIT]
     velocity = [np.where(shown, maps.velocity, np.nan)]
@@ -63,7 +65,6 @@ def plot(
             np.where(shown, truth.velocity, np.nan),
             np.where(shown, maps.velocity - truth.velocity, np.nan),
         ]
-    place = (cube, (target.ra, target.dec))
     _row(figure, list(grid[0]), place, flux, FLUX_LABEL, signed=False)
     _row(figure, list(grid[1]), place, velocity, VELOCITY_LABEL, signed=True)
     for index, axes in enumerate(grid[1]):
@@ -71,7 +72,8 @@ def plot(
     for axes in grid[0]:
         label_sky(axes, east=False, north=axes is grid[0][0])
     name = target.name or str(target.source_id)
-    for letter, axes, title in zip("abc", grid[0], (name, "truth", "result \u2212 truth"), strict=False):
+    figure.suptitle(name, fontsize=9)
+    for letter, axes, title in zip("abc", grid[0], ("result", "truth", "result \u2212 truth"), strict=False):
         axes.set_title(f"{letter}  {title}")
     alt = (
         f"Maps of {name}: above the surface brightness of H-alpha, below the line-of-sight velocity where "
@@ -102,11 +104,9 @@ def _row(figure: Figure, panels: list[Axes], place: tuple, images: list, label: 
         scale = {"cmap": style.colour_map(style.FLUX_MAP), "vmin": min(0.0, limits[0]), "vmax": limits[1]}
     for axes, image in zip(panels[:2], images[:2], strict=False):
         mesh = draw_map(axes, cube, image, centre, **scale)
-        bar = style.colour_bar(figure, mesh, axes, label)
-        if axes is not panels[len(images[:2]) - 1]:
-            bar.set_label("")
+        map_bar(figure, mesh, axes, label if axes is panels[len(images[:2]) - 1] else "")
     if len(images) == 3:
         limit = style.symmetric_limit(images[2])
         difference = {"cmap": style.colour_map(style.SIGNED_MAP), "vmin": -limit, "vmax": limit}
         mesh = draw_map(panels[2], cube, images[2], centre, **difference)
-        style.colour_bar(figure, mesh, panels[2], "difference (same unit)")
+        map_bar(figure, mesh, panels[2], "difference (same unit)")

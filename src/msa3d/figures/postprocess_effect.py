@@ -10,7 +10,7 @@ from msa3d.cube.grid import read_spectrum
 from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
 from msa3d.figures import style
-from msa3d.figures.sky import pixel_edges
+from msa3d.figures.sky import draw_spectrum
 from msa3d.figures.slit_stepping import target_of
 from msa3d.layout import POST_SUFFIX, Layout
 from msa3d.provenance import is_simulated
@@ -59,21 +59,18 @@ def plot(layout: Layout, dataset: Dataset, source_id: int | None = None) -> Figu
     figure = style.new_figure(style.FULL_WIDTH, 5.0)
     panels = figure.subplots(4, 1, sharex=True, height_ratios=[1, 1, 1, 1])
     low, high = style.percentile_limits(first, 2.0, 98.0)
-    edges = pixel_edges(before.wave_um)
-    rows = np.arange(first.shape[0] + 1) - 0.5
     for axes, image, title in (
         (panels[0], first, "a  Rectified spectrum (s2d)"),
         (panels[1], second, "b  Cosmic rays replaced, divided by the path loss"),
     ):
-        shown = axes.pcolormesh(
-            edges, rows, image, cmap=style.colour_map(style.INTENSITY_MAP), vmin=low, vmax=high, rasterized=True
-        )
+        scale = {"cmap": style.colour_map(style.INTENSITY_MAP), "vmin": low, "vmax": high}
+        shown = draw_spectrum(axes, before.wave_um, image, **scale)
         axes.set_title(title)
         axes.set_ylabel("row")
         style.colour_bar(figure, shown, axes, "MJy/sr", fraction=0.03)
     y, x = np.nonzero(rejected)
     panels[2].plot(before.wave_um[x], y, ".", color=style.VERMILION, markersize=1.0, rasterized=True)
-    panels[2].set_ylim(rows[0], rows[-1])
+    panels[2].set_ylim(-0.5, first.shape[0] - 0.5)
     panels[2].set_ylabel("row")
     panels[2].set_title(f"c  Pixels replaced: {rejected.sum()} of {rejected.size}")
     loss = _pathloss(first, second, rejected)
@@ -81,7 +78,7 @@ def plot(layout: Layout, dataset: Dataset, source_id: int | None = None) -> Figu
     panels[3].set_ylabel("before / after")
     panels[3].set_title("d  Path loss divided out: light of a uniform field that passes")
     panels[3].set_xlabel("vacuum wavelength (\u00b5m)")
-    panels[3].set_xlim(edges[0], edges[-1])
+    panels[3].set_xlim(before.wave_um[0], before.wave_um[-1])
     alt = (
         f"Exposure {activity} of source {target.source_id}, wavelength to the right: the two-dimensional "
         f"spectrum before and after post-processing, the {rejected.sum()} pixels that were replaced, and the "

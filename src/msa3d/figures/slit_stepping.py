@@ -83,7 +83,7 @@ def _lines(spectra: list[SlitSpectrum], target: Target) -> tuple[np.ndarray, np.
     """Middles (n, 2) and ends (n, 2, 2: which end, east and north) of the slitlets, arcsec."""
     ends = []
     for spectrum in spectra:
-        east, north = tangent_offsets(*spectrum.slit_line(), target.ra, target.dec)
+        east, north = tangent_offsets(*spectrum.geometry.ends.T, target.ra, target.dec)
         ends.append(np.column_stack([east, north]))
     ends = np.array(ends)
     return ends.mean(axis=1), ends
@@ -92,7 +92,7 @@ def _lines(spectra: list[SlitSpectrum], target: Target) -> tuple[np.ndarray, np.
 def _draw_slitlets(axes: Axes, dataset: Dataset, ends: np.ndarray) -> None:
     """Outline of each slitlet, coloured by its column."""
     pattern = dataset.pattern
-    colours = style.colour_map("cividis")(np.linspace(0.0, 0.95, pattern.columns))
+    colours = style.colour_map("cividis")(np.linspace(0.0, 0.85, pattern.columns))
     half = 0.5 * pattern.column_step_arcsec
     for index, (first, last) in enumerate(ends):
         along = (last - first) / np.hypot(*(last - first))

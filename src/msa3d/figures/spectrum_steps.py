@@ -14,7 +14,7 @@ from msa3d.cube.grid import read_spectrum
 from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
 from msa3d.figures import style
-from msa3d.figures.sky import pixel_edges
+from msa3d.figures.sky import draw_spectrum
 from msa3d.figures.slit_stepping import target_of
 from msa3d.layout import POST_SUFFIX, Layout
 from msa3d.provenance import is_simulated
@@ -76,17 +76,11 @@ def plot(
         shown = np.abs(panel.wave_um - middle) <= half_width_um
         if not shown.any():
             raise ProductError(f"{panel.title}: Ha of source {target.source_id} at {middle:.4f} um is not covered")
-        low, high = style.percentile_limits(panel.data[:, shown], 2.0, 99.5)
-        ny = panel.data.shape[0]
-        image = axes.pcolormesh(
-            pixel_edges(panel.wave_um[shown]),
-            np.arange(ny + 1) - 0.5,
-            panel.data[:, shown],
-            cmap=style.colour_map(style.INTENSITY_MAP),
-            vmin=low,
+        low, high = style.percentile_limits(panel.data[:, shown], 5.0, 99.5)
+        image = draw_spectrum(
+            axes, panel.wave_um[shown], panel.data[:, shown], cmap=style.colour_map(style.INTENSITY_MAP), vmin=low,
             vmax=high,
-            rasterized=True,
-        )
+        )  # fmt: skip
         axes.set_title(f"{letter}  {panel.title}")
         axes.set_ylabel("row")
         style.colour_bar(figure, image, axes, panel.unit, fraction=0.03)
@@ -156,7 +150,7 @@ def _slit_panels(layout: Layout, activity: str, source_id: int, middle_um: float
                 continue
             keep = np.isfinite(wave)
             x, y, (height, width) = sci.header["SLTSTRT1"], sci.header["SLTSTRT2"], sci.data.shape
-            calibrated = np.asarray(sci.data, dtype=float)[:, keep]
+            calibrated = _blank(np.asarray(sci.data, dtype=float)[:, keep])
         rate = _rate_of(layout, cal)
         with fits.open(rate) as hdus:
             cutout = np.asarray(hdus["SCI"].data[y - 1 : y - 1 + height, x - 1 : x - 1 + width], dtype=float)

@@ -20,8 +20,10 @@ class IntegratedSpectrum:
     ----------
     wave_um : ndarray, shape (n_wave,)
         Vacuum wavelength, um.
+    brightness : ndarray, shape (n_wave,)
+        Mean surface brightness of the aperture, MJy/sr; NaN where half of its spaxels or more have no value.
     flux_ujy : ndarray, shape (n_wave,)
-        Flux density of the aperture, uJy; NaN where half of its spaxels or more have no value.
+        Flux density of the aperture, uJy; NaN as above.
     n_spaxels : int
         Spaxels whose centre lies in the aperture and that hold data.
     radius_arcsec : float
@@ -29,6 +31,7 @@ class IntegratedSpectrum:
     """
 
     wave_um: np.ndarray
+    brightness: np.ndarray
     flux_ujy: np.ndarray
     n_spaxels: int
     radius_arcsec: float
@@ -123,7 +126,7 @@ def integrated_spectrum(cube: Cube, ra: float, dec: float, radius_arcsec: float)
     mean[finite.mean(axis=1) <= 0.5] = np.nan
     count = int(inside.sum())
     flux = mean * count * cube.pixel_sr * MICROJANSKY_PER_MEGAJANSKY
-    return IntegratedSpectrum(cube.wave_um, flux, count, radius_arcsec)
+    return IntegratedSpectrum(cube.wave_um, mean, flux, count, radius_arcsec)
 
 
 def centroid(image: np.ndarray, east: np.ndarray, north: np.ndarray) -> tuple[float, float]:
