@@ -82,13 +82,14 @@ def _axes_on_sky(msa: MsaPlane) -> np.ndarray:
 def _exposures(dataset, centre: Pointing, axes: np.ndarray) -> tuple[PlannedExposure, ...]:
     """Pointings of the pattern, with the telescope's own errors on top."""
     pattern, simulation = dataset.pattern, dataset.simulation
+    # Rows go down the MSA: the slit then moves up the rectified spectra, as the published stacking takes for granted.
     rng = np.random.default_rng([simulation.seed, 1])
     exposures = []
     for index in range(pattern.n_exposures):
         row, column = pattern.place(index)
         offset = (
             (column - (pattern.columns - 1) / 2) * pattern.column_step_arcsec,
-            (row - (pattern.rows - 1) / 2) * pattern.row_step_arcsec,
+            -(row - (pattern.rows - 1) / 2) * pattern.row_step_arcsec,
         )
         error = rng.normal(0.0, simulation.pointing_error_arcsec, 2)
         nominal = _moved(centre, np.array(offset) @ axes)
