@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,12 @@ class Report:
 @pytest.fixture
 def invoke(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    # Let the command set up logging for this test only.
+    for name in ("msa3d", "stpipe"):
+        logger = logging.getLogger(name)
+        for attribute in ("handlers", "filters", "propagate", "level"):
+            value = getattr(logger, attribute)
+            monkeypatch.setattr(logger, attribute, value[:] if isinstance(value, list) else value)
     return lambda *arguments: CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
 
 
@@ -48,6 +55,30 @@ def test_version(invoke):
     result = invoke("--version")
     assert result.exit_code == 0
     assert result.stdout == f"msa3d {__version__} (jwst 1.14.0)\n"
+
+
+def test_messages_come_once_and_jwst_is_quiet(invoke, monkeypatch):
+    import stpipe.log  # noqa: F401 - it puts handlers on the root logger
+
+    from msa3d.steps import process
+
+    said = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logging.getLogger("stpipe").handlers.append(handler)
+
+    def run(dataset, layout, *, workers=None):
+        logging.getLogger("msa3d.steps.process").info("one of ours")
+        logging.getLogger("stpipe").info("one of theirs")
+        logging.getLogger("stpipe").error("an error of theirs")
+        logging.getLogger("msa3d.steps.process").debug("too much")
+        return Report()
+
+    monkeypatch.setattr(process, "run", run)
+    result = invoke("process", "-d", "tiny")
+    assert result.stderr.count("one of ours") == 1
+    assert said == ["an error of theirs"]
+    assert "too much" not in result.stderr
 
 
 def test_help_does_not_wait_for_jwst():

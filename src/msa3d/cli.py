@@ -6,6 +6,7 @@ Modules of the steps are imported inside the commands, so that ``msa3d --help`` 
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -166,10 +167,15 @@ def common(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Also what jwst says, step by step.")] = False,
 ) -> None:
     """Set up logging for all sub-commands."""
-    logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S", level=logging.WARNING)
-    logging.getLogger("msa3d").setLevel(logging.INFO)
-    for name in ("stpipe", "jwst", "CRDS"):
-        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
+    # Our own messages once, whatever handlers stpipe puts on the root logger when it is imported.
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    ours = logging.getLogger("msa3d")
+    ours.handlers, ours.propagate = [handler], False
+    ours.setLevel(logging.INFO)
+    # To this logger stpipe delegates what jwst says outside a step.
+    logging.getLogger("stpipe").addFilter(lambda record: verbose or record.levelno >= logging.ERROR)
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated")
 
 
 @app.command()

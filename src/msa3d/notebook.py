@@ -53,9 +53,7 @@ def find(name: str | Path) -> Path:
         if path.suffix == ".ipynb" and path.is_file():
             return path
     there = ", ".join(sorted(path.stem for path in FOLDER.glob("*.ipynb"))) or "none"
-    raise ProductError(
-        f"There is no notebook {name}; in {FOLDER}/ of the working directory there are: {there}."
-    )
+    raise ProductError(f"There is no notebook {name}; in {FOLDER}/ of the working directory there are: {there}.")
 
 
 def read_parameters(path: Path | None) -> dict[str, Any]:
@@ -157,7 +155,12 @@ def execute(name: str | Path, layout: Layout, parameters: Mapping[str, Any]) -> 
         warnings.filterwarnings("ignore", message=r"The specified file \(.*\) does not end in one of")
         try:
             papermill.execute_notebook(
-                source, partial, dict(parameters), kernel_name="python3", progress_bar=sys.stderr.isatty()
+                source,
+                partial,
+                dict(parameters),
+                kernel_name="python3",
+                progress_bar=sys.stderr.isatty(),
+                extra_arguments=["--IPKernelApp.log_level=40"],
             )
         except PapermillExecutionError as error:
             partial.replace(failed)
