@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from msa3d import provenance
 from msa3d.errors import DatasetError, ProductError
 from msa3d.steps import speed
+from msa3d.steps.speed_pipeline import in_memory, without_copies
 
 if TYPE_CHECKING:
     from msa3d.dataset import Dataset
@@ -220,6 +221,7 @@ def run_spec2(task: ExposureTask, rate: Path, directory: Path) -> tuple[Any, dic
     pipeline.input_dir = str(task.metafile.parent)
     if "skip_spec2_resample" in task.accelerations:
         pipeline.resample_spec.skip = True
+        without_copies(pipeline)
     if "no_prefetch" in task.accelerations:
         pipeline.prefetch_references = False
     # Opened outside of the accelerations: without validation, absent keywords would become None, not defaults.
@@ -263,9 +265,11 @@ def run_spec3(task: ExposureTask, models: Mapping[str, Any], directory: Path) ->
             None if suffix == "cal" else save(model, suffix, **more)
         )
     association = write_association(task.product, [m.meta.filename for m in models.values()], directory)
-    with speed.accelerated(task.accelerations, only=("pixmap", "fewer_collections")):
+    # Validation on assignment stays on: Spec3 relies on it.
+    spec3 = [name for name in task.accelerations if name != "late_validation"]
+    with speed.accelerated(spec3):
         if "in_memory" in task.accelerations:
-            source = speed.in_memory(list(models.values()), association)
+            source = in_memory(list(models.values()), association)
         else:
             source = str(association)
         pipeline.run(source)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msa3d import provenance, references
-from msa3d.errors import ObservationError, ProductError
+from msa3d.errors import DatasetError, ObservationError, ProductError
 from msa3d.steps.exposure import configured, first_line, pipeline_log
 from msa3d.workers import run_tasks
 
@@ -168,11 +168,13 @@ def preprocess_ramp(task: RampTask) -> float:
     started = time.perf_counter()
     log_path = task.record.path.with_suffix(".log")
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    pipeline = configured(Detector1Pipeline, task.parameters)
     with provenance.atomic_path(task.rate) as partial:
         try:
             with pipeline_log(log_path), datamodels.open(task.ramp) as ramp:
+                pipeline = configured(Detector1Pipeline, task.parameters)
                 _save_as(pipeline.run(ramp), task.rate.name, partial)
+        except DatasetError:
+            raise
         except Exception as error:
             raise ProductError(
                 f"jwst failed with {type(error).__name__}: {first_line(error)}; its log is {log_path}."

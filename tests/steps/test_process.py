@@ -1,0 +1,226 @@
+"""Step 1: what is checked, what is written, what is left alone; with jwst (slow) and with a stand-in for it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from msa3d import provenance
+from msa3d.errors import DatasetError, ObservationError, ProductError
+from msa3d.layout import Layout
+from msa3d.steps import exposure, process
+
+
+def digests(paths) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def with_settings(dataset, **settings):
+    return dataset.model_copy(update={"process": dataset.process.model_copy(update=settings)})
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch):
+    """Replace the pipeline by one that writes a small file; returns the activities it was called for."""
+    called: list[str] = []
+
+    def reduce(task, directory: Path) -> dict[str, float]:
+        called.append(task.activity)
+        data = np.full((3, 4), int(task.activity, 36), "f4")
+        path = directory / "newoutput_s08512_s2d.fits"
+        fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(data, name="SCI")]).writeto(path)
+        return {"spec2_nrs1": 1.0}
+
+    monkeypatch.setattr(exposure, "_reduce", reduce)
+    return called
+
+
+def test_second_run_does_nothing(root: Path, dataset, stand_in) -> None:
+    layout = Layout(root)
+    first = process.run(dataset, layout, workers=1)
+    second = process.run(dataset, layout, workers=1)
+    assert stand_in == ["03101", "03102"]
+    assert [e.status for e in first.exposures] == ["done", "done"]
+    assert [e.status for e in second.exposures] == ["current", "current"]
+    assert list(second.table()["products"]) == [1, 1]
+    assert second.exposures[0].seconds == first.exposures[0].seconds
+
+
+def test_run_continues_where_it_was_interrupted(root: Path, dataset, stand_in, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = Layout(root)
+    whole = exposure._reduce
+
+    def killed(task, directory: Path):
+        if task.activity == "03102":
+            (directory / "half.fits").write_bytes(b"SIMPLE")
+            raise KeyboardInterrupt
+        return whole(task, directory)
+
+    monkeypatch.setattr(exposure, "_reduce", killed)
+    with pytest.raises(KeyboardInterrupt):
+        process.run(dataset, layout, workers=1)
+    assert layout.process_dir("03101").is_dir()
+    assert not layout.process_dir("03102").exists()
+    # What a killed process leaves under a temporary name is cleared away.
+    left = layout.process / ".exp_03102_nobar.4711.partial"
+    left.mkdir()
+    before = layout.s2d("03101", 8512).stat().st_mtime_ns
+
+    monkeypatch.setattr(exposure, "_reduce", whole)
+    report = process.run(dataset, layout, workers=1)
+    assert [e.status for e in report.exposures] == ["current", "done"]
+    assert layout.s2d("03101", 8512).stat().st_mtime_ns == before
+    assert not left.exists()
+    assert fits.getdata(layout.s2d("03102", 8512))[0, 0] == int("03102", 36)
+
+
+def test_changed_parameters_make_an_exposure_anew_and_drop_what_was_made_of_it(root: Path, dataset, stand_in) -> None:
+    layout = Layout(root)
+    process.run(dataset, layout, workers=1)
+    post = layout.s2d("03101", 8512, "_pathcorr_astrocorr")
+    post.write_bytes(b"made of an older s2d")
+    changed = with_settings(dataset, spec2={**dataset.process.spec2, "flat_field": {"skip": True}})
+    process.run(changed, layout, workers=1)
+    assert len(stand_in) == 4
+    assert not post.exists()
+
+
+def test_accelerations_do_not_make_products_out_of_date(root: Path, dataset, stand_in) -> None:
+    process.run(dataset, Layout(root), workers=1)
+    process.run(with_settings(dataset, accelerations="none"), Layout(root), workers=1)
+    assert len(stand_in) == 2
+
+
+def test_metafile_is_read_from_a_copy_and_inputs_stay_as_they_are(root: Path, dataset, stand_in) -> None:
+    layout = Layout(root)
+    inputs = sorted(root.glob("*.fits"))
+    before = digests(inputs)
+    process.run(dataset, layout, workers=1)
+    assert digests(inputs) == before
+    copy = layout.metafile_copy("jw02136001001_01_msa.fits")
+    shutters = fits.getdata(copy, "SHUTTER_INFO")
+    assert set(shutters["source_id"]) == {8512}
+    assert fits.getheader(copy)["MSA3DSIM"] is True
+    state = copy.stat().st_mtime_ns
+    process.run(dataset, layout, workers=1)
+    assert copy.stat().st_mtime_ns == state
+
+
+def test_missing_detector_is_one_sentence_and_nothing_is_written(root: Path, dataset, stand_in) -> None:
+    next(root.glob("*03102*nrs2_rate.fits")).unlink()
+    with pytest.raises(ObservationError, match=r"03102.*NRS2|NRS2.*03102"):
+        process.run(dataset, Layout(root), workers=1)
+    assert not stand_in
+    assert not (root / "reduction").exists()
+
+
+def test_failure_of_the_pipeline_names_its_log(root: Path, dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(task, directory: Path):
+        exposure.logging.getLogger("stpipe.Spec2Pipeline").error("the flat is flat")
+        raise RuntimeError("Traceback (most recent call last):\n  File\nValueError: no flat")
+
+    monkeypatch.setattr(exposure, "_reduce", fail)
+    with pytest.raises(ProductError, match=r"03101.*ValueError: no flat") as caught:
+        process.run(dataset, Layout(root), workers=1)
+    kept = Layout(root).process / "failed_03101.log"
+    assert str(kept) in str(caught.value)
+    assert "the flat is flat" in kept.read_text()
+    assert not Layout(root).process_dir("03101").exists()
+
+
+def test_pipeline_log_keeps_the_terminal_quiet(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+    import logging
+    import warnings
+
+    before = logging.getLogger("stpipe").handlers[:]
+    with exposure.pipeline_log(tmp_path / "jwst.log"):
+        logging.getLogger("stpipe.Step").info("to the file")
+        logging.getLogger("jwst.flatfield").warning("also there")
+        warnings.warn("and this", RuntimeWarning, stacklevel=1)
+    text = (tmp_path / "jwst.log").read_text()
+    assert all(part in text for part in ("to the file", "also there", "RuntimeWarning: and this"))
+    assert capfd.readouterr() == ("", "")
+    if before:
+        assert logging.getLogger("stpipe").handlers == before
+
+
+@pytest.mark.usefixtures("jwst_loaded")
+@pytest.mark.parametrize(
+    ("parameters", "said"),
+    [
+        ({"flat_feild": {"skip": True}}, "no step 'flat_feild'"),
+        ({"flat_field": {"skipp": True}}, "no parameter 'skipp'"),
+        ({"flat_field": {"skip": "perhaps"}}, "refuses"),
+    ],
+)
+def test_unknown_step_parameters_are_refused(parameters: dict, said: str) -> None:
+    from jwst.pipeline import Spec2Pipeline
+
+    with pytest.raises(DatasetError, match=said):
+        exposure.configured(Spec2Pipeline, parameters)
+
+
+@pytest.mark.usefixtures("jwst_loaded")
+def test_published_parameters_are_those_that_are_set(dataset) -> None:
+    from jwst.pipeline import Spec2Pipeline, Spec3Pipeline
+
+    spec2 = exposure.configured(Spec2Pipeline, dataset.process.spec2)
+    skipped = {name for name in Spec2Pipeline.step_defs if getattr(spec2, name).skip}
+    # nsclean and pixel_replace are off by jwst's default.
+    assert skipped == {
+        "bkg_subtract", "master_background_mos", "pathloss", "barshadow", "wavecorr", "srctype", "straylight",
+        "fringe", "residual_fringe", "cube_build", "extract_1d", "nsclean", "pixel_replace", "wfss_contam",
+    }  # fmt: skip
+    # spectral_leak is for MIRI, and Spec3 asks for it there only.
+    spec3 = exposure.configured(Spec3Pipeline, dataset.process.spec3)
+    skipped = {name for name in Spec3Pipeline.step_defs if getattr(spec3, name).skip}
+    assert skipped == {
+        "assign_mtwcs", "master_background", "mrs_imatch", "outlier_detection", "cube_build", "extract_1d",
+        "combine_1d", "photom",
+    }  # fmt: skip
+
+
+@pytest.mark.slow
+def test_an_exposure_through_the_pipeline(root: Path, dataset) -> None:
+    layout = Layout(root)
+    before = digests(root.glob("*.fits"))
+    task_of = process._task
+    # The first exposure is enough.
+    only = with_settings(dataset, accelerations="all")
+    observation = process.Observation.read(layout, only)
+    context = process.references.use_references(layout, only)
+    metafile = process.write_metafile_copy(only, layout, observation)
+    names = process.speed.chosen("all")
+    task = task_of(observation.exposures[0], only, layout, metafile, names, context, True)
+    result = process.process_exposure(task)
+
+    directory = layout.process_dir("03101")
+    assert {path.name for path in directory.iterdir()} == {
+        "jw02136001001_03101_00001_nrs1_cal.fits", "jw02136001001_03101_00001_nrs2_cal.fits",
+        "newoutput_s08512_s2d.fits", "newoutput_spec3_asn.json", "parameters.json", "jwst.log",
+    }  # fmt: skip
+    assert result.memory_gb > 0
+    assert digests(root.glob("*.fits")) == before
+    for path in directory.glob("*.fits"):
+        header = fits.getheader(path)
+        assert provenance.is_simulated(header), path.name
+        assert header["MSA3DCFG"] == only.digest[:32]
+        assert header["MSAMETFL"] == "jw02136001001_01_msa.fits"
+        assert header["CRDS_CTX"] == context
+    with fits.open(layout.s2d("03101", 8512)) as hdus:
+        assert hdus["SCI"].header["BUNIT"] == "MJy/sr"
+        assert np.isfinite(hdus["SCI"].data).mean() > 0.9
+        assert hdus["SCI"].header["SRCNAME"].endswith("8512")
+    parameters = json.loads((directory / "parameters.json").read_text())
+    assert parameters["spec2_nrs1"]["steps"]["pathloss"]["skip"] is True
+    assert parameters["spec2_nrs1"]["steps"]["flat_field"]["skip"] is False
+    assert parameters["accelerations"] == list(names)
+    assert "flat_field" in (directory / "jwst.log").read_text()
+    assert task.record.is_current()
+    assert os.environ["CRDS_CONTEXT"] == context
