@@ -56,7 +56,7 @@ def point(tmp_path_factory):
 
 
 def test_uniform_field_comes_back_as_its_surface_brightness(tmp_path):
-    """Away from the ends of the slit, to 1 per cent (the issue of the simulator asks for no more)."""
+    """Away from the ends of the slit, to 1 per cent."""
     dataset, layout = calibrate(tmp_path, "uniform", bars=False, pathloss=False)
     put_in = dataset.simulation.uniform_mjy_sr
     seen = 0
@@ -65,7 +65,7 @@ def test_uniform_field_comes_back_as_its_surface_brightness(tmp_path):
         inside = (np.abs(slit["along"]) < 2.3) & (slit["wave"] > 0.99) & (slit["wave"] < 1.88)
         values = slit["data"][inside]
         seen += np.isfinite(values).sum()
-        assert np.isfinite(values).mean() > 0.99
+        assert np.isfinite(values).sum() >= 0.99 * values.size
         np.testing.assert_allclose(values[np.isfinite(values)], put_in, rtol=0.01)
     assert seen > 20_000
 
