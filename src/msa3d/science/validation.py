@@ -31,7 +31,7 @@ class Comparison:
         Robust standard deviation of (result - truth) / error: 1 when the errors are right. NaN without
         errors.
     ratio : float
-        Sum of the result over the sum of the truth; meaningful for fluxes.
+        Sum of the result over the sum of the truth; NaN for quantities that are negative somewhere.
     correlation : float
         Pearson's coefficient.
     """
@@ -129,7 +129,7 @@ def compare(
         median=float(np.median(difference)),
         scatter=robust_scatter(difference),
         pull=float(pull),
-        ratio=float(got.sum() / total) if total != 0 else np.nan,
+        ratio=float(got.sum() / total) if total > 0 and (true >= 0).all() else np.nan,
         correlation=correlation,
     )
 
