@@ -46,7 +46,7 @@ def test_a_source_is_seen_where_it_is():
 
 def test_compare_measures_offset_scatter_and_pull():
     rng = np.random.default_rng(1)
-    truth = rng.normal(100.0, 30.0, (60, 60))
+    truth = rng.uniform(50.0, 150.0, (60, 60))
     result = truth + 5.0 + rng.normal(0, 2.0, truth.shape)
     result[0] = np.nan
     got = compare(result, truth, quantity="v", unit="km/s", error=np.full(truth.shape, 2.0))
@@ -56,6 +56,11 @@ def test_compare_measures_offset_scatter_and_pull():
     assert got.pull == pytest.approx(1.0, rel=0.06)
     assert got.ratio == pytest.approx(1.05, abs=0.01)
     assert got.correlation > 0.99
+
+
+def test_a_ratio_of_signed_quantities_means_nothing():
+    truth = np.array([[-50.0, 0.0, 60.0]])
+    assert np.isnan(compare(truth + 1.0, truth, quantity="velocity", unit="km/s").ratio)
 
 
 def test_compare_needs_spaxels():
