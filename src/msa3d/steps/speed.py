@@ -16,7 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from msa3d.errors import DatasetError
-from msa3d.steps.speed_models import late_validation, no_asdf_validation, schemas_once, shared_wcs
+from msa3d.steps.speed_models import (
+    late_validation,
+    no_asdf_validation,
+    scalars_once,
+    schemas_once,
+    shared_wcs,
+)
 from msa3d.steps.speed_pipeline import (
     failed_open_mask,
     fewer_collections,
@@ -63,6 +69,7 @@ ACCELERATIONS: dict[str, Acceleration] = {
         Acceleration("no_prefetch", "references are looked up when a step needs them, not twice"),
         Acceleration("failed_open_mask", "failed-open shutters are projected once a tilt", failed_open_mask),
         Acceleration("schemas_once", "the schema of a model class is merged once", schemas_once),
+        Acceleration("scalars_once", "the same keyword value is validated once", scalars_once),
         Acceleration("shared_wcs", "a copy of a model shares its WCS", shared_wcs),
         Acceleration("no_asdf_validation", "ASDF trees are not checked again", no_asdf_validation),
         Acceleration("in_memory", "Spec3 takes Spec2's models from memory, not from the files just written"),

@@ -76,6 +76,36 @@ class _Wanted:
         self.url = url
 
 
+# Scalars that passed their schema, and the schemas, which must live as long as their identities are used.
+_passed: set[tuple] = set()
+_schemas_of_passed: dict[int, Any] = {}
+
+
+@contextmanager
+def scalars_once() -> Iterator[None]:
+    """Validate the same keyword value against the same schema once in the life of the process.
+
+    A value that fails is looked at, and complained about, every time.
+    """
+    from stdatamodels import validate
+
+    original = validate._check_value
+
+    def check(value: Any, schema: Any, ctx: Any) -> None:
+        if type(value) not in (str, int, float, bool):
+            return original(value, schema, ctx)
+        # repr tells 0.0 from -0.0 and 1 from True.
+        key = (id(schema), type(value), repr(value))
+        if key not in _passed:
+            original(value, schema, ctx)
+            _schemas_of_passed[id(schema)] = schema
+            _passed.add(key)
+        return None
+
+    with replaced(validate, "_check_value", check):
+        yield
+
+
 @contextmanager
 def shared_wcs() -> Iterator[None]:
     """Let the copy of a model share its WCS objects: steps copy their input, and go on with the copy only.
