@@ -1,0 +1,209 @@
+"""The whole way on the smallest dataset: simulated rates, the real jwst, cubes, notebooks and the book.
+
+One run serves all tests here. It is killed on purpose in the middle of its first step and continued.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+
+from msa3d.dataset import Dataset
+from msa3d.layout import POST_SUFFIX, Layout
+from msa3d.provenance import is_simulated
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[1]
+NOTEBOOKS = ("01_process", "02_postprocess", "03_cubebuild", "04_figures")
+
+
+def msa3d(*arguments: object, check: bool = True) -> subprocess.CompletedProcess:
+    """Run the command as a user would, in the repository."""
+    command = [sys.executable, "-m", "msa3d.cli", *map(str, arguments)]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise AssertionError(f"{' '.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return done
+
+
+def digests(paths) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def kill_in_the_middle(layout: Layout) -> list[Path]:
+    """Start the first step, kill it with all its workers after the first exposures, give what was whole."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "msa3d.cli", "process", str(layout.root), "--dataset", "tiny"],
+        cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 900
+    while len(layout.activities()) < 2:
+        assert process.poll() is None, "the first step ended before it could be killed"
+        assert time.monotonic() < deadline, "the first step made nothing in a quarter of an hour"
+        time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    return sorted(layout.process.glob("exp_*_nobar/*.fits"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run of tiny from nothing to the executed notebooks; what the kill left; digests of the inputs."""
+    layout = Layout(tmp_path_factory.mktemp("tiny"))
+    msa3d("data", layout.root, "--dataset", "tiny")
+    inputs = digests(layout.root.glob("*.fits"))
+    survived = {path: path.stat().st_mtime_ns for path in kill_in_the_middle(layout)}
+    for name in NOTEBOOKS:
+        msa3d("notebook", "run", name, layout.root, "--dataset", "tiny")
+    return layout, inputs, survived
+
+
+def test_inputs_are_as_they_were(whole):
+    layout, inputs, _ = whole
+    assert len(inputs) == 19
+    assert digests(layout.root.glob("*.fits")) == inputs
+
+
+def test_a_killed_run_continues(whole):
+    layout, _, survived = whole
+    assert survived
+    assert {path: path.stat().st_mtime_ns for path in survived} == survived
+    assert len(layout.activities()) == 9
+    assert not list(layout.process.glob(".*partial*"))
+
+
+def test_what_was_made_again_is_the_same(whole):
+    """An exposure reduced once more, alone, gives the same planes as in the run that was killed and continued."""
+    layout, _, _ = whole
+    activity = layout.activities()[-1]
+    folder = layout.process_dir(activity)
+    names = [path.name for path in folder.glob("*.fits") if POST_SUFFIX not in path.name]
+    before = {name: planes(folder / name) for name in names}
+    assert len(before) == 3
+    kept = layout.root / "kept"
+    shutil.copytree(folder, kept)
+    (folder / "newoutput_s08512_s2d.fits").unlink()
+    msa3d("process", layout.root, "--dataset", "tiny")
+    for name in names:
+        again = planes(folder / name)
+        assert again.keys() == before[name].keys()
+        for extension, plane in before[name].items():
+            np.testing.assert_array_equal(again[extension], plane, err_msg=f"{name} {extension}")
+    # Back to what the later steps were made from, so that the other tests see one whole run.
+    shutil.rmtree(folder)
+    kept.rename(folder)
+
+
+def planes(path: Path) -> dict[tuple, np.ndarray]:
+    with fits.open(path) as hdus:
+        return {(h.name, h.ver): np.array(h.data) for h in hdus if isinstance(h, fits.ImageHDU) and h.name != "ASDF"}
+
+
+def test_the_published_tree(whole):
+    layout, _, _ = whole
+    dataset = Dataset.load("tiny")
+    for activity in layout.activities():
+        assert layout.s2d(activity, 8512).is_file()
+        assert layout.s2d(activity, 8512, POST_SUFFIX).is_file()
+    assert layout.cube_medians(8512).is_file()
+    columns = sorted(path.name for path in layout.cube_dir(8512).glob("median_lam*"))
+    assert len(columns) == dataset.pattern.columns
+
+
+def test_everything_says_that_it_is_simulated(whole):
+    layout, _, _ = whole
+    files = [path for path in layout.root.rglob("*.fits") if "kept" not in path.parts]
+    assert len(files) > 60
+    unmarked = [str(path) for path in files if not is_simulated(fits.getheader(path))]
+    assert not unmarked
+
+
+def test_header_of_the_cube(whole, data_regression):
+    """World coordinates, units and provenance."""
+    layout, _, _ = whole
+    with fits.open(layout.cube_medians(8512)) as hdus:
+        header = hdus["SCI"].header
+        primary = hdus[0].header
+        wanted = ("NAXIS1", "NAXIS2", "NAXIS3", "CTYPE1", "CTYPE2", "CTYPE3", "CUNIT1", "CUNIT2", "CUNIT3", "BUNIT")
+        said = {key: header[key] for key in wanted}
+        said |= {key: round(float(header[key]), 7) for key in ("CRVAL1", "CRVAL2", "CDELT1", "CDELT2", "CDELT3")}
+        said |= {key: primary[key] for key in ("MSA3DSET", "MSA3DSIM", "CRDS_CTX", "CAL_VER")}
+    data_regression.check(said)
+
+
+def test_the_spectrum_of_the_galaxy(whole, num_regression):
+    """The integrated spectrum around Ha, which the book shows."""
+    from msa3d.science.cubefile import read_cube
+    from msa3d.science.spectra import integrated_spectrum
+
+    layout, _, _ = whole
+    target = Dataset.load("tiny").targets[0]
+    spectrum = integrated_spectrum(read_cube(layout.cube_medians(8512)), target.ra, target.dec, 0.8)
+    near = np.abs(spectrum.wave_um - 0.65646 * (1 + target.redshift)) < 0.006
+    num_regression.check(
+        {"wave_um": spectrum.wave_um[near], "mjy_sr": spectrum.brightness[near]},
+        default_tolerance={"rtol": 1e-3, "atol": 1e-4},
+    )
+
+
+def test_the_galaxy_comes_back_where_it_was_put(whole):
+    """Position, Ha flux and velocity of the cube against the truth seen on the same spaxels."""
+    from msa3d.science.cubefile import read_cube
+    from msa3d.science.lines import fit_halpha
+    from msa3d.science.spectra import integrated_spectrum
+    from msa3d.science.validation import on_spaxels
+
+    layout, _, _ = whole
+    target = Dataset.load("tiny").targets[0]
+    cube = read_cube(layout.cube_medians(8512))
+    truth = on_spaxels(read_cube(layout.truth / "truth_s08512.fits"), cube)
+    spectra = [integrated_spectrum(c, target.ra, target.dec, 0.8) for c in (cube, truth)]
+    got, put = (fit_halpha(s.wave_um, s.brightness[:, None, None], target.redshift) for s in spectra)
+    # Three dithers, shadows of the bars left in, medians of noisy stacks: a tenth or two is lost (see the book).
+    assert 0.6 < (got.halpha / put.halpha).item() < 1.1
+    assert abs((got.velocity - put.velocity).item()) < 25
+
+
+def test_nothing_is_done_twice(whole):
+    layout, _, _ = whole
+    before = {path: path.stat().st_mtime_ns for path in layout.reduction.rglob("*.fits")}
+    for step in ("process", "postprocess", "cubebuild"):
+        msa3d(step, layout.root, "--dataset", "tiny")
+    assert {path: path.stat().st_mtime_ns for path in layout.reduction.rglob("*.fits")} == before
+
+
+def test_the_book_is_bound(whole, tmp_path):
+    layout, _, _ = whole
+    ignored = shutil.ignore_patterns("_build", "notebooks")
+    source = Path(shutil.copytree(REPOSITORY / "book", tmp_path / "book", ignore=ignored))
+    msa3d("book", layout.root, "--dataset", "tiny", "--source", source)
+    pages = source / "_build" / "html"
+    assert (pages / "index.html").is_file()
+    for name in NOTEBOOKS:
+        page = (pages / "notebooks" / f"{name}.html").read_text()
+        assert "<img" in page, name
+    assert "closure test" in (pages / "intro.html").read_text()
+
+
+def test_a_missing_detector_stops_the_run_before_it_starts(whole, tmp_path):
+    layout, _, _ = whole
+    for path in layout.root.iterdir():
+        if path.name.endswith(".fits") or path.name == "crds_cache":
+            (tmp_path / path.name).symlink_to(path)
+    (tmp_path / "jw02136001001_03104_00001_nrs2_rate.fits").unlink()
+    done = msa3d("process", tmp_path, "--dataset", "tiny", check=False)
+    assert done.returncode == 2
+    assert "03104" in done.stderr
+    assert "NRS2" in done.stderr.upper()
+    assert not (tmp_path / "reduction" / "process").exists()
