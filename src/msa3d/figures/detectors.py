@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from astropy.io import fits
-from matplotlib.colors import AsinhNorm
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from msa3d.errors import ProductError
@@ -19,7 +19,7 @@ BIN = (2, 16)
 
 @style.house_style()
 def plot(layout: Layout, activity: str) -> Figure:
-    """Draw both detectors of an exposure, binned, on an asinh scale.
+    """Draw both detectors of an exposure, binned.
 
     Parameters
     ----------
@@ -49,9 +49,9 @@ def plot(layout: Layout, activity: str) -> Figure:
         with fits.open(path) as hdus:
             images.append(_binned(np.asarray(hdus["SCI"].data, dtype=float)))
             simulated |= is_simulated(hdus[0].header)
-    low, high = style.percentile_limits(np.concatenate([image.ravel() for image in images]), 5.0, 99.9)
+    low, high = style.percentile_limits(np.concatenate([image.ravel() for image in images]), 5.0, 99.8)
     scatter = max(robust_scatter(np.concatenate([image.ravel() for image in images])), 1e-9)
-    norm = AsinhNorm(linear_width=3.0 * scatter, vmin=min(low, -3.0 * scatter), vmax=high)
+    norm = Normalize(vmin=min(low, -2.0 * scatter), vmax=max(high, 2.0 * scatter))
     for axes, path, image in zip(panels, paths, images, strict=True):
         size = (-0.5, image.shape[1] * BIN[1] - 0.5, -0.5, image.shape[0] * BIN[0] - 0.5)
         shown = axes.imshow(image, extent=size, norm=norm, cmap=style.colour_map(style.INTENSITY_MAP))
