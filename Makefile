@@ -91,6 +91,8 @@ book: $(BOOK) ## The book of the executed notebooks
 
 # uv installs the lock in half a minute, pip in five; pip is asked only where uv cannot reach the package index.
 # Nothing is built with a package that is not in the lock, and nothing is cached in the home directory.
+# (pip asks rustc for its version, which rustup answers by writing into the home directory: hence RUSTUP_HOME.)
+.venv/.complete: export RUSTUP_HOME := $(VAR)/rustup
 .venv/.complete: requirements.lock pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 was not found; name it: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@echo "The environment: .venv, from requirements.lock"
