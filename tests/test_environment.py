@@ -107,9 +107,7 @@ def test_the_lock_is_of_python_3_11_on_linux(lock):
         "platform_python_implementation": "CPython",
         "implementation_name": "cpython",
     }
-    left_out = {
-        name for name, (item, _) in lock.items() if item.marker and not item.marker.evaluate(environment)
-    }
+    left_out = {name for name, (item, _) in lock.items() if item.marker and not item.marker.evaluate(environment)}
     assert left_out.isdisjoint(canonicalize_name(requirement.name) for requirement in wanted())
     assert {"appnope", "colorama", "pywinpty"} <= left_out
 
@@ -137,9 +135,7 @@ def test_image_is_the_same_python_and_lock():
     assert "python3.11" in dockerfile
     assert "--require-hashes" in dockerfile
     assert "requirements.lock" in dockerfile
-    assert not re.search(
-        r"pip install(?![^\n]*(--require-hashes|--no-deps))", dockerfile.replace("\\\n", " ")
-    )
+    assert not re.search(r"pip install(?![^\n]*(--require-hashes|--no-deps))", dockerfile.replace("\\\n", " "))
 
 
 def test_make_uses_the_same_python_and_lock():

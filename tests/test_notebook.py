@@ -35,9 +35,7 @@ def layout(tmp_path):
 
 
 def executed(cell_source="1 + 1", outputs=(), tags=(), count=1):
-    cell = new_code_cell(
-        cell_source, execution_count=count, outputs=list(outputs), metadata={"tags": list(tags)}
-    )
+    cell = new_code_cell(cell_source, execution_count=count, outputs=list(outputs), metadata={"tags": list(tags)})
     metadata = {"language_info": {"name": "python", "pygments_lexer": "ipython3"}}
     return new_notebook(cells=[new_markdown_cell("# Title"), cell], metadata=metadata)
 
