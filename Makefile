@@ -134,7 +134,7 @@ bench: $(VENV) ## What the steps cost
 lint: $(VENV) ## Style, docstrings, no outputs in notebooks
 	$(IN) ruff check --no-cache
 	$(IN) ruff format --no-cache --check
-	$(IN) numpydoc lint --config . $$(git ls-files 'src/msa3d/*.py' 2>/dev/null || find src/msa3d -name '*.py')
+	$(IN) find src/msa3d -name '*.py' -print0 | xargs -0 numpydoc lint --config .
 	$(IN) nbstripout --verify notebooks/*.ipynb
 
 format: $(VENV) ## Mend the style as far as a machine can
