@@ -17,6 +17,8 @@ ROOT ?= runs/$(NAME)
 override ROOT := $(patsubst ~/%,$(HOME)/%,$(ROOT))
 WORKERS ?=
 PYTESTARGS ?=
+# Test files at a time.
+TESTERS ?= 2
 # An image or a conda environment that has the lock already says so here, and is then used as it is.
 MSA3D_ENV ?=
 
@@ -126,7 +128,7 @@ $(BOOK): $(EXECUTED) src/msa3d/binding.py src/msa3d/book.py $(shell find book -t
 	@echo "The book: $(CURDIR)/book/_build/html/index.html"
 
 test: $(VENV) ## Unit tests, and the whole way end to end on the smallest dataset
-	$(IN) python -m pytest -p no:cacheprovider $(PYTESTARGS)
+	$(IN) python -m pytest -p no:cacheprovider -n $(TESTERS) --dist loadfile $(PYTESTARGS)
 
 bench: $(VENV) ## What the steps cost
 	$(IN) python -m pytest -p no:cacheprovider -o python_files='bench_*.py' --benchmark-only tests/benchmarks $(PYTESTARGS)
