@@ -144,6 +144,14 @@ def root(pristine_root: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def root_of_nrs2(root: Path) -> Path:
+    """A root whose only slitlet lies where no light of it reaches NRS1."""
+    (root / METAFILE).unlink()
+    write_metafile(root / METAFILE, [(8512, 1, 60, 90, 3)], len(ACTIVITIES))
+    return root
+
+
+@pytest.fixture
 def dataset(tmp_path: Path):
     """Description of the observation in `root`."""
     from msa3d.dataset import Dataset
