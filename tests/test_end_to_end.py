@@ -48,13 +48,14 @@ def kill_in_the_middle(layout: Layout) -> list[Path]:
         cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 900
-    while len(layout.activities()) < 2:
+    while len(list(layout.records.glob("process_*.json"))) < 2:
         assert process.poll() is None, "the first step ended before it could be killed"
         assert time.monotonic() < deadline, "the first step made nothing in a quarter of an hour"
         time.sleep(0.5)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    return sorted(layout.process.glob("exp_*_nobar/*.fits"))
+    done = [record.stem.removeprefix("process_") for record in layout.records.glob("process_*.json")]
+    return sorted(path for activity in done for path in layout.process_dir(activity).glob("*.fits"))
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +143,7 @@ def test_header_of_the_cube(whole, data_regression):
     data_regression.check(said)
 
 
-def test_the_spectrum_of_the_galaxy(whole, num_regression):
+def test_the_spectrum_of_the_galaxy(whole, ndarrays_regression):
     """The integrated spectrum around Ha, which the book shows."""
     from msa3d.science.cubefile import read_cube
     from msa3d.science.spectra import integrated_spectrum
@@ -151,7 +152,7 @@ def test_the_spectrum_of_the_galaxy(whole, num_regression):
     target = Dataset.load("tiny").targets[0]
     spectrum = integrated_spectrum(read_cube(layout.cube_medians(8512)), target.ra, target.dec, 0.8)
     near = np.abs(spectrum.wave_um - 0.65646 * (1 + target.redshift)) < 0.006
-    num_regression.check(
+    ndarrays_regression.check(
         {"wave_um": spectrum.wave_um[near], "mjy_sr": spectrum.brightness[near]},
         default_tolerance={"rtol": 1e-3, "atol": 1e-4},
     )

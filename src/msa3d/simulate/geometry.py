@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.polynomial import chebyshev
 
+from msa3d.simulate.header import V2_REF_ARCSEC, V3_REF_ARCSEC, Pointing
+
 SHUTTERS_PER_ROW = 365
 SHUTTERS_PER_COLUMN = 171
 PITCH_IN_OPENINGS = 1.15
@@ -142,22 +144,28 @@ class Optics:
         return WCS(steps)
 
 
-def rotate_to_sky(model):
+def rotate_to_sky(pointing: Pointing):
     """Transform from V2, V3 (arcsec) to right ascension and declination (deg) for a pointing.
 
     Parameters
     ----------
-    model : `jwst.datamodels.ImageModel`
-        Its ``meta.wcsinfo`` holds the pointing.
+    pointing : Pointing
+        Where the telescope looks.
 
     Returns
     -------
     `astropy.modeling.Model`
-        Callable ``(v2, v3) -> (ra, dec)``, with an inverse.
+        Callable ``(v2, v3) -> (ra, dec)``, with an inverse; the one that jwst makes from the headers.
     """
-    from jwst.assign_wcs.pointing import v23tosky
+    from jwst.assign_wcs.pointing import _v23tosky
 
-    return v23tosky(model)
+    return _v23tosky(
+        v2_ref=V2_REF_ARCSEC / 3600,
+        v3_ref=V3_REF_ARCSEC / 3600,
+        roll_ref=pointing.roll,
+        ra_ref=pointing.ra,
+        dec_ref=pointing.dec,
+    )
 
 
 class MsaPlane:
@@ -182,7 +190,7 @@ class MsaPlane:
         self._msa_to_oteip = msa_to_oteip(references)
         self._oteip_to_v23 = oteip_to_v23(references, model)
         self._aberration = dva_corr_model(model.meta.velocity_aberration.scale_factor, info.v2_ref, info.v3_ref)
-        self._model = model
+        self._pointing = Pointing(info.ra_ref, info.dec_ref, info.roll_ref)
         self._quadrants = {}
         with MSAModel(references["msa"]) as msa:
             for quadrant in range(1, 5):
@@ -194,12 +202,12 @@ class MsaPlane:
         x_msa, y_msa = np.atleast_1d(x_msa).astype(float), np.atleast_1d(y_msa).astype(float)
         wave = np.full_like(x_msa, self._wave_um * 1e-6)
         v2, v3, _ = self._oteip_to_v23(*self._msa_to_oteip(x_msa, y_msa, wave))
-        return rotate_to_sky(pointing or self._model)(*self._aberration(v2, v3))
+        return rotate_to_sky(pointing or self._pointing)(*self._aberration(v2, v3))
 
     def from_sky(self, ra, dec, pointing=None):
         """Position in the MSA plane (m) of right ascension and declination (deg)."""
         ra, dec = np.atleast_1d(ra).astype(float), np.atleast_1d(dec).astype(float)
-        v2, v3 = self._aberration.inverse(*rotate_to_sky(pointing or self._model).inverse(ra, dec))
+        v2, v3 = self._aberration.inverse(*rotate_to_sky(pointing or self._pointing).inverse(ra, dec))
         wave = np.full_like(v2, self._wave_um)
         # The inverse hands the wavelength over twice, as the fore optics' inverse takes it.
         return self._msa_to_oteip.inverse(*self._oteip_to_v23.inverse(v2, v3, wave))[:2]

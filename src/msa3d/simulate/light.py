@@ -8,6 +8,7 @@ import numpy as np
 
 from msa3d.simulate.footprint import STRIPS, BrightnessTable, Calibration, Footprint
 from msa3d.simulate.geometry import DETECTOR_PIXELS, Optics, Slitlet
+from msa3d.simulate.header import Pointing
 from msa3d.simulate.instrument import (
     SPECTROGRAPH_SIGMA_PX,
     failed_closed,
@@ -110,7 +111,7 @@ def blur_kms(wave_um: float) -> float:
     return SPECTROGRAPH_SIGMA_PX * DISPERSION_UM / wave_um * C_KMS
 
 
-def fill_with_light(light: DetectorLight, sources: dict, model) -> np.ndarray:
+def fill_with_light(light: DetectorLight, sources: dict, pointing: Pointing) -> np.ndarray:
     """Noiseless image of one exposure.
 
     Parameters
@@ -119,8 +120,8 @@ def fill_with_light(light: DetectorLight, sources: dict, model) -> np.ndarray:
         Of the detector.
     sources : dict of int to `msa3d.simulate.source.SourceModel`
         The sky around each source id, lines broadened by `blur_kms`.
-    model : `jwst.datamodels.ImageModel`
-        Header with the true pointing.
+    pointing : Pointing
+        Where the telescope really looks.
 
     Returns
     -------
@@ -130,7 +131,7 @@ def fill_with_light(light: DetectorLight, sources: dict, model) -> np.ndarray:
     image = light.background.copy()
     for lit in light.slitlets:
         source = sources[lit.footprint.slitlet.source_id]
-        add_source(image, lit, source, lit.sky.at(model, source.ra, source.dec))
+        add_source(image, lit, source, lit.sky.at(pointing, source.ra, source.dec))
     return image
 
 

@@ -29,7 +29,9 @@ from msa3d.workers import run_tasks
 logger = logging.getLogger(__name__)
 
 DETECTORS = ("NRS1", "NRS2")
-MEMORY_GB = 1.6
+MEMORY_GB = 1.3
+MEMORY_GB_PER_SOURCE = 0.2
+"""Of a worker process; light cubes and their spline coefficients."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,10 @@ def simulate(dataset, layout, *, workers=None) -> SimulationReport:
         work.mkdir(parents=True, exist_ok=True)
         _set_the_scene(dataset, layout, plan, work)
         shared = [_Task(dataset, layout, work, plan.exposures[0], detector) for detector in DETECTORS]
-        run_tasks(_prepare_detector, shared, workers=workers, memory_gb_each=MEMORY_GB, label="optics")
+        memory_gb = MEMORY_GB + MEMORY_GB_PER_SOURCE * len(dataset.simulation.sources)
+        run_tasks(_prepare_detector, shared, workers=workers, memory_gb_each=memory_gb, label="optics")
         tasks = [_Task(dataset, layout, work, plan.exposures[index], detector) for index, detector in wanted]
-        run_tasks(_expose, tasks, workers=workers, memory_gb_each=MEMORY_GB, label="simulate")
+        run_tasks(_expose, tasks, workers=workers, memory_gb_each=memory_gb, label="simulate")
         shutil.rmtree(work)
     return SimulationReport(len(wanted), len(places) - len(wanted), time.monotonic() - started)
 
@@ -175,9 +178,8 @@ def _expose(task: _Task) -> None:
     """Take one exposure with one detector and write its rate file."""
     dataset, exposure, detector = task.dataset, task.exposure, task.detector
     record = _record(dataset, task.layout, exposure.index, detector)
-    model = header_model(dataset, exposure, detector, exposure.true)
     light = _shared(task.work, detector)
-    ideal = fill_with_light(light, _shared(task.work, "sources"), model)
+    ideal = fill_with_light(light, _shared(task.work, "sources"), exposure.true)
     planes = spoil(ideal, detector, exposure.index, dataset.simulation)
     path = task.layout.root / rate_name(dataset, exposure.activity, detector)
     primary = primary_header(dataset, exposure, detector)

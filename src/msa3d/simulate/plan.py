@@ -61,7 +61,7 @@ def plan_observation(dataset) -> ObservationPlan:
     exposures = _exposures(dataset, centre, _axes_on_sky(msa))
     slitlets = open_slitlets(msa, simulation.sources)
     positions = {
-        source.source_id: _positions_in_shutter(dataset, msa, exposures, slitlet, source)
+        source.source_id: _positions_in_shutter(msa, exposures, slitlet, source)
         for slitlet, source in zip(slitlets, simulation.sources, strict=True)
     }
     fillers = filler_slitlets(slitlets, simulation.filler_slitlets)
@@ -201,13 +201,12 @@ def _refuse_overlaps(slitlets) -> None:
                 )
 
 
-def _positions_in_shutter(dataset, msa, exposures, slitlet: Slitlet, source) -> np.ndarray:
+def _positions_in_shutter(msa, exposures, slitlet: Slitlet, source) -> np.ndarray:
     """Where a source is in its primary shutter, exposure by exposure (fraction of the pitch)."""
     positions = np.empty((len(exposures), 2))
     shutter = (slitlet.quadrant, slitlet.row, slitlet.primary)
     for exposure in exposures:
-        pointing = header_model(dataset, exposure, "NRS1", exposure.nominal)
-        x, y = msa.from_sky(source.ra, source.dec, pointing)
+        x, y = msa.from_sky(source.ra, source.dec, exposure.nominal)
         offset = msa.offset_in(shutter, float(x[0]), float(y[0]))
         positions[exposure.index] = np.multiply(offset, OPEN_OVER_PITCH) + 0.5
     return positions

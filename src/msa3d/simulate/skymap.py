@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from msa3d.simulate.geometry import WAVE_RANGE_UM, Optics, Slitlet, rotate_to_sky, tangent_offsets
+from msa3d.simulate.header import Pointing
 
 
 class SlitletSky:
@@ -31,13 +32,13 @@ class SlitletSky:
         self._v2, self._v3, _ = transform(x_slit, y_slit, wave_um * 1e-6)
         self._terms = _terms(x_slit, y_slit, wave_um)
 
-    def at(self, model, ra: float, dec: float) -> SkyMap:
+    def at(self, pointing: Pointing, ra: float, dec: float) -> SkyMap:
         """Fix the pointing and the origin of the offsets.
 
         Parameters
         ----------
-        model : `jwst.datamodels.ImageModel`
-            Header with the pointing.
+        pointing : Pointing
+            Where the telescope looks.
         ra, dec : float
             Origin (deg).
 
@@ -45,7 +46,7 @@ class SlitletSky:
         -------
         SkyMap
         """
-        east, north = tangent_offsets(*rotate_to_sky(model)(self._v2, self._v3), ra, dec)
+        east, north = tangent_offsets(*rotate_to_sky(pointing)(self._v2, self._v3), ra, dec)
         coefficients, *_ = np.linalg.lstsq(self._terms, np.stack([east, north], axis=1), rcond=None)
         residual = np.abs(self._terms @ coefficients - np.stack([east, north], axis=1)).max()
         return SkyMap(coefficients, float(residual))
