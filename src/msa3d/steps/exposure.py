@@ -23,7 +23,6 @@ from msa3d.steps.speed_pipeline import in_memory, without_copies
 if TYPE_CHECKING:
     from msa3d.dataset import Dataset
 
-log = logging.getLogger(__name__)
 
 LOG_NAME = "jwst.log"
 PARAMETERS_NAME = "parameters.json"

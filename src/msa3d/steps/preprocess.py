@@ -11,7 +11,6 @@ references of Detector1 from CRDS.
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import time
 from collections.abc import Mapping
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["PreprocessReport", "preprocess_ramp", "run"]
 
-log = logging.getLogger(__name__)
 
 #: Peak memory of Detector1 on a full-frame NRSIRS2 ramp of some twenty groups.
 MEMORY_GB_EACH = 8.0
