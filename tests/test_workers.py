@@ -167,12 +167,12 @@ def test_workers_die_with_their_parent(tasks, tmp_path):
 
 
 @pytest.mark.slow
-def test_dask(tasks, monkeypatch):
+def test_dask(tasks):
     distributed = pytest.importorskip("distributed")
-    for variable in workers.THREAD_VARIABLES:  # the worker shares this process and sets them
-        monkeypatch.setenv(variable, "1")
+    # In a process of its own, as anybody's worker: one that shares this process has the loggers of whatever jwst
+    # module an earlier test imported (jwst.associations replaces the class of loggers made after it).
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None, protocol="tcp", host="127.0.0.1"
+        n_workers=1, threads_per_worker=1, processes=True, dashboard_address=None, protocol="tcp", host="127.0.0.1"
     ) as cluster:
         address = cluster.scheduler_address.replace("tcp://", "dask://")
         assert workers.run_tasks(tasks.square, range(4), workers=address) == [0, 1, 4, 9]
