@@ -87,7 +87,7 @@ class ProcessSettings(Model):
 
 
 class CosmicRays(Model):
-    """Rejection of cosmic rays in the s2d images (FACTS of the published algorithm).
+    """Rejection of cosmic rays in the s2d images, as published.
 
     Parameters
     ----------
