@@ -145,12 +145,12 @@ def test_header_of_the_cube(whole, data_regression):
 
 def test_the_spectrum_of_the_galaxy(whole, ndarrays_regression):
     """The integrated spectrum around Ha, which the book shows."""
-    from msa3d.science.cubefile import read_cube
+    from msa3d.cube import open_cube
     from msa3d.science.spectra import integrated_spectrum
 
     layout, _, _ = whole
     target = Dataset.load("tiny").targets[0]
-    spectrum = integrated_spectrum(read_cube(layout.cube_medians(8512)), target.ra, target.dec, 0.8)
+    spectrum = integrated_spectrum(open_cube(layout.cube_medians(8512)), target.ra, target.dec, 0.8)
     near = np.abs(spectrum.wave_um - 0.65646 * (1 + target.redshift)) < 0.006
     ndarrays_regression.check(
         {"wave_um": spectrum.wave_um[near], "mjy_sr": spectrum.brightness[near]},
@@ -160,15 +160,15 @@ def test_the_spectrum_of_the_galaxy(whole, ndarrays_regression):
 
 def test_the_galaxy_comes_back_where_it_was_put(whole):
     """Position, Ha flux and velocity of the cube against the truth seen on the same spaxels."""
-    from msa3d.science.cubefile import read_cube
+    from msa3d.cube import open_cube
     from msa3d.science.lines import fit_halpha
     from msa3d.science.spectra import integrated_spectrum
     from msa3d.science.validation import on_spaxels
 
     layout, _, _ = whole
     target = Dataset.load("tiny").targets[0]
-    cube = read_cube(layout.cube_medians(8512))
-    truth = on_spaxels(read_cube(layout.truth / "truth_s08512.fits"), cube)
+    cube = open_cube(layout.cube_medians(8512))
+    truth = on_spaxels(open_cube(layout.truth / "truth_s08512.fits"), cube)
     spectra = [integrated_spectrum(c, target.ra, target.dec, 0.8) for c in (cube, truth)]
     got, put = (fit_halpha(s.wave_um, s.brightness[:, None, None], target.redshift) for s in spectra)
     # Three dithers, shadows of the bars left in, medians of noisy stacks: a tenth or two is lost (see the book).

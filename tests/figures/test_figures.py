@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from synthetic import DEC, RA, REDSHIFT, write_run
 
+from msa3d.cube import open_cube
 from msa3d.cube.grid import SlitGeometry, SlitSpectrum
 from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
@@ -30,7 +31,6 @@ from msa3d.figures import (
 )  # fmt: skip
 from msa3d.layout import POST_SUFFIX, Layout
 from msa3d.provenance import mark_simulated
-from msa3d.science.cubefile import read_cube
 from msa3d.science.lines import fit_halpha
 from msa3d.science.validation import compare, on_spaxels
 
@@ -49,8 +49,8 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def measured(run):
-    cube = read_cube(run.cube_medians(8512))
-    truth = on_spaxels(read_cube(run.truth / "truth_s08512.fits"), cube)
+    cube = open_cube(run.cube_medians(8512))
+    truth = on_spaxels(open_cube(run.truth / "truth_s08512.fits"), cube)
     return (
         cube,
         truth,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from astropy.wcs import WCS
 
-from msa3d.science.cubefile import Cube
+from msa3d.cube import Cube
 from msa3d.science.spectra import centroid
 from msa3d.science.validation import compare, on_spaxels
 

@@ -10,11 +10,11 @@ from __future__ import annotations
 from types import ModuleType
 
 from msa3d.cube import paper
-from msa3d.cube.product import Cube, read_cube
+from msa3d.cube.cubefile import Cube, open_cube
 from msa3d.cube.source import Placed, SourceTask
 from msa3d.errors import DatasetError
 
-__all__ = ["BUILDERS", "Cube", "Placed", "SourceTask", "builder", "read_cube"]
+__all__ = ["BUILDERS", "Cube", "Placed", "SourceTask", "builder", "open_cube"]
 
 BUILDERS: dict[str, ModuleType] = {"paper": paper}
 """Builders by the name that ``cubebuild.builder`` of a dataset gives."""

@@ -11,22 +11,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
-from astropy.wcs import WCS
 
 from msa3d.cube.grid import SlitSpectrum, StackGeometry
-from msa3d.errors import ProductError
+from msa3d.cube.sky import ARCSEC_PER_RADIAN, from_tangent, tangent_offsets
 
 log = logging.getLogger(__name__)
 
 DO_NOT_USE = 1
 """jwst's flag of a value that is not to be used."""
-
-ARCSEC_PER_RADIAN = np.degrees(1.0) * 3600.0
 
 # What a cube keeps of the primary header of its first exposure.
 _INHERITED = (
@@ -34,51 +30,6 @@ _INHERITED = (
     *("TARGNAME", "TITLE", "PI_NAME", "CATEGORY", "MSAMETFL", "MSAMETID", "READPATT", "NGROUPS", "NINTS"),
     *("EFFEXPTM", "DATE-OBS", "CAL_VER", "CAL_VCS", "CRDS_VER", "CRDS_CTX"),
 )
-
-
-def tangent_offsets(ra, dec, ra0: float, dec0: float) -> tuple[np.ndarray, np.ndarray]:
-    """Project sky positions onto the tangent plane at a point.
-
-    Parameters
-    ----------
-    ra, dec : array_like
-        Positions, deg.
-    ra0, dec0 : float
-        Tangent point, deg.
-
-    Returns
-    -------
-    east, north : numpy.ndarray
-        Gnomonic offsets, arcsec.
-    """
-    dra, dec, dec0 = np.radians(np.asarray(ra) - ra0), np.radians(dec), np.radians(dec0)
-    depth = np.sin(dec) * np.sin(dec0) + np.cos(dec) * np.cos(dec0) * np.cos(dra)
-    east = np.cos(dec) * np.sin(dra) / depth
-    north = (np.sin(dec) * np.cos(dec0) - np.cos(dec) * np.sin(dec0) * np.cos(dra)) / depth
-    return east * ARCSEC_PER_RADIAN, north * ARCSEC_PER_RADIAN
-
-
-def from_tangent(east, north, ra0: float, dec0: float) -> tuple[np.ndarray, np.ndarray]:
-    """Sky position of gnomonic offsets: the inverse of `tangent_offsets`.
-
-    Parameters
-    ----------
-    east, north : array_like
-        Offsets, arcsec.
-    ra0, dec0 : float
-        Tangent point, deg.
-
-    Returns
-    -------
-    ra, dec : numpy.ndarray
-        Deg.
-    """
-    east, north = np.asarray(east) / ARCSEC_PER_RADIAN, np.asarray(north) / ARCSEC_PER_RADIAN
-    dec0 = np.radians(dec0)
-    depth = np.cos(dec0) - north * np.sin(dec0)
-    ra = ra0 + np.degrees(np.arctan2(east, depth))
-    dec = np.degrees(np.arctan2(np.sin(dec0) + north * np.cos(dec0), np.hypot(east, depth)))
-    return ra % 360.0, dec
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,84 +205,3 @@ def inherited_header(primary: fits.Header, source_id: int) -> fits.Header:
     header["SOURCEID"] = (source_id, "source in the MSA metafile")
     header["DATAMODL"] = ("IFUCubeModel", "axes of the array: wave, y, x")
     return header
-
-
-@dataclass(frozen=True, eq=False)
-class Cube:
-    """A data cube in memory.
-
-    Attributes
-    ----------
-    data : numpy.ndarray, shape (wave, y, x)
-        Surface brightness, MJy/sr.
-    wave_um : numpy.ndarray, shape (wave,)
-        Wavelengths, um.
-    dq : numpy.ndarray of uint32, shape (wave, y, x)
-        jwst flags; bit 0 set: do not use.
-    err : numpy.ndarray or None
-        One sigma; None where the builder has no errors (the published one has none).
-    nexp : numpy.ndarray
-        Exposures at each spaxel, shape (y, x), or voxel.
-    primary, header : astropy.io.fits.Header
-        Headers of the primary and of the SCI unit.
-    """
-
-    data: np.ndarray
-    wave_um: np.ndarray
-    dq: np.ndarray
-    err: np.ndarray | None
-    nexp: np.ndarray
-    primary: fits.Header
-    header: fits.Header
-
-    @property
-    def wcs(self) -> WCS:
-        """Celestial WCS of the spaxels, pixel order (x, y)."""
-        return WCS(self.header).celestial
-
-    def spaxel_sky(self) -> tuple[np.ndarray, np.ndarray]:
-        """Right ascension and declination of every spaxel's centre, deg, each of shape (y, x)."""
-        rows, columns = np.indices(self.data.shape[1:])
-        return tuple(self.wcs.pixel_to_world_values(columns, rows))
-
-    def spaxel_offsets(self, ra: float, dec: float) -> tuple[np.ndarray, np.ndarray]:
-        """East and north of every spaxel from a sky position, arcsec, each of shape (y, x)."""
-        return tangent_offsets(*self.spaxel_sky(), ra, dec)
-
-
-def read_cube(path: str | Path, *, masked: bool = True) -> Cube:
-    """Read a cube that msa3d wrote.
-
-    Parameters
-    ----------
-    path : str or pathlib.Path
-        The file.
-    masked : bool
-        Make voxels that are flagged DO_NOT_USE NaN. Without, the values are as they were written: the
-        published algorithm leaves zeros where most dithers do not reach.
-
-    Returns
-    -------
-    Cube
-
-    Raises
-    ------
-    msa3d.errors.ProductError
-        If the file is missing or no cube of msa3d.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ProductError(f"{path}: the cube is missing; run `msa3d cubebuild` first")
-    try:
-        with fits.open(path, memmap=False) as hdus:
-            primary, header = hdus[0].header.copy(), hdus["SCI"].header.copy()
-            data = np.array(hdus["SCI"].data, dtype=float)
-            dq = np.array(hdus["DQ"].data, dtype=np.uint32)
-            err = np.array(hdus["ERR"].data, dtype=float) if "ERR" in hdus else None
-            nexp = np.array(hdus["NEXP"].data)
-    except (OSError, KeyError, TypeError, ValueError) as error:
-        raise ProductError(f"{path}: not a whole cube ({error}); delete it and run `msa3d cubebuild`") from error
-    if masked:
-        data[(dq & DO_NOT_USE) > 0] = np.nan
-    wave_um = header["CRVAL3"] + (np.arange(data.shape[0]) + 1 - header["CRPIX3"]) * header["CDELT3"]
-    return Cube(data, wave_um, dq, err, nexp, primary, header)

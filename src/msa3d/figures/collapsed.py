@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from msa3d.cube import Cube, open_cube
 from msa3d.dataset import Dataset
 from msa3d.figures import style
 from msa3d.figures.sky import draw_map, label_sky, map_bar, map_height
 from msa3d.figures.slit_stepping import target_of
 from msa3d.layout import Layout
-from msa3d.science.cubefile import Cube, read_cube
 from msa3d.science.lines import LINES
 from msa3d.science.spectra import collapsed_image
 
@@ -40,7 +40,7 @@ def plot(layout: Layout, dataset: Dataset, source_id: int | None = None, *, trut
         If there is no cube.
     """
     target = target_of(dataset, source_id)
-    cube = read_cube(layout.cube_medians(target.source_id))
+    cube = open_cube(layout.cube_medians(target.source_id))
     image = collapsed_image(cube)
     if truth is not None:
         second, title = collapsed_image(truth), "b  truth"

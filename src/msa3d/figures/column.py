@@ -8,12 +8,12 @@ import numpy as np
 from astropy.io import fits
 from matplotlib.figure import Figure
 
+from msa3d.cube import open_cube
 from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
 from msa3d.figures import style
 from msa3d.figures.slit_stepping import target_of
 from msa3d.layout import Layout
-from msa3d.science.cubefile import read_cube
 from msa3d.science.lines import LINES
 
 
@@ -44,7 +44,7 @@ def plot(layout: Layout, dataset: Dataset, source_id: int | None = None, *, half
     """
     target = target_of(dataset, source_id)
     column = (dataset.pattern.columns + 1) // 2
-    cube = read_cube(layout.cube_medians(target.source_id))
+    cube = open_cube(layout.cube_medians(target.source_id))
     stack = _read(layout.column_stack(target.source_id, column))
     median = _read(layout.column_median(target.source_id, column))
     line = LINES["Ha"] * (1 + target.redshift)

@@ -6,11 +6,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from msa3d.cube import Cube
 from msa3d.dataset import Dataset
 from msa3d.figures import style
 from msa3d.figures.sky import draw_map, label_sky, map_bar, map_height
 from msa3d.figures.slit_stepping import target_of
-from msa3d.science.cubefile import Cube
 from msa3d.science.lines import LineMaps
 
 FLUX_UNIT = 1e-17

@@ -9,7 +9,7 @@ from matplotlib.collections import QuadMesh
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 
-from msa3d.science.cubefile import Cube
+from msa3d.cube import Cube
 
 EAST_LABEL = "east (arcsec)"
 NORTH_LABEL = "north (arcsec)"
@@ -22,7 +22,7 @@ def draw_map(axes: Axes, cube: Cube, image: np.ndarray, centre: tuple[float, flo
     ----------
     axes : matplotlib.axes.Axes
         Where to draw.
-    cube : msa3d.science.cubefile.Cube
+    cube : msa3d.cube.Cube
         Whose spaxels they are.
     image : ndarray, shape (n_y, n_x)
         The values; NaN is left out.

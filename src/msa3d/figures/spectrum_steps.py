@@ -10,6 +10,7 @@ import numpy as np
 from astropy.io import fits
 from matplotlib.figure import Figure
 
+from msa3d.cube import open_cube
 from msa3d.cube.grid import read_spectrum
 from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
@@ -18,7 +19,6 @@ from msa3d.figures.sky import draw_spectrum
 from msa3d.figures.slit_stepping import target_of
 from msa3d.layout import POST_SUFFIX, Layout
 from msa3d.provenance import is_simulated
-from msa3d.science.cubefile import read_cube
 from msa3d.science.lines import LABELS, LINES
 
 log = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ def collect(layout: Layout, dataset: Dataset, source_id: int, middle_um: float) 
     column = dataset.pattern.place(middle)[1] + 1
     path = layout.column_median(source_id, column)
     if path.is_file():
-        cube = read_cube(layout.cube_medians(source_id))
+        cube = open_cube(layout.cube_medians(source_id))
         with fits.open(path) as hdus:
             data = next(h.data for h in hdus if h.is_image and h.header.get("NAXIS") == 2)
         image = np.asarray(data, dtype=float)

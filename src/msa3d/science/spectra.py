@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msa3d.science.cubefile import Cube
+from msa3d.cube import Cube
 
 MICROJANSKY_PER_MEGAJANSKY = 1e12
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import map_coordinates
 
-from msa3d.science.cubefile import Cube
+from msa3d.cube import Cube
 
 
 @dataclass(frozen=True)

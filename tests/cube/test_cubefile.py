@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from msa3d.cube import open_cube
 from msa3d.errors import ProductError
 from msa3d.provenance import mark_simulated
-from msa3d.science.cubefile import read_cube
 from msa3d.science.spectra import collapsed_image, integrated_spectrum, observed
 
 
@@ -39,7 +39,7 @@ def path(tmp_path):
 
 
 def test_reading(path):
-    cube = read_cube(path)
+    cube = open_cube(path)
     assert cube.simulated
     assert cube.shape == (4, 3)
     np.testing.assert_allclose(cube.wave_um, 1.0 + 0.001 * np.arange(10), rtol=1e-12)
@@ -52,7 +52,7 @@ def test_reading(path):
 
 
 def test_collapsed_image_leaves_outliers_and_empty_spaxels_out(path):
-    cube = read_cube(path)
+    cube = open_cube(path)
     image = collapsed_image(cube)
     assert np.isnan(image[0, 0])
     assert not observed(cube)[0, 0]
@@ -62,7 +62,7 @@ def test_collapsed_image_leaves_outliers_and_empty_spaxels_out(path):
 
 
 def test_integrated_spectrum_is_brightness_times_solid_angle(path):
-    cube = read_cube(path)
+    cube = open_cube(path)
     spectrum = integrated_spectrum(cube, 215.0, 52.9, 1.0)
     assert spectrum.n_spaxels == 11
     assert spectrum.flux_ujy[0] == pytest.approx(2.0 * 11 * cube.pixel_sr * 1e12)
@@ -74,12 +74,12 @@ def test_integrated_spectrum_is_brightness_times_solid_angle(path):
 
 def test_missing_and_foreign_files_are_told(tmp_path):
     with pytest.raises(ProductError, match="is missing"):
-        read_cube(tmp_path / "none.fits")
+        open_cube(tmp_path / "none.fits")
     flat = tmp_path / "flat.fits"
     fits.PrimaryHDU(np.zeros((3, 3))).writeto(flat)
     with pytest.raises(ProductError, match="no image with three axes"):
-        read_cube(flat)
+        open_cube(flat)
     bare = tmp_path / "bare.fits"
     fits.PrimaryHDU(np.zeros((3, 3, 3))).writeto(bare)
     with pytest.raises(ProductError, match="no sky and wavelength axes"):
-        read_cube(bare)
+        open_cube(bare)
