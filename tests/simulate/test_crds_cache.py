@@ -76,7 +76,7 @@ def test_an_outdated_cache_is_replaced_and_a_foreign_folder_is_not(tmp_path, mon
 
 def test_every_reference_says_that_it_is_simulated(cache):
     files = sorted((cache / "references" / "jwst" / "nirspec").iterdir())
-    assert len(files) == 13
+    assert len(files) == 14
     for path in files:
         if path.suffix == ".fits":
             with fits.open(path) as hdus:

@@ -39,7 +39,7 @@ MATCH_KEYS = {
 }
 """What a reference depends on beside the exposure type; any other filter or grating finds none."""
 NOT_APPLICABLE = (
-    "apcorr", "barshadow", "cubepar", "dark", "dflat", "distortion", "drizpars", "extract1d",
+    "apcorr", "cubepar", "dark", "dflat", "distortion", "drizpars", "extract1d",
     "filteroffset", "flat", "fringe", "gain", "ifufore", "ifupost", "ifuslicer", "linearity", "mask",
     "mrsptcorr", "mrsxartcorr", "readnoise", "refpix", "regions", "saturation", "sflat", "specwcs",
     "straymask", "superbias", "trapdensity", "trappars", "wavecorr", "wfssbkg",
@@ -93,7 +93,10 @@ def build_crds_cache(path: Path) -> str:
 def _fingerprint() -> str:
     """What the content depends on: the version and the text of the modules and figures behind it."""
     here = Path(__file__).parent
-    sources = ["crds_cache", "optics", "psf", "references_calibration", "references_optics", "throughput"]
+    sources = [
+        "crds_cache", "geometry", "optics", "psf", "references_barshadow", "references_calibration",
+        "references_optics", "throughput",
+    ]  # fmt: skip
     digest = hashlib.sha256()
     for source in [here / f"{name}.py" for name in sources] + sorted((here / "data").glob("*.yaml")):
         digest.update(source.read_bytes())

@@ -1,4 +1,4 @@
-"""Reference files of the radiometry: fflat, photom, area and pathloss (FITS)."""
+"""Reference files of the radiometry: fflat, photom, area, pathloss and barshadow (FITS)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from stdatamodels.jwst import datamodels
 from msa3d.provenance import mark_simulated
 from msa3d.simulate import psf, throughput
 from msa3d.simulate.optics import COLUMNS, QUADRANTS, ROWS, InstrumentModel
+from msa3d.simulate.references_barshadow import barshadow_model
 from msa3d.simulate.references_optics import describe
 
 POSITION_STEP = 0.05
@@ -18,7 +19,7 @@ POSITION_STEP = 0.05
 
 
 def write_calibration(folder: Path, name) -> dict[str, Path]:
-    """Write fflat, photom, area and pathloss.
+    """Write fflat, photom, area, pathloss and barshadow.
 
     Parameters
     ----------
@@ -32,7 +33,13 @@ def write_calibration(folder: Path, name) -> dict[str, Path]:
     dict of str to pathlib.Path
         The file of every reference type.
     """
-    makers = {"fflat": _fflat, "photom": _photom, "area": _area, "pathloss": _pathloss}
+    makers = {
+        "fflat": _fflat,
+        "photom": _photom,
+        "area": _area,
+        "pathloss": _pathloss,
+        "barshadow": barshadow_model,
+    }
     written = {}
     for reftype, make in makers.items():
         model = make()
