@@ -208,3 +208,82 @@ def test_a_metafile_that_is_none_is_an_error(invoke, tmp_path):
     result = invoke("metafile", "x_msa.fits")
     assert result.exit_code == 2
     assert "x_msa.fits" in result.stderr
+
+
+# --- the metafile
+
+
+@pytest.fixture
+def small_metafile(tmp_path):
+    """One slitlet of five shutters on 8512, at two dither points."""
+    from msa3d.dataset import Dataset
+    from msa3d.msafile import MsaFile
+
+    shutters = [
+        {
+            "slitlet_id": 1, "msa_metadata_id": 1, "shutter_quadrant": 2, "shutter_row": 100, "shutter_column": column,
+            "source_id": 8512 if column == 52 else 0, "background": "N" if column == 52 else "Y",
+            "shutter_state": "OPEN", "estimated_source_in_shutter_x": 0.4 if column == 52 else float("nan"),
+            "estimated_source_in_shutter_y": 0.6 if column == 52 else float("nan"), "dither_point_index": point,
+            "primary_source": "Y" if column == 52 else "N",
+        }
+        for column in range(50, 55)
+        for point in (1, 2)
+    ]  # fmt: skip
+    source = {
+        "program": 2136, "source_id": 8512, "source_name": "2136_8512", "alias": "a", "ra": 215.0, "dec": 52.9,
+        "preimage_id": "None", "stellarity": 0.0,
+    }  # fmt: skip
+    MsaFile.from_tables(shutters, [source], Dataset.load("tiny")).write(tmp_path / "a_msa.fits")
+    return tmp_path / "a_msa.fits"
+
+
+@pytest.mark.parametrize(
+    "arguments, told",
+    [
+        (("ids",), "slitlet 1: source ids 0, 8512 became 8512"),
+        (("keep", 8512), "0 changes"),
+        (("stellarity", "8512=1"), "source 8512: stellarity 0.0 became 1.0"),
+        (("position", 8512, 0.5, 0.25, "--dither", 2), "0.250"),
+        (("background", 1), "source 8512 removed"),
+        (("split",), "slitlet 2 new"),
+        (("split", "--own-sources"), "source 8514 new"),
+        (("lengthen", "--shutters", 2), "became"),
+        (("one-per-shutter", 1, "--first-id", 900), "source 904 new"),
+    ],
+)
+def test_edits_of_the_metafile_go_into_a_copy(invoke, small_metafile, tmp_path, arguments, told):
+    from astropy.io import fits
+
+    before = small_metafile.read_bytes()
+    edit, *rest = arguments
+    result = invoke("msa", edit, small_metafile, "b_msa.fits", *rest)
+    assert result.exit_code == 0, result.output
+    assert told in result.stdout
+    assert small_metafile.read_bytes() == before
+    header = fits.getheader(tmp_path / "b_msa.fits")
+    assert header["FILENAME"] == "b_msa.fits"
+    assert "a_msa.fits" in str(header["HISTORY"])
+    history = "".join(str(line).ljust(72) for line in header["HISTORY"])
+    assert (told in history) == (told != "0 changes")
+    assert invoke("msa", edit, small_metafile, "b_msa.fits", *rest).exit_code == 2
+    assert invoke("msa", edit, small_metafile, "b_msa.fits", "--overwrite", *rest).exit_code == 0
+
+
+def test_the_metafile_is_checked_and_listed(invoke, small_metafile):
+    assert "0 problems" in invoke("msa", "check", small_metafile).stdout
+    assert "0 problems" in invoke("metafile", small_metafile).stdout
+    assert "source     8512" in invoke("msa", "slitlets", small_metafile).stdout
+
+
+@pytest.mark.parametrize("arguments", [("stellarity", "8512:1"), ("stellarity", "7=1"), ("split", "--longest", 0)])
+def test_a_wrong_edit_is_an_error_and_writes_nothing(invoke, small_metafile, tmp_path, arguments):
+    edit, *rest = arguments
+    assert invoke("msa", edit, small_metafile, "b_msa.fits", *rest).exit_code == 2
+    assert not (tmp_path / "b_msa.fits").exists()
+
+
+def test_the_original_is_never_written_over(invoke, small_metafile):
+    result = invoke("msa", "split", small_metafile, small_metafile, "--overwrite")
+    assert result.exit_code == 2
+    assert "is the original MSA metafile" in result.stderr

@@ -1,0 +1,118 @@
+"""Sub-commands for the data and the steps: datasets, simulate, data, check, preprocess, process, ..., run."""
+
+from __future__ import annotations
+
+import typer
+
+from msa3d.commands.common import DatasetName, Root, RootOption, Workers, locate, show
+from msa3d.errors import DatasetError
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add these sub-commands to a command.
+
+    Parameters
+    ----------
+    app : typer.Typer
+        The command.
+    """
+    for command in (datasets, simulate, data, check, preprocess, process, postprocess, cubebuild, run):
+        app.command()(command)
+
+
+def datasets() -> None:
+    """List the packaged datasets."""
+    from msa3d.dataset import Dataset, available
+
+    for name in available():
+        typer.echo(f"{name:10s} {Dataset.load(name).title}")
+
+
+def simulate(
+    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
+) -> None:
+    """Make a simulated observation: count-rate images, metafile, CRDS cache and the truth."""
+    description, layout = locate(root, root_option, dataset)
+    if not description.simulated:
+        raise DatasetError(
+            f"The dataset {description.name} is a real observation and cannot be simulated; "
+            f"put its rates and metafile into {layout.root} and check them with `msa3d check`."
+        )
+    from msa3d.simulate.observe import simulate as make
+
+    report = make(description, layout, workers=workers)
+    typer.echo(f"{report.made} rate files made, {report.current} were there, in {report.seconds:.0f} s.")
+
+
+def data(
+    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
+) -> None:
+    """Simulate a simulated dataset; check the files of a real one."""
+    from msa3d.dataset import Dataset
+
+    if Dataset.load(dataset).simulated:
+        simulate(root, dataset, root_option, workers)
+    else:
+        check(root, dataset, root_option)
+
+
+def check(root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None) -> None:
+    """Check exposures, pattern, metafile and disk space before anything long starts."""
+    description, layout = locate(root, root_option, dataset)
+    from msa3d.observation import Observation
+
+    observation = Observation.read(layout, description)
+    observation.check()
+    kind = "simulated" if observation.simulated else "real"
+    typer.echo(
+        f"{layout.root}: {len(observation.exposures)} exposures of {len(observation.source_ids)} sources, "
+        f"a {kind} observation, complete."
+    )
+
+
+def preprocess(
+    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
+) -> None:
+    """Stage 1, where a run starts from ramps (uncal): Detector1 of jwst, ramp by ramp."""
+    description, layout = locate(root, root_option, dataset)
+    from msa3d.steps import preprocess as step
+
+    show(step.run(description, layout, workers=workers))
+
+
+def process(
+    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
+) -> None:
+    """Step 1: Spec2 and Spec3 of jwst, exposure by exposure."""
+    description, layout = locate(root, root_option, dataset)
+    from msa3d.steps import process as step
+
+    show(step.run(description, layout, workers=workers))
+
+
+def postprocess(
+    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
+) -> None:
+    """Step 2: cosmic rays and path loss."""
+    description, layout = locate(root, root_option, dataset)
+    from msa3d.steps import postprocess as step
+
+    show(step.run(description, layout, workers=workers))
+
+
+def cubebuild(
+    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
+) -> None:
+    """Step 3: a cube of every source."""
+    description, layout = locate(root, root_option, dataset)
+    from msa3d.steps import cubebuild as step
+
+    show(step.run(description, layout, workers=workers))
+
+
+def run(
+    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
+) -> None:
+    """Run steps 1 to 3, one after the other."""
+    for step in (process, postprocess, cubebuild):
+        step(root, dataset, root_option, workers)
