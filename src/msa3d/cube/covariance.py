@@ -1,0 +1,116 @@
+"""Covariance of a cube's voxels, from the operator that made it.
+
+Two voxels share noise where the same pixels go into both: ``C = B B^T`` with ``B = diag(1 / A w) A w sigma``.
+Kept with a cube is the mean correlation coefficient by lag, which is all that apertures and line fits need;
+the correlation matrix of any few voxels is exact, and made on request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numba import njit
+
+from msa3d.cube.operator import CubeOperator, Planes
+
+REACH = (2, 4, 4)
+"""Largest lags (wave, y, x) that are kept."""
+
+
+@njit(cache=True)
+def _pairs(indptr, indices, overlap, weight, variance, scale, ny, nx, total):  # pragma: no cover - compiled
+    """Sum the covariance of all pairs of voxels that share a pixel, by their lag, in units of their errors."""
+    reach = np.array(total.shape) // 2
+    most = np.max(indptr[1:] - indptr[:-1])
+    place, part = np.empty((most, 3), np.int64), np.empty(most)
+    for p in range(weight.size):
+        if weight[p] <= 0.0:
+            continue
+        n = 0
+        for i in range(indptr[p], indptr[p + 1]):
+            v = indices[i]
+            if scale[v] > 0.0:
+                place[n, 0], place[n, 1], place[n, 2] = v // (ny * nx), (v // nx) % ny, v % nx
+                part[n] = np.float64(overlap[i]) * scale[v]
+                n += 1
+        factor = weight[p] * weight[p] * variance[p]
+        for i in range(n):
+            for j in range(i, n):
+                dw, dy, dx = place[j, 0] - place[i, 0], place[j, 1] - place[i, 1], place[j, 2] - place[i, 2]
+                if abs(dw) <= reach[0] and abs(dy) <= reach[1] and abs(dx) <= reach[2]:
+                    shared = part[i] * part[j] * factor
+                    total[reach[0] + dw, reach[1] + dy, reach[2] + dx] += shared
+                    if j > i:
+                        total[reach[0] - dw, reach[1] - dy, reach[2] - dx] += shared
+
+
+def mean_correlation(
+    operator: CubeOperator, planes: Planes, rejected: Sequence[np.ndarray] | None = None
+) -> np.ndarray:
+    """Mean correlation coefficient of the noise of two voxels, by their lag.
+
+    Parameters
+    ----------
+    operator : CubeOperator
+        The operator.
+    planes : Planes
+        What it was combined to.
+    rejected : sequence of numpy.ndarray of bool, optional
+        Pixels that were left out.
+
+    Returns
+    -------
+    numpy.ndarray, shape (5, 9, 9)
+        Mean over all pairs of voxels with data; 1 at the centre, zero where no pair shares a pixel.
+    """
+    _, ny, nx = operator.grid.shape
+    with np.errstate(invalid="ignore"):
+        scale = np.nan_to_num(1.0 / (planes.weight * planes.err), posinf=0.0).ravel()
+    total = np.zeros(tuple(2 * reach + 1 for reach in REACH))
+    for block, weight in zip(operator.blocks, operator.good(rejected), strict=True):
+        matrix, variance = block.matrix, np.nan_to_num(block.slit.err) ** 2
+        _pairs(matrix.indptr, matrix.indices, matrix.data, weight, variance, scale, ny, nx, total)
+    return total / np.maximum(_pair_counts(scale.reshape(planes.sci.shape) > 0), 1)
+
+
+def _pair_counts(full: np.ndarray) -> np.ndarray:
+    """Pairs of voxels with data at every lag."""
+    counts = np.zeros(tuple(2 * reach + 1 for reach in REACH), dtype=np.int64)
+    for lag in np.ndindex(counts.shape):
+        shift = [k - reach for k, reach in zip(lag, REACH, strict=True)]
+        here = tuple(slice(max(-s, 0), size - max(s, 0)) for s, size in zip(shift, full.shape, strict=True))
+        there = tuple(slice(max(s, 0), size - max(-s, 0)) for s, size in zip(shift, full.shape, strict=True))
+        counts[lag] = np.count_nonzero(full[here] & full[there])
+    return counts
+
+
+def correlation_matrix(
+    operator: CubeOperator, planes: Planes, voxels: np.ndarray, rejected: Sequence[np.ndarray] | None = None
+) -> np.ndarray:
+    """Exact correlation matrix of the noise of some voxels.
+
+    Parameters
+    ----------
+    operator : CubeOperator
+        The operator.
+    planes : Planes
+        What it was combined to.
+    voxels : numpy.ndarray of int, shape (n, 3)
+        Their indices (wave, y, x).
+    rejected : sequence of numpy.ndarray of bool, optional
+        Pixels that were left out.
+
+    Returns
+    -------
+    numpy.ndarray, shape (n, n)
+        NaN in rows and columns of voxels without data.
+    """
+    flat = np.ravel_multi_index(np.asarray(voxels).T, operator.grid.shape)
+    covariance = np.zeros((flat.size, flat.size))
+    for block, weight in zip(operator.blocks, operator.good(rejected), strict=True):
+        rows = block.matrix[flat].multiply(weight * np.nan_to_num(block.slit.err)).tocsr()
+        covariance += (rows @ rows.T).toarray()
+    with np.errstate(invalid="ignore", divide="ignore"):
+        sigma = planes.weight.ravel()[flat] * planes.err.ravel()[flat]
+        return covariance / np.outer(sigma, sigma)

@@ -1,0 +1,271 @@
+"""Where the pixels of a calibrated slit look: its own gwcs, sampled once and written down as polynomials.
+
+Opening the WCS of a file of many slits costs a second and more, and every source needs the WCS of every
+exposure. So each file's WCS is sampled once, by post-processing, and fitted with Chebyshev polynomials that
+go into a table of the product; the largest residuals of the fit stand beside them. A file without the table
+is read from its gwcs, to the same polynomials.
+
+Pixels ``(x, y)`` count from 0 at the centre of the slit's first pixel, ``x`` along dispersion. Inside the slit
+``x_slit`` and ``y_slit`` are in openings of a shutter, from the middle of the primary one.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import asdf
+import numpy as np
+from astropy.io import fits
+from astropy.table import Table
+from numpy.polynomial import chebyshev
+
+from msa3d.cube.grid import readable
+from msa3d.cube.sky import tangent_offsets
+from msa3d.errors import ProductError
+
+GEOMETRY = "GEOMETRY"
+"""Extension with a row a slit: the polynomials."""
+
+PITCH_IN_OPENINGS = 1.15
+"""Shutter pitch over open size across dispersion, as jwst.assign_wcs.nirspec rounds it."""
+
+_DETECTOR_DEGREES = (8, 4)
+_SKY_DEGREES = (1, 3, 3)
+_SAMPLES_X = 90
+_MOST_RESIDUAL_PIXEL = 2e-3
+_MOST_RESIDUAL_ARCSEC = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class SlitGeometry:
+    """Polynomials of one slit of one exposure.
+
+    Attributes
+    ----------
+    ra0, dec0 : float
+        Tangent point of the sky offsets, deg.
+    domain : numpy.ndarray, shape (4, 2)
+        Ranges of x, y (pixels), y_slit (openings) and wavelength (um) that the polynomials were fitted in. Columns
+        outside that of x have no WCS.
+    y_slit, wave : numpy.ndarray, shape (9, 5)
+        Chebyshev coefficients over (x, y): position along the slit (openings), wavelength (um).
+    east, north : numpy.ndarray, shape (2, 4, 4)
+        Chebyshev coefficients over (x_slit, y_slit, wavelength): gnomonic offsets, arcsec.
+    residuals : numpy.ndarray, shape (3,)
+        Largest residuals of the fits: y_slit (pixels), wavelength (pixels), sky (arcsec).
+    """
+
+    ra0: float
+    dec0: float
+    domain: np.ndarray
+    y_slit: np.ndarray
+    wave: np.ndarray
+    east: np.ndarray
+    north: np.ndarray
+    residuals: np.ndarray
+
+    def on_detector(self, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Position along the slit (openings) and wavelength (um) on a grid of pixels.
+
+        Parameters
+        ----------
+        x, y : numpy.ndarray, shapes (n_x,) and (n_y,)
+            Pixel coordinates; halves are edges.
+
+        Returns
+        -------
+        y_slit, wave_um : numpy.ndarray, shape (n_y, n_x)
+        """
+        u, v = (_scaled(item, self.domain[axis]) for axis, item in enumerate((x, y)))
+        return tuple(chebyshev.chebgrid2d(u, v, coefficients).T for coefficients in (self.y_slit, self.wave))
+
+    def on_sky(self, x_slit, y_slit, wave_um) -> tuple[np.ndarray, np.ndarray]:
+        """Offsets on the sky, east and north of ``(ra0, dec0)``, arcsec, of places in the slit.
+
+        Parameters
+        ----------
+        x_slit, y_slit : numpy.ndarray
+            Openings from the middle of the primary shutter, across and along the slit.
+        wave_um : numpy.ndarray
+            Wavelength, um (the fore optics are chromatic).
+
+        Returns
+        -------
+        east, north : numpy.ndarray
+        """
+        where = np.broadcast_arrays(2.0 * x_slit, *map(_scaled, (y_slit, wave_um), self.domain[2:]))
+        return chebyshev.chebval3d(*where, self.east), chebyshev.chebval3d(*where, self.north)
+
+
+def _scaled(values, domain: np.ndarray) -> np.ndarray:
+    """Map a domain to [-1, 1]."""
+    return (2.0 * np.asarray(values) - domain.sum()) / (domain[1] - domain[0])
+
+
+def _fit(where: list[np.ndarray], values: np.ndarray, degrees: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Fit a Chebyshev polynomial in as many variables as there are degrees; give it and its residuals."""
+    vander = {2: chebyshev.chebvander2d, 3: chebyshev.chebvander3d}[len(degrees)]
+    design = vander(*where, degrees)
+    coefficients, *_ = np.linalg.lstsq(design, values, rcond=None)
+    shape = tuple(degree + 1 for degree in degrees)
+    return coefficients.reshape(shape), values - design @ coefficients
+
+
+def fit_geometry(wcs, shape: tuple[int, int], name: str) -> SlitGeometry:
+    """Sample the gwcs of a slit and fit the polynomials.
+
+    Parameters
+    ----------
+    wcs : gwcs.wcs.WCS
+        With the frames ``detector``, ``slit_frame`` and ``world``, as jwst writes them.
+    shape : tuple of int
+        ``(n_y, n_x)`` of the slit's arrays.
+    name : str
+        What errors call the slit.
+
+    Returns
+    -------
+    SlitGeometry
+
+    Raises
+    ------
+    msa3d.errors.ProductError
+        If the WCS is hardly anywhere defined, or no such polynomial describes it.
+    """
+    x, y, y_slit, wave = _sample(wcs, shape, name)
+    ends = [(item.min(), item.max()) for item in (x, y_slit, wave)]
+    domain = np.array([ends[0], (-0.5, shape[0] - 0.5), *ends[1:]])
+    on_detector = [_scaled(x, domain[0]), _scaled(y, domain[1])]
+    along, along_left = _fit(on_detector, y_slit, _DETECTOR_DEGREES)
+    spectral, spectral_left = _fit(on_detector, wave, _DETECTOR_DEGREES)
+    to_world = wcs.get_transform("slit_frame", "world")
+    grid = np.meshgrid((-0.5, 0.0, 0.5), np.linspace(*domain[2], 9), np.linspace(*domain[3], 9))
+    x_slit, y_grid, wave_grid = (item.ravel() for item in grid)
+    ra, dec, *_ = to_world(x_slit, y_grid, wave_grid * 1e-6)
+    ra0, dec0 = float(ra[ra.size // 2]), float(dec[dec.size // 2])
+    in_slit = [2.0 * x_slit, _scaled(y_grid, domain[2]), _scaled(wave_grid, domain[3])]
+    sky = [_fit(in_slit, offset, _SKY_DEGREES) for offset in tangent_offsets(ra, dec, ra0, dec0)]
+    residuals = np.array(
+        [
+            np.abs(along_left).max() / (np.ptp(y_slit) / np.ptp(y)),
+            np.abs(spectral_left).max() / (np.ptp(wave) / np.ptp(x)),
+            max(np.abs(left).max() for _, left in sky),
+        ]
+    )
+    if residuals[:2].max() > _MOST_RESIDUAL_PIXEL or residuals[2] > _MOST_RESIDUAL_ARCSEC:
+        raise ProductError(
+            f"{name}: polynomials miss its WCS by {residuals[:2].max():.1e} pixels and {residuals[2]:.1e} arcsec: "
+            "it is not that of a NIRSpec slit"
+        )
+    return SlitGeometry(ra0, dec0, domain, along, spectral, sky[0][0], sky[1][0], residuals)
+
+
+def _sample(wcs, shape: tuple[int, int], name: str) -> tuple[np.ndarray, ...]:
+    """Evaluate the WCS where it is defined: x, y, y_slit (openings), wavelength (um)."""
+    ny, nx = shape
+    to_slit = wcs.get_transform("detector", "slit_frame")
+    # A slit may light a narrow stretch of a detector: find it, then sample that densely enough to fit it.
+    columns = np.arange(nx, dtype=float)
+    _, y_slit, wave = to_slit(*(item.ravel() for item in np.meshgrid(columns, np.arange(0, ny, 4.0))))
+    lit = (np.isfinite(y_slit) & np.isfinite(wave)).reshape(-1, nx).any(axis=0)
+    if lit.sum() < _DETECTOR_DEGREES[0] + 1:
+        raise ProductError(f"{name}: its WCS is defined in {lit.sum()} of {nx} columns; run `msa3d process` again")
+    x = np.unique(np.rint(np.linspace(*columns[lit][[0, -1]], _SAMPLES_X)))
+    x, y = (item.ravel() for item in np.meshgrid(x, np.arange(ny, dtype=float)))
+    _, y_slit, wave = to_slit(x, y)
+    good = np.isfinite(y_slit) & np.isfinite(wave)
+    return x[good], y[good], y_slit[good], wave[good] * 1e6
+
+
+def geometry_table(geometries: dict[int, SlitGeometry]) -> fits.BinTableHDU:
+    """Write the geometry of a file's slits as a table.
+
+    Parameters
+    ----------
+    geometries : dict of int to SlitGeometry
+        By EXTVER of the slit's SCI.
+
+    Returns
+    -------
+    astropy.io.fits.BinTableHDU
+        Named `GEOMETRY`, a row a slit.
+    """
+    table = Table({"extver": np.array(list(geometries), dtype=np.int16)})
+    for name in SlitGeometry.__dataclass_fields__:
+        table[name] = np.array([getattr(item, name) for item in geometries.values()])
+    return fits.BinTableHDU(table, name=GEOMETRY)
+
+
+def read_geometries(path: str | Path) -> dict[int, SlitGeometry]:
+    """Read the geometry of all slits of a calibrated file.
+
+    Parameters
+    ----------
+    path : str or pathlib.Path
+        ``cal`` file of jwst, or what post-processing made of it.
+
+    Returns
+    -------
+    dict of int to SlitGeometry
+        By EXTVER of the slit's SCI.
+
+    Raises
+    ------
+    msa3d.errors.ProductError
+        If the file is missing, truncated or without a WCS.
+    """
+    path = Path(path)
+    with readable(path), fits.open(path, memmap=False) as hdus:
+        if GEOMETRY in hdus:
+            return _from_table(hdus[GEOMETRY].data)
+        shapes = {hdu.ver: hdu.shape for hdu in hdus if hdu.name == "SCI"}
+        tree = io.BytesIO(hdus["ASDF"].data.tobytes())
+    found = {}
+    with asdf.config_context() as config, readable(path):
+        config.validate_on_read = config.legacy_fill_schema_defaults = False
+        # Tables inside a gwcs are read when first used, hence everything while the file is open.
+        with asdf.open(tree) as asdf_file:
+            slits = asdf_file.tree["slits"]
+            for version, shape in shapes.items():
+                found[version] = fit_geometry(slits[version - 1]["meta"]["wcs"], shape, f"{path}, slit {version}")
+    return found
+
+
+def _from_table(rows: fits.FITS_rec) -> dict[int, SlitGeometry]:
+    names = SlitGeometry.__dataclass_fields__
+    return {int(row["extver"]): SlitGeometry(*(_native(row[name]) for name in names)) for row in rows}
+
+
+def _native(value):
+    """Numbers in the machine's byte order."""
+    return float(value) if np.ndim(value) == 0 else np.array(value, dtype=float)
+
+
+def open_ranges(shutter_state: str) -> list[tuple[float, float]]:
+    """Where a slitlet is open, from SHUTSTA of jwst.
+
+    Parameters
+    ----------
+    shutter_state : str
+        A letter a shutter: ``1`` open, ``0`` closed, ``x`` the primary (open) one; ``1x1``.
+
+    Returns
+    -------
+    list of (float, float)
+        Ends of the open runs in openings from the middle of the primary shutter. The bars between the
+        shutters of a run belong to it.
+
+    Raises
+    ------
+    msa3d.errors.ProductError
+        If it is no such string.
+    """
+    state = shutter_state.strip()
+    if not re.fullmatch("[01]*x[01]*", state):
+        raise ProductError(f"SHUTSTA = {shutter_state!r} does not say which shutters are open, as 1x1 does")
+    primary = state.index("x")
+    runs = [match.span() for match in re.finditer("[1x]+", state)]
+    return [((a - primary) * PITCH_IN_OPENINGS - 0.5, (b - 1 - primary) * PITCH_IN_OPENINGS + 0.5) for a, b in runs]
