@@ -167,10 +167,42 @@ def test_a_real_observation_is_not_simulated(invoke, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_data_of_a_real_dataset_are_checked(invoke):
+def test_data_of_a_real_dataset_are_fetched_and_checked(invoke, monkeypatch, tmp_path):
+    from msa3d import fetch
+    from msa3d.fetch import references
+
+    calls = []
+    monkeypatch.setattr(
+        fetch, "fetch_observation", lambda dataset, layout, **options: calls.append(options["products"]) or Report()
+    )
+    done = {"files": {"a": {}}, "context": "jwst_1240.pmap", "path": "cache"}
+    monkeypatch.setattr(references, "prefetch", lambda dataset, layout, files: calls.append("references") or done)
+    for variable in ("CRDS_PATH", "CRDS_SERVER_URL"):
+        monkeypatch.delenv(variable, raising=False)
     result = invoke("data", "-d", "go2136")
+    assert calls == [["rate", "metafile"], "references"]
+    assert "1 references of jwst_1240.pmap are verified in cache" in result.stdout
+    # Nothing came in this test, which the check that follows says.
     assert result.exit_code == 2
     assert str(Path("runs") / "go2136") in result.stderr
+    monkeypatch.setenv("CRDS_PATH", str(tmp_path))
+    monkeypatch.setenv("CRDS_SERVER_URL", "https://localhost")
+    invoke("data", "-d", "go2136")
+    assert calls[2:] == [["rate", "metafile"]]
+
+
+def test_fetching_offline_is_one_sentence(invoke, monkeypatch):
+    monkeypatch.setenv("MSA3D_MAST_SERVER", "http://localhost:9")
+    result = invoke("fetch", "-d", "go2136")
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 2  # what it is about to do, and the sentence
+    assert "cannot be reached" in result.stderr
+
+
+def test_a_simulated_dataset_is_not_fetched(invoke):
+    result = invoke("fetch", "-d", "tiny")
+    assert result.exit_code == 2
+    assert "is simulated" in result.stderr
 
 
 def test_data_of_a_simulated_dataset_are_made(invoke, monkeypatch, tmp_path):

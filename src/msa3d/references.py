@@ -7,6 +7,7 @@ that one, offline, whatever the user's own settings are; real data use the user'
 from __future__ import annotations
 
 import ast
+import json
 import logging
 import os
 import sys
@@ -66,7 +67,8 @@ def environment(layout: Layout, dataset: Dataset) -> dict[str, str]:
     -------
     dict of str
         For a simulated cache: CRDS_PATH, CRDS_CONTEXT, CRDS_CONFIG_URI, CRDS_SERVER_URL, CRDS_OBSERVATORY,
-        CRDS_READONLY_CACHE. For real data: CRDS_CONTEXT where the dataset names one and the user does not.
+        CRDS_READONLY_CACHE. For real data the same with what `msa3d fetch` has verified, unless the user's own
+        CRDS_PATH or CRDS_CONTEXT are others; else CRDS_CONTEXT where the dataset names one and the user does not.
 
     Raises
     ------
@@ -80,24 +82,48 @@ def environment(layout: Layout, dataset: Dataset) -> dict[str, str]:
                 f"{layout.crds_cache} holds no CRDS cache: `msa3d simulate` makes it together with the "
                 "simulated observation."
             )
-        return {
-            "CRDS_PATH": str(layout.crds_cache),
-            "CRDS_CONTEXT": context,
-            # A plain path with a slash at its end: CRDS then reads its configuration there and asks no server.
-            "CRDS_CONFIG_URI": f"{layout.crds_cache / 'config' / 'jwst'}/",
-            "CRDS_SERVER_URL": NO_SERVER,
-            "CRDS_OBSERVATORY": "jwst",
-            "CRDS_READONLY_CACHE": "1",
-        }
+        return _offline(layout.crds_cache, context)
+    fetched = _fetched(layout)
+    if fetched:
+        return fetched
     for variable, example in (
         ("CRDS_PATH", "$HOME/crds_cache"),
         ("CRDS_SERVER_URL", "https://jwst-crds.stsci.edu"),
     ):
         if not os.environ.get(variable):
-            raise CrdsError(f"{variable} is not set: real data need it, for example export {variable}={example}.")
+            raise CrdsError(
+                f"{variable} is not set: real data need it, for example export {variable}={example}; or let `msa3d "
+                "fetch` get the references."
+            )
     if not os.environ.get("CRDS_CONTEXT") and dataset.crds_context:
         return {"CRDS_CONTEXT": dataset.crds_context}
     return {}
+
+
+def _offline(cache: Path, context: str) -> dict[str, str]:
+    """Environment variables for a cache that is complete: nothing is asked for, nothing written."""
+    return {
+        "CRDS_PATH": str(cache),
+        "CRDS_CONTEXT": context,
+        # A plain path with a slash at its end: CRDS then reads its configuration there and asks no server.
+        "CRDS_CONFIG_URI": f"{cache / 'config' / 'jwst'}/",
+        "CRDS_SERVER_URL": NO_SERVER,
+        "CRDS_OBSERVATORY": "jwst",
+        "CRDS_READONLY_CACHE": "1",
+    }
+
+
+def _fetched(layout: Layout) -> dict[str, str] | None:
+    """Environment variables for the references that were fetched for this run; None where the user has others."""
+    try:
+        record = json.loads((layout.root / "fetch" / "references.json").read_text(encoding="utf-8"))
+        cache, context = Path(record["path"]), str(record["context"])
+    except (OSError, ValueError, KeyError):
+        return None
+    own = {"CRDS_PATH": str(cache), "CRDS_CONTEXT": context}
+    if any(os.environ.get(key, value) != value for key, value in own.items()) or cached_context(cache) is None:
+        return None
+    return _offline(cache, context)
 
 
 def use_references(layout: Layout, dataset: Dataset) -> str:
@@ -121,7 +147,7 @@ def use_references(layout: Layout, dataset: Dataset) -> str:
     settings = environment(layout, dataset)
     if any(os.environ.get(key) != value for key, value in settings.items()):
         os.environ.update(settings)
-        _forget()
+        forget()
     if os.environ.get("CRDS_CONTEXT"):
         return os.environ["CRDS_CONTEXT"]
     import crds
@@ -134,7 +160,7 @@ def use_references(layout: Layout, dataset: Dataset) -> str:
         ) from error
 
 
-def _forget() -> None:
+def forget() -> None:
     """Drop what CRDS remembers of another cache."""
     if "crds" in sys.modules:
         from crds.core import utils

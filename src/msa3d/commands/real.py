@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
 import typer
+
+from msa3d.commands.common import DatasetName, Root, RootOption, locate, show
+from msa3d.errors import DatasetError
+
+if TYPE_CHECKING:
+    from msa3d.dataset import Dataset
+    from msa3d.layout import Layout
 
 
 def add_to(app: typer.Typer) -> None:
@@ -13,3 +24,70 @@ def add_to(app: typer.Typer) -> None:
     app : typer.Typer
         The command.
     """
+    app.command()(fetch)
+
+
+class Product(StrEnum):
+    """What can be fetched."""
+
+    rate = "rate"
+    metafile = "metafile"
+    uncal = "uncal"
+
+
+def fetch(
+    root: Root = None,
+    dataset: DatasetName = "go2136",
+    root_option: RootOption = None,
+    product: Annotated[
+        list[Product] | None, typer.Option(help="May be repeated.  [default: rate and metafile; uncal for stage 1]")
+    ] = None,
+    manifest: Annotated[Path | None, typer.Option(help="A list of files (YAML) to use instead of asking.")] = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Ask the archive for its list anew.")] = False,
+    references: Annotated[bool, typer.Option(help="Also the references, from CRDS.")] = True,
+) -> None:
+    """Fetch a real observation from MAST and its references from CRDS; what is whole is not asked for again."""
+    description, layout = locate(root, root_option, dataset)
+    if description.simulated:
+        raise DatasetError(f"The dataset {description.name} is simulated: `msa3d simulate` makes it.")
+    fetch_all(description, layout, [one.value for one in product or ()], manifest, refresh, references)
+
+
+def fetch_all(
+    description: Dataset,
+    layout: Layout,
+    products: list[str],
+    manifest: Path | None = None,
+    refresh: bool = False,
+    references: bool = True,
+) -> None:
+    """Fetch files, then references, and say what happened.
+
+    Parameters
+    ----------
+    description : Dataset
+        The observation.
+    layout : Layout
+        Where to.
+    products : list of str
+        What; by default what the dataset starts from, and the metafile.
+    manifest : Path, optional
+        List of files.
+    refresh : bool
+        Ask the archive anew.
+    references : bool
+        Whether references are fetched.
+    """
+    from msa3d.fetch import fetch_observation
+
+    start = "uncal" if description.process.run_stage1 else "rate"
+    report = fetch_observation(
+        description, layout, products=products or [start, "metafile"], manifest=manifest, refresh=refresh
+    )
+    show(report)
+    if references:
+        from msa3d.fetch.references import prefetch
+
+        files = sorted(layout.root.glob("jw*_uncal.fits")) if start == "uncal" else layout.rates()
+        done = prefetch(description, layout, files)
+        typer.echo(f"{len(done['files'])} references of {done['context']} are verified in {done['path']}.")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import typer
 
 from msa3d.commands.common import DatasetName, Root, RootOption, Workers, locate, show
@@ -47,13 +49,19 @@ def simulate(
 def data(
     root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
 ) -> None:
-    """Simulate a simulated dataset; check the files of a real one."""
-    from msa3d.dataset import Dataset
+    """Simulate a simulated dataset; fetch the files of a real one, where they are not there, and check them."""
+    from msa3d.commands.real import fetch_all
 
-    if Dataset.load(dataset).simulated:
+    description, layout = locate(root, root_option, dataset)
+    if description.simulated:
         simulate(root, dataset, root_option, workers)
-    else:
-        check(root, dataset, root_option)
+        return
+    # References are the user's own affair where CRDS is set up already.
+    own = bool(os.environ.get("CRDS_PATH") and os.environ.get("CRDS_SERVER_URL"))
+    fetch_all(description, layout, [], references=not own)
+    if description.process.run_stage1:
+        preprocess(root, dataset, root_option, workers)
+    check(root, dataset, root_option)
 
 
 def check(root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None) -> None:
