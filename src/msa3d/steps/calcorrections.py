@@ -87,6 +87,10 @@ class Pathloss:
 
         found = {}
         with datamodels.PathlossModel(str(path)) as model:
+            names = [entry.name for entry in model.apertures]
+            missing = {"MOS1X1", "MOS1X3"} - {name.upper() for name in names}
+            if missing:
+                raise ProductError(f"{path}: no aperture {', '.join(sorted(missing))}, only {', '.join(names)}")
             for entry in model.apertures:
                 uniform = np.array(entry.uniform_data, dtype=float)
                 wave_m, transmission, _ = calculate_pathloss_vector(uniform, entry.uniform_wcs, 0.0, 0.0)
@@ -95,9 +99,6 @@ class Pathloss:
                 point = np.array(entry.pointsource_data, dtype=float)
                 wave_um = np.asarray(wave_m, dtype=float) * 1e6
                 found[entry.name.upper()] = Aperture(entry.name, wave_um, transmission, point, wcs)
-        missing = {"MOS1X1", "MOS1X3"} - set(found)
-        if missing:
-            raise ProductError(f"{path}: no aperture {', '.join(sorted(missing))}, only {', '.join(found) or 'none'}")
         return cls(path.name, found["MOS1X1"], found["MOS1X3"])
 
     def uniform(self, n_open: int) -> tuple[np.ndarray, np.ndarray, str]:

@@ -13,7 +13,8 @@ def find_cosmic_rays(slit: CalSlit, settings: CalCosmicRays) -> np.ndarray:
 
     The image is in MJy/sr, and so are the variances of photons and read noise, which astroscrappy takes as they
     are (``invar``: an input variance, smoothed by itself over 5 x 5 pixels so that a hit does not hide in its
-    own photons). Gain 1 and read noise 0 are then the right ones: both are in the variance already.
+    own photons). Gain 1 and read noise 0 are then the right ones: both are in the variance already. astroscrappy
+    does not look at the three outermost rows and columns, which in the image of a slit hold no light.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ from astropy.table import Table
 
 from msa3d import provenance, references
 from msa3d.cube.grid import readable
-from msa3d.cube.slitgeometry import SlitGeometry, geometry_table, read_geometries
+from msa3d.cube.slitgeometry import GEOMETRY, SlitGeometry, geometry_table, read_geometries
 from msa3d.errors import ProductError
 from msa3d.layout import POST_SUFFIX
 from msa3d.settings_drizzle import CalpostSettings
@@ -275,10 +275,12 @@ def calpost_file(
             row.update(detector=detector, usable=usable)
             slit.store(hdus)
             _describe(hdus["SCI", slit.version].header, settings, row)
+        if GEOMETRY not in hdus:
+            extra.append(geometry_table(geometries))
+        # Before the ASDF extension, which jwst keeps last.
         place = hdus.index_of("ASDF")
-        for hdu in (*extra, geometry_table(geometries)):
+        for hdu in reversed(extra):
             hdus.insert(place, hdu)
-            place += 1
         _stamp(hdus[0].header, dataset, settings, cal, pathloss, bars)
         with provenance.atomic_path(final) as partial:
             hdus.writeto(partial)
@@ -385,10 +387,10 @@ def _stamp(
     if pathloss is not None:
         used["pathloss"] = pathloss.name
         header["S_PTHLOS"] = ("COMPLETE", "Pathloss Correction")
-        header["R_PTHLOS"] = (f"crds://{pathloss.name}", "Pathloss reference file name")
+        header["R_PTHLOS"] = f"crds://{pathloss.name}"
     if bars is not None:
         used["barshadow"] = bars.name
         header["S_BARSHA"] = ("COMPLETE", "Bar Shadow Correction")
-        header["R_BARSHA"] = (f"crds://{bars.name}", "Bar shadow reference file name")
+        header["R_BARSHA"] = f"crds://{bars.name}"
     history = "path loss, bar shadow, background and cosmic rays of the slits; all planes alike"
     provenance.stamp(header, dataset=dataset, inputs=[cal], references=used, step="calpost", history=[history])
