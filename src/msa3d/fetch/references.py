@@ -117,6 +117,7 @@ def prefetch(dataset: Dataset, layout: Layout, files: Iterable[Path]) -> dict[st
     server = os.environ.get("CRDS_SERVER_URL") or SERVER
     _point_crds(cache, context, server)
     try:
+        _verify(_mappings(context))
         names = _best_references(files, types, context)
         record = wanted | {"server": server, "files": _verify(names)}
     except CrdsError:
@@ -155,11 +156,20 @@ def verified(layout: Layout) -> dict[str, Any] | None:
 
 def _point_crds(cache: Path, context: str, server: str) -> None:
     """Make the crds client use a cache that it may write to, and a server."""
-    for variable in ("CRDS_CONFIG_URI", "CRDS_READONLY_CACHE"):
-        os.environ.pop(variable, None)
     cache.mkdir(parents=True, exist_ok=True)
+    # By itself the client gives up at the first failure.
+    os.environ.setdefault("CRDS_CLIENT_RETRY_COUNT", "3")
+    os.environ.setdefault("CRDS_CLIENT_RETRY_DELAY_SECONDS", "5")
     os.environ.update(
-        {"CRDS_PATH": str(cache), "CRDS_CONTEXT": context, "CRDS_SERVER_URL": server, "CRDS_OBSERVATORY": "jwst"}
+        {
+            "CRDS_PATH": str(cache),
+            "CRDS_CONTEXT": context,
+            "CRDS_SERVER_URL": server,
+            "CRDS_OBSERVATORY": "jwst",
+            "CRDS_READONLY_CACHE": "0",
+            # The client stumbles where this is absent, having been there.
+            "CRDS_CONFIG_URI": "none",
+        }
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -167,6 +177,16 @@ def _point_crds(cache: Path, context: str, server: str) -> None:
 
     api.set_crds_server(server)
     forget()
+
+
+def _mappings(context: str) -> list[str]:
+    """Let the client download the rules of a context; return their names."""
+    from crds.client import api
+
+    names = api.get_mapping_names(context)
+    # What does not come right is told of by `_verify`, which tries once more.
+    api.FileCacher(context, raise_exceptions=False).get_local_files(list(names))
+    return names
 
 
 def _best_references(files: list[Path], types: list[str], context: str) -> list[str]:
@@ -205,12 +225,12 @@ def _verify(names: list[str]) -> dict[str, dict[str, Any]]:
     from crds.client import api
 
     facts = api.get_file_info_map("jwst", names, ["size", "sha1sum"])
+    cacher = api.FileCacher(os.environ["CRDS_CONTEXT"])
     checked: dict[str, dict[str, Any]] = {}
     for name in names:
         said = facts.get(name)
         if not isinstance(said, dict):
             raise FetchError(f"the CRDS server does not know {name}, which its own context names.")
-        cacher = api.FileCacher(os.environ["CRDS_CONTEXT"])
         path = Path(cacher.locate(name))
         for attempt in (1, 2):
             size = path.stat().st_size if path.is_file() else -1
