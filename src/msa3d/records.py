@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """SHA-256 of the content of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
@@ -139,7 +140,7 @@ class Record:
             return False
         if now["mtime_ns"] == was["mtime_ns"]:
             return True
-        return _sha256(self.layout.root / path) == was["sha256"]
+        return sha256_of(self.layout.root / path) == was["sha256"]
 
     def is_current(self, products: Iterable[Path] | None = None) -> bool:
         """Whether the products are there and inputs, parameters and code are those that made them."""
@@ -162,18 +163,19 @@ class Record:
         ProductError
             Where a product is missing, or an input changed while the products were made.
         """
-        made = {}
+        made, hashes = {}, {}
         for path in products:
             status = self._stat(Path(path))
             if status is None:
                 raise ProductError(f"{path} was not written, so {self.step} {self.name} is not complete.")
             made[self._relative(path)] = status["size"]
+            hashes[self._relative(path)] = sha256_of(Path(path))
         inputs = {}
         for path, before in self._before.items():
             full = self.layout.root / path
             if before is None or self._stat(full) != before:
                 raise ProductError(f"{full} changed or vanished while {self.step} {self.name} was using it.")
-            inputs[path] = {**before, "sha256": _sha256(full)}
+            inputs[path] = {**before, "sha256": sha256_of(full)}
         text = {
             "step": self.step,
             "name": self.name,
@@ -181,9 +183,11 @@ class Record:
             "version": msa3d.__version__,
             "revision": git_revision(),
             "code": code_version(*self.modules),
+            "modules": list(self.modules),
             "parameters": digest(self.parameters),
             "inputs": inputs,
             "products": made,
+            "hashes": hashes,
             "notes": notes,
         }
         with atomic_path(self.path) as partial:
