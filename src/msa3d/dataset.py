@@ -31,17 +31,23 @@ from msa3d.settings import (
     Simulation,
     Target,
 )
+from msa3d.settings_cube import DrizzleSettings, OutlierSettings
+from msa3d.settings_drizzle import CalpostSettings, RegistrationSettings
 
 __all__ = [
     "SPEC2_STEPS",
     "SPEC3_STEPS",
+    "CalpostSettings",
     "CosmicRays",
     "CubeSettings",
     "Dataset",
+    "DrizzleSettings",
+    "OutlierSettings",
     "Pathloss",
     "Pattern",
     "PostprocessSettings",
     "ProcessSettings",
+    "RegistrationSettings",
     "SimulatedSource",
     "Simulation",
     "Target",
@@ -75,7 +81,7 @@ class Dataset(Model):
         Kinds of problems of the metafile (see `msa3d.msafile.MsaFile.check`) that are only told, not errors.
     source : list of str
         Where the figures in it come from.
-    pattern, targets, process, postprocess, cubebuild, simulation
+    pattern, targets, process, postprocess, calpost, cubebuild, simulation
         See the models of these names.
     case_study : int
         Source id of the galaxy that the figures show.
@@ -100,6 +106,7 @@ class Dataset(Model):
     case_study: int = 8512
     process: ProcessSettings = ProcessSettings()
     postprocess: PostprocessSettings = PostprocessSettings()
+    calpost: CalpostSettings = CalpostSettings()
     cubebuild: CubeSettings = CubeSettings()
     simulation: Simulation | None = None
 

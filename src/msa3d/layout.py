@@ -8,6 +8,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from msa3d.dataset import Dataset
 
 #: What post-processing appends to the name of an s2d or cal file (the published name).
 POST_SUFFIX = "_pathcorr_astrocorr"
@@ -137,6 +141,11 @@ class Layout:
         """
         return self.process_dir(activity) / f"{product}_s{source_id:05d}_s2d{suffix}.fits"
 
+    @property
+    def registration(self) -> Path:
+        """Table of the measured offsets of the exposures."""
+        return self.process / "registration.ecsv"
+
     # --- cubes
 
     def cube_dir(self, source_id: int) -> Path:
@@ -146,6 +155,24 @@ class Layout:
     def cube_medians(self, source_id: int) -> Path:
         """Cube of the paper's builder."""
         return self.cube_dir(source_id) / f"cube_medians_{source_id}.fits"
+
+    def cube(self, source_id: int, dataset: Dataset) -> Path:
+        """Cube of the drizzle builder.
+
+        Parameters
+        ----------
+        source_id : int
+            The source.
+        dataset : Dataset
+            Its programme, observation, filter and grating are in the name.
+        """
+        optics = f"{dataset.filter}-{dataset.grating}".lower()
+        name = f"jw{dataset.programme}-o{dataset.observation}_s{source_id:05d}_nirspec_{optics}_s3d.fits"
+        return self.cube_dir(source_id) / name
+
+    def outliers(self, source_id: int) -> Path:
+        """Pixels that the drizzle builder rejected: a map a file, and a table."""
+        return self.cube_dir(source_id) / f"outliers_s{source_id:05d}.fits"
 
     def column_median(self, source_id: int, column: int) -> Path:
         """Median spectrum image of one column of the paper's builder."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from msa3d._model import Model, NotNegative, Positive, nearest
+from msa3d.settings_cube import DrizzleSettings
 
 #: Steps of the two pipelines of jwst 1.14.0, the keys that ``process.spec2`` and ``process.spec3`` may have.
 SPEC2_STEPS = (
@@ -142,17 +143,28 @@ class CubeSettings(Model):
 
     Parameters
     ----------
-    builder : {"paper"}
-        ``paper`` is the published algorithm, value for value.
+    builder : {"drizzle", "paper"}
+        ``drizzle`` is the default; ``paper`` is the published algorithm, value for value.
+    also : list of {"drizzle", "paper"}
+        Other builders whose cubes are made beside, to compare.
+    drizzle : DrizzleSettings
+        Of the drizzle builder.
     subpixels : int
-        Sub-pixels a native pixel along the slit.
+        Of the paper builder: sub-pixels a native pixel along the slit.
     row_step_arcsec : float, optional
-        Distance of neighbouring dithers; by default that of the pattern.
+        Of the paper builder: distance of neighbouring dithers; by default that of the pattern.
     """
 
-    builder: Literal["paper"] = "paper"
+    builder: Literal["drizzle", "paper"] = "drizzle"
+    also: list[Literal["drizzle", "paper"]] = Field([])
+    drizzle: DrizzleSettings = DrizzleSettings()
     subpixels: int = Field(4, ge=1)
     row_step_arcsec: Positive | None = None
+
+    @property
+    def builders(self) -> tuple[str, ...]:
+        """All builders whose cubes are wanted, the chosen one first."""
+        return tuple(dict.fromkeys([self.builder, *self.also]))
 
 
 class SimulatedSource(Model):

@@ -1,22 +1,23 @@
 """Cubes from slit-stepping exposures: what a cube is, and the builders that make one.
 
-Each builder is a module with the same four functions, registered in `BUILDERS`: ``inputs(task)`` and
-``products(task)`` list files, ``parameters(task)`` says what decides their content, ``build(task)`` writes
-them; `task` is a `SourceTask`.
+Each builder is a module with the same functions, registered in `BUILDERS`: ``sources(dataset, layout, exposures)``
+finds what there is to build, ``inputs(task)`` and ``products(task)`` list files, ``parameters(task)`` says what
+decides their content, ``build(task)`` writes them, ``record_name(source_id)`` is what the record of it is
+called; `task` is a `SourceTask`.
 """
 
 from __future__ import annotations
 
 from types import ModuleType
 
-from msa3d.cube import paper
+from msa3d.cube import drizzle, paper
 from msa3d.cube.cubefile import Cube, open_cube
 from msa3d.cube.source import Placed, SourceTask
 from msa3d.errors import DatasetError
 
 __all__ = ["BUILDERS", "Cube", "Placed", "SourceTask", "builder", "open_cube"]
 
-BUILDERS: dict[str, ModuleType] = {"paper": paper}
+BUILDERS: dict[str, ModuleType] = {"drizzle": drizzle, "paper": paper}
 """Builders by the name that ``cubebuild.builder`` of a dataset gives."""
 
 

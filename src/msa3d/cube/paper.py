@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,22 @@ from astropy.io import fits
 
 from msa3d.cube import median, product
 from msa3d.cube.grid import SlitSpectrum, read_spectrum
-from msa3d.cube.source import SourceTask
+from msa3d.cube.source import SourceTask, sources_of
+from msa3d.layout import POST_SUFFIX
 from msa3d.provenance import atomic_path, is_simulated, stamp
 
 log = logging.getLogger(__name__)
 
 SMEARED_ARCSEC = 0.05
 """Offset of an exposure from its place, beyond which the user is told: two sub-pixels, half a dither."""
+
+
+sources = functools.partial(sources_of, suffix=POST_SUFFIX)
+
+
+def record_name(source_id: int) -> str:
+    """Name of the record of a source's cube."""
+    return f"s{source_id:05d}"
 
 
 def inputs(task: SourceTask) -> list[Path]:
@@ -39,7 +49,7 @@ def products(task: SourceTask) -> list[Path]:
 def parameters(task: SourceTask) -> dict[str, Any]:
     """Parameters that decide what the files hold."""
     return {
-        "cubebuild": task.dataset.cubebuild.model_dump(mode="json"),
+        "cubebuild": task.dataset.cubebuild.model_dump(mode="json", include={"subpixels", "row_step_arcsec"}),
         "pattern": task.dataset.pattern.model_dump(mode="json"),
         "exposures": [(item.activity, item.row, item.column) for item in task.exposures],
     }

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from astropy.io import fits
+
+from msa3d.cube.grid import readable
 from msa3d.errors import ObservationError
 from msa3d.layout import POST_SUFFIX, Layout, parse_rate_name
 
@@ -57,6 +60,10 @@ class SourceTask:
         """Post-processed spectra that should be there and are not."""
         return [path for _, path in self._paths() if not path.is_file()]
 
+    def calibrated(self) -> dict[str, list[Path]]:
+        """Post-processed calibrated slits that are there: ``{activity: paths}`` in observing order."""
+        return {item.activity: calibrated_files(self.layout, item.activity) for item in self.exposures}
+
     def _paths(self) -> list[tuple[Placed, Path]]:
         product = self.dataset.process.product
         return [(item, self.layout.s2d(item.activity, self.source_id, POST_SUFFIX, product)) for item in self.exposures]
@@ -96,6 +103,58 @@ def place_exposures(dataset: Dataset, layout: Layout) -> tuple[Placed, ...]:
             "pattern.rows and pattern.columns"
         )
     return tuple(Placed(activity, *pattern.place(index)) for index, activity in enumerate(activities))
+
+
+def calibrated_files(layout: Layout, activity: str) -> list[Path]:
+    """List the post-processed calibrated slits of an exposure, a file a detector.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where things lie.
+    activity : str
+        The exposure.
+
+    Returns
+    -------
+    list of pathlib.Path
+        Those that are there, NRS1 first.
+    """
+    return sorted(layout.process_dir(activity).glob(f"jw*_cal{POST_SUFFIX}.fits"))
+
+
+def sources_calibrated(dataset: Dataset, layout: Layout, exposures: tuple[Placed, ...]) -> dict[int, list[Placed]]:
+    """Find the sources that have post-processed calibrated slits, and in which exposures.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Gives ``postprocess.min_source_id``: only greater ids are taken.
+    layout : Layout
+        Where things lie.
+    exposures : tuple of Placed
+        The exposures to look into.
+
+    Returns
+    -------
+    dict of int to list of Placed
+        By source id, sorted.
+
+    Raises
+    ------
+    msa3d.errors.ProductError
+        If a file is not whole.
+    """
+    found: dict[int, list[Placed]] = {}
+    for exposure in exposures:
+        seen = set()
+        for path in calibrated_files(layout, exposure.activity):
+            with readable(path), fits.open(path) as hdus:
+                seen |= {int(hdu.header["SOURCEID"]) for hdu in hdus if hdu.name == "SCI"}
+        for source_id in seen:
+            if source_id > dataset.postprocess.min_source_id:
+                found.setdefault(source_id, []).append(exposure)
+    return dict(sorted(found.items()))
 
 
 def sources_of(

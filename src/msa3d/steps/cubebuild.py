@@ -1,4 +1,4 @@
-"""From the post-processed 2-D spectra of a source to its cube, by the builder that the dataset names."""
+"""From the post-processed exposures of a source to its cubes, by the builders that the dataset names."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ from astropy.table import Table
 
 from msa3d import provenance
 from msa3d.cube import SourceTask, builder
-from msa3d.cube.source import place_exposures, sources_of
+from msa3d.cube.source import place_exposures
 from msa3d.errors import ProductError
-from msa3d.layout import POST_SUFFIX
 from msa3d.workers import run_tasks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+    from msa3d.cube import Placed
     from msa3d.dataset import Dataset
     from msa3d.layout import Layout
 
 log = logging.getLogger(__name__)
 
-MEMORY_GB_EACH = 1.5
+MEMORY_GB_EACH = 2.0
 
 
 @dataclass(frozen=True)
 class CubeTask:
-    """One source, and the record that says whether its cube is current."""
+    """One source and builder, and the record that says whether its cube is current."""
 
     name: str
+    builder: str
     source: SourceTask
     record: provenance.Record = field(repr=False)
 
@@ -43,6 +44,7 @@ class CubeResult:
     """What was built of one source."""
 
     source_id: int
+    builder: str
     status: str
     products: list[Path]
     seconds: float
@@ -52,15 +54,16 @@ class CubeResult:
 
 @dataclass(frozen=True)
 class CubeReport:
-    """Results of all sources, by id."""
+    """Results of all sources, by builder and id."""
 
     sources: list[CubeResult]
 
     def table(self) -> Table:
-        """Source, status, shape, exposures used and missing, seconds and memory; a row a source."""
+        """Source, builder, status, shape, exposures used and missing, seconds, memory; a row a cube."""
         return Table(
             {
                 "source": [item.source_id for item in self.sources],
+                "builder": [item.builder for item in self.sources],
                 "status": [item.status for item in self.sources],
                 "shape": ["x".join(map(str, item.notes.get("shape", ()))) for item in self.sources],
                 "exposures": [item.notes.get("exposures", 0) for item in self.sources],
@@ -80,8 +83,9 @@ def run(
     *,
     workers: int | str | None = None,
     sources: Iterable[int] | None = None,
+    builders: Iterable[str] | None = None,
 ) -> CubeReport:
-    """Build a cube of every source that has post-processed spectra.
+    """Build a cube of every source that has post-processed spectra or slits.
 
     Sources whose cube is current are left alone.
 
@@ -95,6 +99,8 @@ def run(
         Number of sources at a time, or address of a dask scheduler; None for what the machine allows.
     sources : iterable of int, optional
         Only these ids; by default all with an id greater than ``postprocess.min_source_id``, as published.
+    builders : iterable of str, optional
+        Names of the builders, by default those of the dataset (``cubebuild.builder`` and ``also``).
 
     Returns
     -------
@@ -105,16 +111,32 @@ def run(
     ProductError
         If there is no post-processed spectrum of a source asked for.
     """
-    chosen = builder(dataset.cubebuild.builder)
     exposures = place_exposures(dataset, layout)
-    found = sources_of(dataset, layout, exposures, POST_SUFFIX)
+    tasks = [
+        task
+        for name in (dataset.cubebuild.builders if builders is None else builders)
+        for task in _tasks(name, dataset, layout, exposures, sources)
+    ]
+    waiting = [task for task in tasks if not task.record.is_current()]
+    log.info("cubebuild: %d of %d sources to do", len(waiting), len(tasks))
+    done = run_tasks(build_cube, waiting, workers=workers, memory_gb_each=MEMORY_GB_EACH, label="cubebuild")
+    by_task = {(result.builder, result.source_id): result for result in done}
+    return CubeReport([by_task.get((task.builder, task.source.source_id)) or _recorded(task) for task in tasks])
+
+
+def _tasks(
+    name: str, dataset: Dataset, layout: Layout, exposures: tuple[Placed, ...], sources: Iterable[int] | None
+) -> list[CubeTask]:
+    """Tasks of one builder, with their records."""
+    chosen = builder(name)
+    found = chosen.sources(dataset, layout, exposures)
     wanted = sorted(set(found) if sources is None else {int(source_id) for source_id in sources})
     absent = [str(source_id) for source_id in wanted if source_id not in found]
     if absent or not wanted:
         whom = f"source {', '.join(absent)}" if absent else "any source"
         raise ProductError(
-            f"{layout.process}: no post-processed 2-D spectrum of {whom}; run `msa3d process` and "
-            "`msa3d postprocess` first"
+            f"{layout.process}: no post-processed spectrum of {whom} for the builder {name}; run `msa3d process` "
+            "and `msa3d postprocess` first"
         )
     tasks = []
     for source_id in wanted:
@@ -123,17 +145,13 @@ def run(
         record = provenance.Record(
             layout,
             "cubebuild",
-            f"s{source_id:05d}",
+            chosen.record_name(source_id),
             inputs=chosen.inputs(task),
             parameters=chosen.parameters(task),
             modules=(chosen.__name__,),
         )
-        tasks.append(CubeTask(task.name, task, record))
-    waiting = [task for task in tasks if not task.record.is_current()]
-    log.info("cubebuild: %d of %d sources to do", len(waiting), len(tasks))
-    done = run_tasks(build_cube, waiting, workers=workers, memory_gb_each=MEMORY_GB_EACH, label="cubebuild")
-    by_id = {result.source_id: result for result in done}
-    return CubeReport([by_id.get(task.source.source_id) or _recorded(task) for task in tasks])
+        tasks.append(CubeTask(f"{task.name} ({name})", name, task, record))
+    return tasks
 
 
 def build_cube(task: CubeTask) -> CubeResult:
@@ -148,21 +166,22 @@ def build_cube(task: CubeTask) -> CubeResult:
     -------
     CubeResult
     """
-    chosen = builder(task.source.dataset.cubebuild.builder)
+    chosen = builder(task.builder)
     start = time.perf_counter()
     notes = chosen.build(task.source)
     seconds = time.perf_counter() - start
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     products = chosen.products(task.source)
     task.record.write(products, seconds=seconds, memory_gb=memory, result=notes)
-    return CubeResult(task.source.source_id, "done", products, seconds, memory, notes)
+    return CubeResult(task.source.source_id, task.builder, "done", products, seconds, memory, notes)
 
 
 def _recorded(task: CubeTask) -> CubeResult:
     notes = task.record.notes()
-    products = builder(task.source.dataset.cubebuild.builder).products(task.source)
+    products = builder(task.builder).products(task.source)
     return CubeResult(
         task.source.source_id,
+        task.builder,
         "current",
         products,
         notes.get("seconds", 0.0),
