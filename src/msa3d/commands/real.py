@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msa3d.commands.common import DatasetName, Root, RootOption, locate, show
+from msa3d.commands.common import DatasetName, Root, RootOption, Workers, locate, show
 from msa3d.errors import DatasetError
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ def add_to(app: typer.Typer) -> None:
     app : typer.Typer
         The command.
     """
-    app.command()(fetch)
+    for command in (fetch, plan, status, verify):
+        app.command()(command)
 
 
 class Product(StrEnum):
@@ -91,3 +92,44 @@ def fetch_all(
         files = sorted(layout.root.glob("jw*_uncal.fits")) if start == "uncal" else layout.rates()
         done = prefetch(description, layout, files)
         typer.echo(f"{len(done['files'])} references of {done['context']} are verified in {done['path']}.")
+
+
+def plan(
+    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
+) -> None:
+    """Say what a run will need: exposures, pattern as found, sources, disk, memory, time on this machine."""
+    from msa3d.oversight.plan import make_plan
+
+    description, layout = locate(root, root_option, dataset)
+    made = make_plan(description, layout, workers=workers if isinstance(workers, int) else None)
+    for row in made.table():
+        typer.echo(f"{row['what']:15s} {row['value']}")
+    for problem in made.problems:
+        typer.echo(f"problem: {problem}")
+
+
+def status(root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None) -> None:
+    """Say how far a run is: done, running, failed, left; may be asked while it runs."""
+    from msa3d.oversight.status import read_status
+
+    show(read_status(*locate(root, root_option, dataset)))
+
+
+def verify(
+    root: Root = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "-d", help="Compare also with today's description of the dataset.")
+    ] = None,
+    root_option: RootOption = None,
+) -> None:
+    """Recompute the checksums of a run; tell which products are stale or damaged, and why. Status 1 where any is."""
+    from msa3d.oversight.verify import verify as look
+
+    description, layout = locate(root, root_option, dataset or "demo")
+    found = look(layout, description if dataset else None)
+    show(found)
+    for stranger in found.strangers:
+        typer.echo(f"no record of {stranger}")
+    typer.echo(f"{sum(one.state == 'holds' for one in found.verdicts)} of {len(found.verdicts)} hold")
+    if not found.holds:
+        raise typer.Exit(1)
