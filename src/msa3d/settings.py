@@ -54,6 +54,8 @@ class ProcessSettings(Model):
     ----------
     spec2, spec3 : dict of dict
         ``{step: {parameter: value}}`` of Spec2Pipeline and Spec3Pipeline.
+    rectify : bool
+        Whether Spec3 makes rectified 2-D spectra: the published builder needs them, the drizzle builder does not.
     product : str
         Product name of the Spec3 association.
     transform_msa : bool
@@ -70,6 +72,7 @@ class ProcessSettings(Model):
 
     spec2: dict[str, dict[str, Any]] = Field({})
     spec3: dict[str, dict[str, Any]] = Field({})
+    rectify: bool = True
     product: str = "newoutput"
     transform_msa: bool = True
     wanted_sources_only: bool = False

@@ -159,7 +159,7 @@ def first_line(error: Exception) -> str:
 
 
 def _reduce(task: ExposureTask, directory: Path) -> dict[str, float]:
-    """Run Spec2 on each detector, Spec3 on the results; return wall seconds."""
+    """Run Spec2 on each detector, Spec3 on the results if these are wanted; return wall seconds."""
     seconds: dict[str, float] = {}
     parameters: dict[str, Any] = {"accelerations": list(task.accelerations)}
     models = {}
@@ -175,13 +175,14 @@ def _reduce(task: ExposureTask, directory: Path) -> dict[str, float]:
                 f"no slitlet of {task.metafile.name} falls on a detector; "
                 "check MSAMETID and PATT_NUM of the rate files."
             )
-        started = time.perf_counter()
-        parameters["spec3"] = run_spec3(task, models, directory)
-        seconds["spec3"] = time.perf_counter() - started
+        if task.dataset.process.rectify:
+            started = time.perf_counter()
+            parameters["spec3"] = run_spec3(task, models, directory)
+            seconds["spec3"] = time.perf_counter() - started
     finally:
         for model in models.values():
             model.close()
-    if not any(directory.glob("*_s2d.fits")):
+    if task.dataset.process.rectify and not any(directory.glob("*_s2d.fits")):
         raise ProductError("Spec3 made no spectrum.")
     text = json.dumps(parameters, indent=1, default=str)
     (directory / PARAMETERS_NAME).write_text(text + "\n", encoding="utf-8")
