@@ -17,8 +17,10 @@ from pathlib import Path
 
 from msa3d import __version__
 from msa3d.errors import CrdsError
+from msa3d.simulate.header import FRAMES_PER_GROUP, GROUP_SECONDS
 from msa3d.simulate.references_calibration import write_calibration
 from msa3d.simulate.references_optics import USEAFTER, write_optics
+from msa3d.simulate.references_ramp import write_ramp_references
 
 log = logging.getLogger(__name__)
 
@@ -39,15 +41,15 @@ MATCH_KEYS = {
 }
 """What a reference depends on beside the exposure type; any other filter or grating finds none."""
 NOT_APPLICABLE = (
-    "apcorr", "cubepar", "dark", "dflat", "distortion", "drizpars", "extract1d",
-    "filteroffset", "flat", "fringe", "gain", "ifufore", "ifupost", "ifuslicer", "linearity", "mask",
-    "mrsptcorr", "mrsxartcorr", "readnoise", "refpix", "regions", "saturation", "sflat", "specwcs",
-    "straymask", "superbias", "trapdensity", "trappars", "wavecorr", "wfssbkg",
+    "apcorr", "cubepar", "dark", "dflat", "distortion", "drizpars", "emicorr", "extract1d",
+    "filteroffset", "flat", "fringe", "gain", "ifufore", "ifupost", "ifuslicer", "ipc", "linearity", "mask",
+    "mrsptcorr", "mrsxartcorr", "persat", "readnoise", "refpix", "regions", "reset", "rscd", "saturation", "sflat",
+    "specwcs", "straymask", "superbias", "trapdensity", "trappars", "wavecorr", "wfssbkg",
 )  # fmt: skip
 STAMP = "msa3d_simulated.txt"
 
 
-def build_crds_cache(path: Path) -> str:
+def build_crds_cache(path: Path, *, stage1: bool = False) -> str:
     """Make the simulated CRDS cache, unless it is there already.
 
     The cache is built beside its final place and renamed when whole, so that a killed run leaves none
@@ -57,6 +59,8 @@ def build_crds_cache(path: Path) -> str:
     ----------
     path : pathlib.Path
         The cache's root (``CRDS_PATH``), made if missing.
+    stage1 : bool
+        Also the references of Detector1, for ramps.
 
     Returns
     -------
@@ -69,7 +73,7 @@ def build_crds_cache(path: Path) -> str:
         If something else than a cache made by this function is at `path`.
     """
     path = Path(path)
-    stamp = _fingerprint()
+    stamp = _fingerprint(stage1)
     if (path / STAMP).is_file() and (path / STAMP).read_text(encoding="utf-8") == stamp:
         return CONTEXT
     if path.exists() and any(path.iterdir()) and not (path / STAMP).is_file():
@@ -77,7 +81,7 @@ def build_crds_cache(path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        _write(partial)
+        _write(partial, stage1)
         (partial / STAMP).write_text(stamp, encoding="utf-8")
         partial.chmod(0o755)
         if path.exists():
@@ -90,7 +94,7 @@ def build_crds_cache(path: Path) -> str:
     return CONTEXT
 
 
-def _fingerprint() -> str:
+def _fingerprint(stage1: bool = False) -> str:
     """What the content depends on: the version and the text of the modules and figures behind it."""
     here = Path(__file__).parent
     sources = [
@@ -106,7 +110,7 @@ def _fingerprint() -> str:
     )
 
 
-def _write(root: Path) -> None:
+def _write(root: Path, stage1: bool) -> None:
     references = root / "references" / "jwst" / "nirspec"
     mappings = root / "mappings" / "jwst"
     references.mkdir(parents=True)
@@ -116,6 +120,8 @@ def _write(root: Path) -> None:
         return f"jwst_nirspec_{reftype}_{NUMBER}.{suffix}"
 
     files = write_optics(references, name) | write_calibration(references, name)
+    if stage1:
+        files |= write_ramp_references(references, name, GROUP_SECONDS, FRAMES_PER_GROUP)
     for reftype, file in files.items():
         _write_mapping(mappings / f"jwst_nirspec_{reftype}_{NUMBER}.rmap", *_reference_mapping(reftype, file))
     _write_mapping(mappings / INSTRUMENT_CONTEXT, *_instrument_mapping(files))
@@ -145,7 +151,7 @@ def _reference_mapping(reftype: str, file: Path):
 def _instrument_mapping(files):
     header = _header(INSTRUMENT_CONTEXT, "INSTRUMENT", instrument="NIRSPEC", parkey=("REFTYPE",))
     selections = {reftype: f"jwst_nirspec_{reftype}_{NUMBER}.rmap" for reftype in files}
-    selections |= {reftype: "N/A" for reftype in NOT_APPLICABLE}
+    selections |= {reftype: "N/A" for reftype in NOT_APPLICABLE if reftype not in files}
     return header, pprint.pformat(selections, width=100)
 
 

@@ -1,0 +1,124 @@
+"""Reference files of stage 1: mask, superbias, saturation, linearity, dark, gain and read noise (FITS).
+
+They are smooth, so that full frames compress to kilobytes; what they describe is what `msa3d.simulate.ramp` puts into
+the ramps, no more: no interleaved reference pixels (IRS2), no inter-pixel capacitance, no persistence.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from astropy.io.fits.hdu.compressed import CompImageHDU
+
+from msa3d.provenance import mark_simulated
+from msa3d.simulate.instrument import GAIN_E_PER_DN
+from msa3d.simulate.noise import DARK_RATE_DN_S, GROUP_READ_NOISE_DN
+from msa3d.simulate.references_optics import AUTHOR, USEAFTER
+
+SIZE = 2048
+BIAS_DN = 12000.0
+BIAS_SPREAD_DN = 300.0
+"""The bias rises by so much from the first column to the last, and alternates by a hundredth of it by row."""
+SATURATION_DN = 55000.0
+"""Raw counts, bias included, from which a group is saturated."""
+NONLINEARITY = 8e-7
+"""Corrected counts are m + NONLINEARITY m**2 of the measured ones, DN."""
+DARK_GROUPS = 10
+"""Longer ramps than this find no dark long enough; jwst then leaves it out."""
+REFERENCE_PIXELS = 4
+"""Rows and columns at each edge that see no light."""
+TYPES = ("mask", "superbias", "saturation", "linearity", "dark", "gain", "readnoise")
+
+
+def bias() -> np.ndarray:
+    """Bias of a detector in DN, shape (2048, 2048), float32."""
+    columns = np.linspace(0.0, BIAS_SPREAD_DN, SIZE, dtype=np.float32)
+    rows = (np.arange(SIZE) % 2).astype(np.float32) * BIAS_SPREAD_DN / 100
+    return np.float32(BIAS_DN) + columns[None, :] + rows[:, None]
+
+
+def reference_pixels() -> np.ndarray:
+    """Where the pixels are that see no light, boolean, shape (2048, 2048)."""
+    edge = np.ones((SIZE, SIZE), bool)
+    edge[REFERENCE_PIXELS:-REFERENCE_PIXELS, REFERENCE_PIXELS:-REFERENCE_PIXELS] = False
+    return edge
+
+
+def write_ramp_references(folder: Path, name, group_seconds: float, frames: int) -> dict[str, Path]:
+    """Write the references of stage 1.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Existing folder.
+    name : callable
+        ``name(reftype, suffix)`` gives the file's name.
+    group_seconds : float
+        Time of a group.
+    frames : int
+        Frames averaged into a group, without gaps.
+
+    Returns
+    -------
+    dict of str to pathlib.Path
+        The file of every type in `TYPES`.
+    """
+    flat = np.ones((SIZE, SIZE), np.float32)
+    times = np.arange(1, DARK_GROUPS + 1, dtype=np.float32)[:, None, None] * np.float32(group_seconds)
+    good = np.zeros((SIZE, SIZE), np.uint32)
+    coefficients = np.stack([0 * flat, flat, flat * np.float32(NONLINEARITY)])
+    dark = np.broadcast_to(times * np.float32(DARK_RATE_DN_S), (DARK_GROUPS, SIZE, SIZE))
+    reference = np.where(reference_pixels(), np.uint32(1 << 0), np.uint32(0))
+    # As jwst takes it: of the difference of two single frames.
+    noise = GROUP_READ_NOISE_DN * np.sqrt(2 * frames)
+    definition = _definitions([(0, 1, "REFERENCE_PIXEL")])
+    planes = {
+        "mask": ("MaskModel", {"DQ": reference}, definition),
+        "superbias": ("SuperBiasModel", {"SCI": bias(), "ERR": 0 * flat, "DQ": good}, _definitions([])),
+        "saturation": ("SaturationModel", {"SCI": flat * np.float32(SATURATION_DN), "DQ": good}, _definitions([])),
+        "linearity": ("LinearityModel", {"COEFFS": coefficients, "DQ": good}, _definitions([])),
+        "dark": ("DarkModel", {"SCI": dark, "ERR": 0 * flat[None], "DQ": good[None, None]}, _definitions([])),
+        "gain": ("GainModel", {"SCI": flat * np.float32(GAIN_E_PER_DN)}, None),
+        "readnoise": ("ReadnoiseModel", {"SCI": flat * np.float32(noise)}, None),
+    }  # fmt: skip
+    written = {}
+    for reftype, (model, extensions, table) in planes.items():
+        primary = fits.PrimaryHDU(header=_header(reftype, model, group_seconds, frames))
+        hdus = [primary, *(_compressed(key, plane) for key, plane in extensions.items())]
+        written[reftype] = folder / name(reftype, "fits")
+        fits.HDUList([*hdus, *([table] if table is not None else [])]).writeto(written[reftype])
+    return written
+
+
+def _header(reftype: str, model: str, group_seconds: float, frames: int) -> fits.Header:
+    header = fits.Header()
+    cards = {
+        "TELESCOP": "JWST", "INSTRUME": "NIRSPEC", "DATAMODL": model, "REFTYPE": reftype.upper(), "AUTHOR": AUTHOR,
+        "PEDIGREE": "DUMMY", "USEAFTER": USEAFTER, "DESCRIP": f"SIMULATED: NIRSpec {reftype}",
+        "EXP_TYPE": "NRS_MSASPEC", "SUBARRAY": "FULL", "SUBSTRT1": 1, "SUBSTRT2": 1, "SUBSIZE1": SIZE, "SUBSIZE2": SIZE,
+        "FASTAXIS": 2, "SLOWAXIS": 1, "READPATT": "NRSIRS2", "NFRAMES": frames, "GROUPGAP": 0, "NGROUPS": DARK_GROUPS,
+        "TGROUP": group_seconds,
+    }  # fmt: skip
+    for keyword, value in cards.items():
+        header[keyword] = value
+    mark_simulated(header)
+    return header
+
+
+def _compressed(name: str, plane: np.ndarray) -> CompImageHDU:
+    tile = (1,) * (plane.ndim - 2) + (SIZE, SIZE)
+    plane = np.ascontiguousarray(plane)
+    return fits.CompImageHDU(
+        plane, header=fits.Header({"EXTNAME": name}), compression_type="GZIP_2", quantize_level=0.0, tile_shape=tile
+    )
+
+
+def _definitions(rows: list[tuple[int, int, str]]) -> fits.BinTableHDU:
+    """What the bits of DQ mean."""
+    table = np.array(
+        [(bit, value, text, "") for bit, value, text in rows],
+        [("BIT", "i4"), ("VALUE", "i4"), ("NAME", "S40"), ("DESCRIPTION", "S80")],
+    )
+    return fits.BinTableHDU(table, name="DQ_DEF")
