@@ -20,7 +20,7 @@ from msa3d.errors import CrdsError
 from msa3d.simulate.header import FRAMES_PER_GROUP, GROUP_SECONDS
 from msa3d.simulate.references_calibration import write_calibration
 from msa3d.simulate.references_optics import USEAFTER, write_optics
-from msa3d.simulate.references_ramp import write_ramp_references
+from msa3d.simulate.references_ramp import Cutout, write_ramp_references
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ NOT_APPLICABLE = (
 STAMP = "msa3d_simulated.txt"
 
 
-def build_crds_cache(path: Path, *, stage1: bool = False) -> str:
+def build_crds_cache(path: Path, *, stage1: Cutout | None = None) -> str:
     """Make the simulated CRDS cache, unless it is there already.
 
     The cache is built beside its final place and renamed when whole, so that a killed run leaves none
@@ -59,8 +59,8 @@ def build_crds_cache(path: Path, *, stage1: bool = False) -> str:
     ----------
     path : pathlib.Path
         The cache's root (``CRDS_PATH``), made if missing.
-    stage1 : bool
-        Also the references of Detector1, for ramps.
+    stage1 : Cutout, optional
+        Also the references of Detector1, for ramps of this part of the detector.
 
     Returns
     -------
@@ -94,7 +94,7 @@ def build_crds_cache(path: Path, *, stage1: bool = False) -> str:
     return CONTEXT
 
 
-def _fingerprint(stage1: bool = False) -> str:
+def _fingerprint(stage1: Cutout | None = None) -> str:
     """What the content depends on: the version and the text of the modules and figures behind it."""
     here = Path(__file__).parent
     sources = [
@@ -106,11 +106,11 @@ def _fingerprint(stage1: bool = False) -> str:
         digest.update(source.read_bytes())
     return (
         "Simulated reference files, made by msa3d for its embedded observation. Not for real data.\n"
-        f"version {__version__}\ncontext {CONTEXT}\ncontent {digest.hexdigest()}\n"
+        f"version {__version__}\ncontext {CONTEXT}\ncontent {digest.hexdigest()}\n{stage1 or ''}"
     )
 
 
-def _write(root: Path, stage1: bool) -> None:
+def _write(root: Path, stage1: Cutout | None) -> None:
     references = root / "references" / "jwst" / "nirspec"
     mappings = root / "mappings" / "jwst"
     references.mkdir(parents=True)
@@ -121,7 +121,7 @@ def _write(root: Path, stage1: bool) -> None:
 
     files = write_optics(references, name) | write_calibration(references, name)
     if stage1:
-        files |= write_ramp_references(references, name, GROUP_SECONDS, FRAMES_PER_GROUP)
+        files |= write_ramp_references(references, name, GROUP_SECONDS, FRAMES_PER_GROUP, stage1)
     for reftype, file in files.items():
         _write_mapping(mappings / f"jwst_nirspec_{reftype}_{NUMBER}.rmap", *_reference_mapping(reftype, file))
     _write_mapping(mappings / INSTRUMENT_CONTEXT, *_instrument_mapping(files))

@@ -17,7 +17,7 @@ from msa3d.atomic import atomic_path
 from msa3d.simulate.header import GROUP_SECONDS
 from msa3d.simulate.instrument import GAIN_E_PER_DN
 from msa3d.simulate.noise import BANDING_LONGEST_COLUMNS, DARK_RATE_DN_S, GROUP_READ_NOISE_DN
-from msa3d.simulate.references_ramp import NONLINEARITY, bias, reference_pixels
+from msa3d.simulate.references_ramp import NONLINEARITY, Cutout, bias, reference_pixels
 
 GROUP_BANDING_DN = 1.5
 """Standard deviation of the column offsets of a group, DN: a fifth of the read noise."""
@@ -25,32 +25,6 @@ HITS_PER_PIXEL_S = 2.5e-5
 """Cosmic rays a pixel and second: about 5 a cm2 and second, hits of several pixels counted as such (ours)."""
 HIT_DN = 300.0
 """Mean size of a hit, DN; an exponential distribution above ten times the read noise."""
-
-
-@dataclass(frozen=True)
-class Cutout:
-    """A rectangle of the detector, whole frames being 64 times as large as most tests need.
-
-    Parameters
-    ----------
-    first_row, first_column : int
-        Its corner, from 0, in the orientation of the pipeline.
-    rows, columns : int
-        Its size.
-    """
-
-    first_row: int = 0
-    first_column: int = 0
-    rows: int = 2048
-    columns: int = 2048
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        """For arrays of the whole detector."""
-        return (
-            slice(self.first_row, self.first_row + self.rows),
-            slice(self.first_column, self.first_column + self.columns),
-        )
 
 
 @dataclass(frozen=True)
@@ -148,8 +122,9 @@ def write_uncal(
     header.update(
         {
             "FILENAME": path.name, "FILETYPE": "uncalibrated", "DATAMODL": "Level1bModel", "NINTS": 1,
-            "NGROUPS": groups, "SUBSTRT1": cutout.first_column + 1, "SUBSTRT2": cutout.first_row + 1, "SUBSIZE1": columns,
-            "SUBSIZE2": rows, "EFFINTTM": groups * GROUP_SECONDS, "EFFEXPTM": groups * GROUP_SECONDS,
+            "NGROUPS": groups, "SUBSTRT1": cutout.first_column + 1, "SUBSTRT2": cutout.first_row + 1,
+            "SUBSIZE1": columns, "SUBSIZE2": rows, "EFFINTTM": groups * GROUP_SECONDS,
+            "EFFEXPTM": groups * GROUP_SECONDS,
         }
     )  # fmt: skip
     pointing = science.copy()

@@ -6,6 +6,7 @@ the ramps, no more: no interleaved reference pixels (IRS2), no inter-pixel capac
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,32 @@ REFERENCE_PIXELS = 4
 TYPES = ("mask", "superbias", "saturation", "linearity", "dark", "gain", "readnoise")
 
 
+@dataclass(frozen=True)
+class Cutout:
+    """A rectangle of the detector, whole frames being 64 times as large as most tests need.
+
+    Parameters
+    ----------
+    first_row, first_column : int
+        Its corner, from 0, in the orientation of the pipeline.
+    rows, columns : int
+        Its size.
+    """
+
+    first_row: int = 0
+    first_column: int = 0
+    rows: int = 2048
+    columns: int = 2048
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """For arrays of the whole detector."""
+        return (
+            slice(self.first_row, self.first_row + self.rows),
+            slice(self.first_column, self.first_column + self.columns),
+        )
+
+
 def bias() -> np.ndarray:
     """Bias of a detector in DN, shape (2048, 2048), float32."""
     columns = np.linspace(0.0, BIAS_SPREAD_DN, SIZE, dtype=np.float32)
@@ -46,7 +73,7 @@ def reference_pixels() -> np.ndarray:
     return edge
 
 
-def write_ramp_references(folder: Path, name, group_seconds: float, frames: int) -> dict[str, Path]:
+def write_ramp_references(folder: Path, name, group_seconds: float, frames: int, cutout: Cutout) -> dict[str, Path]:
     """Write the references of stage 1.
 
     Parameters
@@ -59,6 +86,8 @@ def write_ramp_references(folder: Path, name, group_seconds: float, frames: int)
         Time of a group.
     frames : int
         Frames averaged into a group, without gaps.
+    cutout : Cutout
+        Which part of the detector the dark is of: jwst cuts all other references out of full frames itself.
 
     Returns
     -------
@@ -69,7 +98,7 @@ def write_ramp_references(folder: Path, name, group_seconds: float, frames: int)
     times = np.arange(1, DARK_GROUPS + 1, dtype=np.float32)[:, None, None] * np.float32(group_seconds)
     good = np.zeros((SIZE, SIZE), np.uint32)
     coefficients = np.stack([0 * flat, flat, flat * np.float32(NONLINEARITY)])
-    dark = np.broadcast_to(times * np.float32(DARK_RATE_DN_S), (DARK_GROUPS, SIZE, SIZE))
+    dark = np.broadcast_to(times * np.float32(DARK_RATE_DN_S), (DARK_GROUPS, cutout.rows, cutout.columns))
     reference = np.where(reference_pixels(), np.uint32(1 << 0), np.uint32(0))
     # As jwst takes it: of the difference of two single frames.
     noise = GROUP_READ_NOISE_DN * np.sqrt(2 * frames)
@@ -79,13 +108,16 @@ def write_ramp_references(folder: Path, name, group_seconds: float, frames: int)
         "superbias": ("SuperBiasModel", {"SCI": bias(), "ERR": 0 * flat, "DQ": good}, _definitions([])),
         "saturation": ("SaturationModel", {"SCI": flat * np.float32(SATURATION_DN), "DQ": good}, _definitions([])),
         "linearity": ("LinearityModel", {"COEFFS": coefficients, "DQ": good}, _definitions([])),
-        "dark": ("DarkModel", {"SCI": dark, "ERR": 0 * flat[None], "DQ": good[None, None]}, _definitions([])),
+        "dark": ("DarkModel", {"SCI": dark, "DQ": good[cutout.slices]}, _definitions([])),
         "gain": ("GainModel", {"SCI": flat * np.float32(GAIN_E_PER_DN)}, None),
         "readnoise": ("ReadnoiseModel", {"SCI": flat * np.float32(noise)}, None),
     }  # fmt: skip
     written = {}
     for reftype, (model, extensions, table) in planes.items():
         primary = fits.PrimaryHDU(header=_header(reftype, model, group_seconds, frames))
+        if reftype == "dark":
+            cards = (cutout.first_column + 1, cutout.first_row + 1, cutout.columns, cutout.rows)
+            primary.header.update(dict(zip(("SUBSTRT1", "SUBSTRT2", "SUBSIZE1", "SUBSIZE2"), cards, strict=True)))
         hdus = [primary, *(_compressed(key, plane) for key, plane in extensions.items())]
         written[reftype] = folder / name(reftype, "fits")
         fits.HDUList([*hdus, *([table] if table is not None else [])]).writeto(written[reftype])
@@ -108,7 +140,7 @@ def _header(reftype: str, model: str, group_seconds: float, frames: int) -> fits
 
 
 def _compressed(name: str, plane: np.ndarray) -> CompImageHDU:
-    tile = (1,) * (plane.ndim - 2) + (SIZE, SIZE)
+    tile = (1,) * (plane.ndim - 2) + plane.shape[-2:]
     plane = np.ascontiguousarray(plane)
     return fits.CompImageHDU(
         plane, header=fits.Header({"EXTNAME": name}), compression_type="GZIP_2", quantize_level=0.0, tile_shape=tile

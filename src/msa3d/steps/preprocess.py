@@ -168,7 +168,8 @@ def preprocess_ramp(task: RampTask) -> float:
     log_path.parent.mkdir(parents=True, exist_ok=True)
     with provenance.atomic_path(task.rate) as partial:
         try:
-            with pipeline_log(log_path), datamodels.open(task.ramp) as ramp:
+            # As counts, which `open` would give, jwst 1.14.0 could not subtract the bias from them.
+            with pipeline_log(log_path), datamodels.RampModel(str(task.ramp)) as ramp:
                 pipeline = configured(Detector1Pipeline, task.parameters)
                 _save_as(pipeline.run(ramp), task.rate.name, partial)
         except DatasetError:
