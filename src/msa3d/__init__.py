@@ -4,6 +4,7 @@ What a user imports stands here and is loaded when first asked for, so that ``im
 light and has no side effects::
 
     from msa3d import Dataset, Layout, Observation, run
+    from msa3d import Ellipse, circle, extract, open_cube
 """
 
 from __future__ import annotations
@@ -14,15 +15,37 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Cube": "msa3d.cube.cubefile",
     "Dataset": "msa3d.dataset",
+    "Ellipse": "msa3d.cube.aperture",
     "Layout": "msa3d.layout",
+    "Mask": "msa3d.cube.aperture",
     "MsaFile": "msa3d.msafile",
     "Observation": "msa3d.observation",
     "Msa3dError": "msa3d.errors",
+    "circle": "msa3d.cube.aperture",
+    "export": "msa3d.cube.export",
+    "extract": "msa3d.cube.extract",
+    "open_cube": "msa3d.cube.cubefile",
     "run": "msa3d.run_msa3d",
 }
 
-__all__ = ["Dataset", "Layout", "Msa3dError", "MsaFile", "Observation", "__version__", "run"]
+__all__ = [
+    "Cube",
+    "Dataset",
+    "Ellipse",
+    "Layout",
+    "Mask",
+    "Msa3dError",
+    "MsaFile",
+    "Observation",
+    "__version__",
+    "circle",
+    "export",
+    "extract",
+    "open_cube",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from msa3d import __version__
-from msa3d.commands import book, msa, real, steps
+from msa3d.commands import book, cubes, msa, real, steps
 from msa3d.commands.common import Sentences
 
 #: Groups of sub-commands, in the order of ``msa3d --help``; each module has ``add_to(app)``.
-GROUPS = (steps, real, msa, book)
+GROUPS = (steps, cubes, real, msa, book)
 
 app = typer.Typer(
     cls=Sentences,
