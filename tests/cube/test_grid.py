@@ -6,7 +6,8 @@ from astropy.io import fits
 from scipy.interpolate import RegularGridInterpolator
 from stdatamodels.jwst import datamodels
 
-from msa3d.cube.grid import StackGeometry, common_wavelengths, interpolate, read_geometry, read_spectrum
+from msa3d.cube.grid import read_geometry, read_spectrum
+from msa3d.cube.stack import StackGeometry, common_wavelengths, interpolate
 from msa3d.errors import ProductError
 
 from .synthetic import GAP_UM, Stepping, slit_wcs, wavelengths, write_s2d

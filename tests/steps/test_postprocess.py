@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
 import logging
+from types import SimpleNamespace
 
 import astroscrappy
 import numpy as np
@@ -10,10 +12,12 @@ from astropy.table import Table
 from stdatamodels.jwst import datamodels
 
 from msa3d import references
+from msa3d.cube.grid import SlitGeometry, geometry_of_wcs, read_geometry
 from msa3d.dataset import CosmicRays, Dataset
 from msa3d.errors import ObservationError, ProductError
 from msa3d.layout import POST_SUFFIX, Layout
-from msa3d.steps import pathloss, postprocess
+from msa3d.settings_paper import PaperPostprocess
+from msa3d.steps import pathloss, postprocess, rectified
 
 from ..cube.synthetic import Stepping, blob, write_s2d
 
@@ -161,7 +165,7 @@ def test_products_beside_their_inputs(tiny, run_of_two, reference):
             assert flagged.any()
             assert after["SCI"].header["NREJECT"] == flagged.sum()
             names = [hdu.name for hdu in before]
-            assert [hdu.name for hdu in after] == [*names, "CRMASK"]
+            assert [hdu.name for hdu in after] == [*names[:2], "SLITGEOM", *names[2:], "CRMASK"]
             for name in names[2:]:
                 assert before[name].data.tobytes() == after[name].data.tobytes()
             assert after[0].header["MSA3DSIM"] is True
@@ -172,6 +176,96 @@ def test_products_beside_their_inputs(tiny, run_of_two, reference):
             world = model.meta.wcs.get_transform("detector", "world")
             np.testing.assert_allclose(world(7, 3)[2], stepping.wave_um[7])
     assert not layout.s2d(first, 50, POST_SUFFIX).exists()
+
+
+def test_the_geometry_in_the_product_is_that_of_the_wcs_to_the_last_bit(tiny, run_of_two):
+    layout, stepping = run_of_two
+    postprocess.run(tiny, layout, workers=1)
+    for activity in stepping.activities():
+        final = layout.s2d(activity, 8512, POST_SUFFIX)
+        with fits.open(final) as hdus:
+            from_wcs = geometry_of_wcs(hdus, final)
+            del hdus["ASDF"]
+            hdus.writeto(final.with_name("no_wcs.fits"), overwrite=True)
+        for path in (final, final.with_name("no_wcs.fits")):
+            read = read_geometry(path)
+            for name in SlitGeometry.__dataclass_fields__:
+                assert getattr(read, name).tobytes() == getattr(from_wcs, name).tobytes()
+                assert getattr(read, name).dtype == np.dtype(float)
+            assert read.native_pixel_arcsec == from_wcs.native_pixel_arcsec
+        assert np.isfinite(from_wcs.along).all()
+
+
+# --- the switches
+
+
+def with_switches(dataset, **off):
+    """Give the dataset the switches, whether or not its description knows them."""
+    settings = SimpleNamespace(
+        **{name: getattr(dataset.postprocess, name) for name in ("min_source_id", "cosmic_rays", "pathloss")},
+        paper=PaperPostprocess(**off),
+        model_dump=lambda mode: {**dataset.postprocess.model_dump(mode="json"), **off},
+    )
+    return dataset.model_copy(update={"postprocess": settings})
+
+
+def test_all_blocks_are_examined_if_wanted():
+    data = image(350)
+    _, published, examined = postprocess.reject_cosmic_rays(data, PUBLISHED)
+    cleaned, mask, all_of_it = postprocess.reject_cosmic_rays(data, PUBLISHED, PaperPostprocess(skip_last_blocks=False))
+    assert (examined, all_of_it) == (24 * 200, 24 * 350)
+    np.testing.assert_array_equal(mask[:, :200], published[:, :200])
+    assert not published[:, 200:].any()
+    assert (data[:, 203:347] > 10).any()
+    assert mask[3:-3, 203:347][data[3:-3, 203:347] > 10].all()
+    assert cleaned[3:-3, 203:347].max() < 10
+
+
+def test_with_the_known_noise_faint_hits_are_found():
+    rng = np.random.default_rng(1)
+    data = rng.normal(0.3, 0.05, size=(24, 400)).astype(np.float32)
+    data[12, 15] += 1.0
+    known = np.full(data.shape, 0.05**2, np.float32)
+    known[0] = 0
+    switches = PaperPostprocess(default_noise=False)
+    assert not postprocess.reject_cosmic_rays(data, PUBLISHED)[1].any()
+    cleaned, mask, _ = postprocess.reject_cosmic_rays(data, PUBLISHED, switches, known)
+    assert mask[12, 15]
+    assert cleaned[12, 15] < 0.6
+    assert mask.mean() < 0.002
+
+
+def test_each_exposure_may_have_its_own_path_loss(tiny, run_of_two, reference):
+    layout, stepping = run_of_two
+    shifted = dataclasses.replace(stepping, wave_um=stepping.wave_um + 0.01)
+    second = stepping.activities()[1]
+    write_s2d(layout.s2d(second, 8512), np.ones((12, 240)), shifted.wcs(0, 1), 8512)
+    wave_um, transmission = pathloss.uniform_pathloss(reference, "MOS1x3")
+    for own, wavelengths in ((False, stepping.wave_um), (True, shifted.wave_um)):
+        postprocess.run(with_switches(tiny, one_pathloss=not own), layout, workers=1)
+        got = fits.getdata(layout.s2d(second, 8512, POST_SUFFIX), "SCI")
+        np.testing.assert_allclose(got[3], 1 / np.interp(wavelengths, wave_um, transmission), rtol=1e-12)
+
+
+def test_the_shadow_of_the_bars_is_taken_out_where_the_slitlet_is_open():
+    # Dark for a tenth of the pitch around every border of shutters; the open area of three shutters.
+    bars = SimpleNamespace(
+        transmission=lambda state, from_middle, wave: np.where(
+            np.abs(np.abs(from_middle) - 0.575) < 0.1, 0.5, np.where(np.abs(from_middle) < 1.5, 1.0, 0.05)
+        )
+    )
+    wave = np.linspace(1, 1.5, 7)
+    geometry = SlitGeometry(wave, np.zeros((2, 2)), np.zeros((2, 2)), np.array([2.5, -2.0]))
+    got = rectified.bar_transmission(bars, geometry, 46, "1x1 ")
+    along = np.linspace(2.5, -2.0, 46)
+    np.testing.assert_array_equal(got, np.repeat(got[:, :1], 7, axis=1))
+    assert (got[np.abs(np.abs(along) - 0.575) < 0.09] == 0.5).all()
+    assert (got[np.abs(along) > 1.51] == 1).all()
+    # One shutter less on one side: the middle of the slitlet is no longer the primary shutter.
+    asked = []
+    bars = SimpleNamespace(transmission=lambda state, at, wave: asked.append(at[:, 0]) or np.ones_like(wave))
+    rectified.bar_transmission(bars, geometry, 46, "x1")
+    np.testing.assert_allclose(asked[0], along - 0.575)
 
 
 def test_statistics_and_table(tiny, run_of_two):

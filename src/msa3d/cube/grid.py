@@ -1,18 +1,22 @@
-"""Geometry that the cube builders share: what a resampled exposure covers, and where a spaxel lies.
+"""A rectified 2-D spectrum (a jwst ``s2d`` file): its values, its wavelengths, where on the sky it lies.
 
 Pixel coordinates are those of jwst: ``x`` runs along the dispersion, ``y`` along the slit, both from 0 at
 the centre of the first pixel; arrays are ``[y, x]``. Sky positions are ICRS degrees. Wavelengths are
 vacuum micrometres and always come from the WCS in the file's ASDF extension: the wavelength axis of an
 ``s2d`` jumps over the gap between the detectors, which the linear keywords of its header do not know.
+
+Opening that WCS costs some tenths of a second, and a cube needs that of every exposure. So post-processing writes
+what the builders take from it, digit by digit, into a table of its product (`SLITGEOM`), and they read the table;
+a file without it is read from its gwcs, to the same numbers.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import asdf
@@ -20,12 +24,13 @@ import numpy as np
 from astropy import units as u
 from astropy.coordinates import SkyCoord
 from astropy.io import fits
+from astropy.table import Table
 from astropy.utils.exceptions import AstropyUserWarning
 
 from msa3d.errors import ProductError
 
-STACK_MARGIN_PIXELS = 4.5
-"""Native pixels that a stack is higher than one exposure: room for the dithers of the published pattern."""
+SLITGEOM = "SLITGEOM"
+"""Extension of a post-processed ``s2d``: a row of numbers that its WCS gave."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +45,15 @@ class SlitGeometry:
         Sky position (ra, dec), deg, of the first and of the last row, at the middle column.
     last : numpy.ndarray, shape (2, 2)
         Sky position (ra, dec), deg, of the last row but one and of the last row, at column 0.
+    along : numpy.ndarray, shape (2,)
+        Position along the slit of the first and of the last row, in openings of a shutter from the middle of the
+        primary one; NaN where the WCS has no frame of the slit. Rows between are evenly spaced.
     """
 
     wave_um: np.ndarray
     ends: np.ndarray
     last: np.ndarray
+    along: np.ndarray = field(default_factory=lambda: np.full(2, np.nan))
 
     @property
     def native_pixel_arcsec(self) -> float:
@@ -70,6 +79,8 @@ class SlitSpectrum:
         Its wavelengths and where on the sky it lies.
     primary, sci : astropy.io.fits.Header
         Headers of the primary and the SCI unit.
+    weight : numpy.ndarray or None, shape (ny, nx)
+        Inverse variance of the read noise, (MJy/sr)^-2; 0 where there are no data. None where it was not asked for.
     """
 
     path: Path
@@ -77,6 +88,7 @@ class SlitSpectrum:
     geometry: SlitGeometry
     primary: fits.Header
     sci: fits.Header
+    weight: np.ndarray | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -89,13 +101,15 @@ class SlitSpectrum:
         return self.geometry.wave_um
 
 
-def read_spectrum(path: str | Path) -> SlitSpectrum:
+def read_spectrum(path: str | Path, *, weights: bool = False) -> SlitSpectrum:
     """Read an ``s2d`` file (as jwst or :mod:`msa3d.steps.postprocess` wrote it).
 
     Parameters
     ----------
     path : str or pathlib.Path
         File with a 2-D SCI plane and a gwcs in its ASDF extension.
+    weights : bool
+        Whether to read the variance of the read noise as well.
 
     Returns
     -------
@@ -110,15 +124,20 @@ def read_spectrum(path: str | Path) -> SlitSpectrum:
     with readable(path), fits.open(path, memmap=False) as hdus:
         data = np.array(hdus["SCI"].data, dtype=np.float64)
         primary, sci = hdus[0].header.copy(), hdus["SCI"].header.copy()
-    return SlitSpectrum(path, data, read_geometry(path), primary, sci)
+        geometry = _geometry_of(hdus, path)
+        weight = inverse(hdus["VAR_RNOISE"].data) if weights else None
+    return SlitSpectrum(path, data, geometry, primary, sci, weight)
+
+
+def inverse(variance: np.ndarray) -> np.ndarray:
+    """Inverse of a variance; 0 where it is not positive or not finite."""
+    variance = np.array(variance, dtype=np.float64)
+    known = np.isfinite(variance) & (variance > 0)
+    return np.divide(1.0, variance, out=np.zeros_like(variance), where=known)
 
 
 def read_geometry(path: str | Path) -> SlitGeometry:
-    """Read what the WCS of an ``s2d`` file says, from the gwcs in its ASDF extension.
-
-    The WCS is evaluated without its bounding box, as published. The extension is read by asdf itself and not
-    checked against its schemas, which ``jwst.datamodels.open`` does at several times the cost; the WCS is
-    the same.
+    """Read what the WCS of an ``s2d`` file says: from the table `SLITGEOM`, or from the gwcs where there is none.
 
     Parameters
     ----------
@@ -136,20 +155,84 @@ def read_geometry(path: str | Path) -> SlitGeometry:
     """
     path = Path(path)
     with readable(path), fits.open(path, memmap=False) as hdus:
+        return _geometry_of(hdus, path)
+
+
+def _geometry_of(hdus: fits.HDUList, path: Path) -> SlitGeometry:
+    """Geometry in an open file."""
+    if SLITGEOM in hdus:
+        row = hdus[SLITGEOM].data[0]
+        # In the machine's byte order, as the gwcs gives them.
+        return SlitGeometry(*(np.array(row[name], dtype=float) for name in SlitGeometry.__dataclass_fields__))
+    return geometry_of_wcs(hdus, path)
+
+
+def geometry_of_wcs(hdus: fits.HDUList, path: Path) -> SlitGeometry:
+    """Evaluate the gwcs of an ``s2d`` file.
+
+    The WCS is evaluated without its bounding box, as published. The extension is read by asdf itself and not
+    checked against its schemas, which ``jwst.datamodels.open`` does at several times the cost; the WCS is
+    the same.
+
+    Parameters
+    ----------
+    hdus : astropy.io.fits.HDUList
+        The open file.
+    path : pathlib.Path
+        Its name, for errors.
+
+    Returns
+    -------
+    SlitGeometry
+
+    Raises
+    ------
+    msa3d.errors.ProductError
+        If it holds no WCS, or its wavelengths do not increase.
+    """
+    # Asked for once, the extensions of asdf stay in the configuration that each context copies; otherwise every
+    # context looks them up anew among all installed packages, which takes longer than to read the file.
+    defaults = asdf.get_config()
+    _ = defaults.extensions, defaults.resource_manager
+    with asdf.config_context() as config, readable(path):
         ny, nx = hdus["SCI"].shape
         tree = io.BytesIO(hdus["ASDF"].data.tobytes())
-    with asdf.config_context() as config, readable(path):
         config.validate_on_read = config.legacy_fill_schema_defaults = False
         # Tables inside a gwcs are read when first used, hence everything while the file is open.
         with asdf.open(tree) as asdf_file:
-            to_world = asdf_file["meta"]["wcs"].get_transform("detector", "world")
+            wcs = asdf_file["meta"]["wcs"]
+            to_world = wcs.get_transform("detector", "world")
             _, _, wave_um = to_world(np.arange(nx), np.zeros(nx, dtype=int))
-            ends = to_world(np.full(2, nx // 2), np.array([0, ny - 1]))
+            middle, ends_y = np.full(2, nx // 2), np.array([0, ny - 1])
+            ends = to_world(middle, ends_y)
             last = to_world(np.zeros(2, dtype=int), np.array([ny - 2, ny - 1]))
+            along = np.full(2, np.nan)
+            if "slit_frame" in wcs.available_frames:
+                along = np.array(wcs.get_transform("detector", "slit_frame")(middle, ends_y)[1], dtype=float)
     wave_um = np.array(wave_um, dtype=float)
     if not np.all(np.diff(wave_um) > 0):
         raise ProductError(f"{path}: the wavelengths of its WCS do not increase along the first row")
-    return SlitGeometry(wave_um, np.transpose(ends[:2]).astype(float), np.transpose(last[:2]).astype(float))
+    return SlitGeometry(wave_um, np.transpose(ends[:2]).astype(float), np.transpose(last[:2]).astype(float), along)
+
+
+def geometry_table(geometry: SlitGeometry) -> fits.BinTableHDU:
+    """Write a geometry as a table of one row, in float64: nothing is rounded.
+
+    Parameters
+    ----------
+    geometry : SlitGeometry
+        What the WCS of a 2-D spectrum says.
+
+    Returns
+    -------
+    astropy.io.fits.BinTableHDU
+        Named `SLITGEOM`.
+    """
+    names = SlitGeometry.__dataclass_fields__
+    table = Table({name: np.asarray(getattr(geometry, name), dtype=float)[None] for name in names})
+    table["wave_um"].unit = "um"
+    table["ends"].unit = table["last"].unit = "deg"
+    return fits.BinTableHDU(table, name=SLITGEOM)
 
 
 @contextmanager
@@ -177,133 +260,3 @@ def readable(path: Path) -> Iterator[None]:
         raise ProductError(
             f"{path}: the 2-D spectrum cannot be read ({error}); delete it and run the step before this one"
         ) from error
-
-
-def common_wavelengths(wavelengths: Iterable[np.ndarray]) -> np.ndarray:
-    """Linear wavelength grid of the published algorithm over all exposures of a source.
-
-    Parameters
-    ----------
-    wavelengths : iterable of numpy.ndarray
-        Wavelengths of each exposure, um, increasing.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``arange(smallest first, largest last, smallest step)``, um: the end is left out.
-    """
-    wavelengths = list(wavelengths)
-    start = np.min([wave[0] for wave in wavelengths])
-    stop = np.max([wave[-1] for wave in wavelengths])
-    step = np.min([np.min(np.diff(wave)) for wave in wavelengths])
-    return np.arange(start, stop, step=step)
-
-
-@dataclass(frozen=True)
-class StackGeometry:
-    """How the exposures of one column lie in their common stack, in sub-pixels along the slit.
-
-    Attributes
-    ----------
-    native_arcsec : float
-        Native pixel along the slit.
-    n_pixels : int
-        Rows of the source's first exposure.
-    n_exposures : int
-        Cross-dispersion dithers of a column.
-    row_step_arcsec : float
-        Nominal dither step along the slit.
-    subpixels : int
-        Sub-pixels a native pixel; 4 as published.
-    """
-
-    native_arcsec: float
-    n_pixels: int
-    n_exposures: int
-    row_step_arcsec: float
-    subpixels: int = 4
-
-    @property
-    def sub_arcsec(self) -> float:
-        """Size of a sub-pixel, arcsec."""
-        return self.native_arcsec / self.subpixels
-
-    @property
-    def exact_offsets(self) -> np.ndarray:
-        """Where the dithers would put each exposure, sub-pixels, not truncated."""
-        return np.arange(self.n_exposures) * self.row_step_arcsec / self.sub_arcsec
-
-    @property
-    def offsets(self) -> np.ndarray:
-        """First row of each exposure in the stack: the exact offsets truncated, as published."""
-        return self.exact_offsets.astype(int)
-
-    @property
-    def positions(self) -> np.ndarray:
-        """Positions along the slit, in native pixels, that every exposure is interpolated at."""
-        return np.linspace(0, self.n_pixels - 1, (self.n_pixels - 1) * self.subpixels + 1)
-
-    @property
-    def n_rows(self) -> int:
-        """Rows of the stack; for a pattern larger than the published one, as many as it needs."""
-        published = int((self.n_pixels + STACK_MARGIN_PIXELS) * (self.native_arcsec / self.sub_arcsec))
-        return max(published, int(self.offsets[-1]) + self.positions.size)
-
-
-def interpolation_weights(nodes: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the cells and weights of linear interpolation on one axis, as scipy has them.
-
-    Parameters
-    ----------
-    nodes : numpy.ndarray, shape (n,)
-        Increasing coordinates of the samples, n > 1.
-    at : numpy.ndarray, shape (m,)
-        Coordinates wanted.
-
-    Returns
-    -------
-    cell : numpy.ndarray of int, shape (m,)
-        Index of the sample before (of the last cell at the end).
-    weight : numpy.ndarray, shape (m,)
-        Weight of the sample after it; that of ``cell`` is 1 less this.
-    outside : numpy.ndarray of bool, shape (m,)
-        True outside the samples.
-    """
-    cell = np.clip(np.searchsorted(nodes, at, side="right") - 1, 0, nodes.size - 2)
-    weight = (at - nodes[cell]) / (nodes[cell + 1] - nodes[cell])
-    return cell, weight, (at < nodes[0]) | (at > nodes[-1])
-
-
-def interpolate(data: np.ndarray, wave_um: np.ndarray, positions: np.ndarray, grid_um: np.ndarray) -> np.ndarray:
-    """Interpolate a 2-D spectrum linearly onto positions along the slit and a wavelength grid.
-
-    The sums are those of ``scipy.interpolate.RegularGridInterpolator`` in their order, hence equal to it to
-    the last bit, at a tenth of its time, because the cells of the two axes are found once each.
-
-    Parameters
-    ----------
-    data : numpy.ndarray, shape (ny, nx)
-        Spectrum; a NaN makes NaN of every value whose cell it is a corner of, even with weight 0.
-    wave_um : numpy.ndarray, shape (nx,)
-        Its wavelengths.
-    positions : numpy.ndarray, shape (m,)
-        Rows wanted, in pixels of `data`, fractional.
-    grid_um : numpy.ndarray, shape (n,)
-        Wavelengths wanted.
-
-    Returns
-    -------
-    numpy.ndarray, shape (m, n)
-        NaN outside the spectrum.
-    """
-    row, weight_y, outside_y = interpolation_weights(np.arange(data.shape[0], dtype=float), positions)
-    column, weight_x, outside_x = interpolation_weights(wave_um, grid_um)
-    out = np.zeros((positions.size, grid_um.size))
-    for corner_y, factor_y in ((row, 1 - weight_y), (row + 1, weight_y)):
-        for corner_x, factor_x in ((column, 1 - weight_x), (column + 1, weight_x)):
-            term = data[:, corner_x][corner_y]
-            term *= factor_y[:, None] * factor_x
-            out += term
-    out[outside_y] = np.nan
-    out[:, outside_x] = np.nan
-    return out

@@ -8,6 +8,8 @@ would have stopped, or mixed up its exposures, there is one rule here:
 - an exposure that is missing takes no part in its column's median (its plane in the stack is NaN), and a
   column without any exposure is NaN;
 - exposures may have different numbers of rows: the source's first exposure gives the stack its height.
+
+Each weakness has a switch (`msa3d.settings_paper.PaperSettings`), so that its cost can be measured.
 """
 
 from __future__ import annotations
@@ -18,18 +20,21 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from msa3d.cube.grid import (
-    SlitSpectrum,
+from msa3d.cube.grid import SlitSpectrum
+from msa3d.cube.stack import (
+    Place,
     StackGeometry,
     common_wavelengths,
     interpolate,
+    interpolate_cubic,
+    measured_offsets,
 )
 from msa3d.errors import ProductError
+from msa3d.settings_paper import PaperSettings
 
 log = logging.getLogger(__name__)
 
-Place = tuple[int, int]
-"""Row (dither along the slit) and column (step along the dispersion) of an exposure, from 0."""
+PUBLISHED = PaperSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,39 +69,65 @@ class _Column:
 
     geometry: StackGeometry
     wave_um: np.ndarray
+    settings: PaperSettings
     stack: np.ndarray = field(init=False)
+    weights: np.ndarray | None = field(init=False, default=None)
     present: np.ndarray = field(init=False)
+    reached: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
         shape = (self.geometry.n_exposures, self.geometry.n_rows, self.wave_um.size)
-        self.stack = np.zeros(shape)
+        self.stack = np.full(shape, 0.0 if self.settings.zeros_in_median else np.nan)
         self.present = np.zeros(self.geometry.n_exposures, dtype=bool)
+        self.reached = np.zeros(self.geometry.n_rows, dtype=np.int16)
+        if self.settings.combine == "mean":
+            self.weights = np.zeros(shape)
 
-    def add(self, row: int, spectrum: SlitSpectrum) -> None:
-        """Interpolate one exposure into its plane, zeros left around it."""
-        positions = self.geometry.positions
-        first = self.geometry.offsets[row]
-        self.stack[row, first : first + positions.size] = interpolate(
-            spectrum.data, spectrum.wave_um, positions, self.wave_um
-        )
-        self.present[row] = True
+    def add(self, place: Place, spectrum: SlitSpectrum) -> None:
+        """Interpolate one exposure into its plane; what it does not reach stays as it was."""
+        rows, positions = self.geometry.reach(place)
+        data = spectrum.data
+        if not self.settings.zeros_in_median:
+            data = np.where(data == 0, np.nan, data)
+        onto_grid = interpolate_cubic if self.settings.interpolation == "cubic" else interpolate
+        self.stack[place[0], rows] = onto_grid(data, spectrum.wave_um, positions, self.wave_um)
+        if self.weights is not None:
+            # A cell with an unknown corner is unknown.
+            known = np.where(spectrum.weight > 0, spectrum.weight, np.nan)
+            weight = interpolate(known, spectrum.wave_um, positions, self.wave_um)
+            self.weights[place[0], rows] = np.nan_to_num(weight, nan=0.0)
+        self.present[place[0]] = True
+        self.reached[rows] += 1
 
     def close(self) -> None:
         """Make the planes of missing exposures NaN."""
         self.stack[~self.present] = np.nan
 
-    def median(self) -> np.ndarray:
-        """Median of the exposures that are there, shape (y, wave); NaN without any."""
-        if not self.present.any():
+    def combined(self) -> np.ndarray:
+        """Median, or weighted mean, of the exposures that are there, shape (y, wave); NaN without any."""
+        stack = self.stack[self.present]
+        if not len(stack):
             return np.full(self.stack.shape[1:], np.nan)
-        return plane_median(self.stack[self.present])
+        if self.weights is not None:
+            return weighted_mean(stack, self.weights[self.present])
+        return plane_median(stack) if self.settings.zeros_in_median else known_median(stack)
 
-    def coverage(self) -> np.ndarray:
-        """Exposures that reach each row, shape (y,)."""
-        count = np.zeros(self.geometry.n_rows, dtype=np.int16)
-        for first in self.geometry.offsets[self.present]:
-            count[first : first + self.geometry.positions.size] += 1
-        return count
+
+def weighted_mean(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mean over the first axis of what is finite and has weight; NaN where nothing does."""
+    weights = np.where(np.isfinite(stack), weights, 0.0)
+    total = weights.sum(axis=0)
+    summed = (weights * np.where(weights > 0, stack, 0.0)).sum(axis=0)
+    return np.divide(summed, total, out=np.full(total.shape, np.nan), where=total > 0)
+
+
+def known_median(stack: np.ndarray) -> np.ndarray:
+    """Median over the first axis of what is not NaN; NaN where nothing is."""
+    ordered = np.sort(stack, axis=0)
+    count = np.isfinite(ordered).sum(axis=0)
+    last = np.maximum(count - 1, 0)
+    low, high = (np.take_along_axis(ordered, item[None], axis=0)[0] for item in (last // 2, (last + 1) // 2))
+    return np.where(count > 0, 0.5 * (low + high), np.nan)
 
 
 def plane_median(stack: np.ndarray) -> np.ndarray:
@@ -139,6 +170,7 @@ def build(
     n_columns: int,
     row_step_arcsec: float = 0.075,
     subpixels: int = 4,
+    settings: PaperSettings = PUBLISHED,
     on_column: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
 ) -> MedianCube:
     """Build the published cube of one source.
@@ -153,6 +185,8 @@ def build(
         Nominal dither step along the slit.
     subpixels : int
         Sub-pixels a native pixel.
+    settings : PaperSettings
+        Which of the published weaknesses to keep: all of them by default.
     on_column : callable, optional
         Called with (column, stack, median) as each column is ready, so that only one stack is in memory.
         The stack has shape (row, y, wave), the median (y, wave).
@@ -168,27 +202,41 @@ def build(
     """
     if not spectra:
         raise ProductError("no 2-D spectrum of this source: run `msa3d process` and `msa3d postprocess` first")
-    first = next(iter(spectra.values()))
-    geometry = StackGeometry(
-        native_arcsec=_middle_spectrum(spectra, n_rows, n_columns).geometry.native_pixel_arcsec,
-        n_pixels=first.shape[0],
-        n_exposures=n_rows,
-        row_step_arcsec=row_step_arcsec,
-        subpixels=subpixels,
-    )
+    geometry = _geometry(spectra, n_rows, n_columns, row_step_arcsec, subpixels, settings)
     wave_um = common_wavelengths(spectrum.wave_um for spectrum in spectra.values())
     data = np.full((wave_um.size, geometry.n_rows, n_columns), np.nan)
     nexp = np.zeros((geometry.n_rows, n_columns), dtype=np.int16)
     planes = np.zeros(n_columns, dtype=np.int16)
     for column in range(n_columns):
-        stack = _Column(geometry, wave_um)
+        stack = _Column(geometry, wave_um, settings)
         for row in range(n_rows):
             if (row, column) in spectra:
-                stack.add(row, spectra[row, column])
+                stack.add((row, column), spectra[row, column])
         stack.close()
-        nexp[:, column], planes[column] = stack.coverage(), stack.present.sum()
-        median = stack.median()
+        nexp[:, column], planes[column] = stack.reached, stack.present.sum()
+        median = stack.combined()
         data[:, :, column] = median.T
         if on_column is not None:
             on_column(column, stack.stack, median)
     return MedianCube(data, wave_um, geometry, nexp, planes)
+
+
+def _geometry(
+    spectra: Mapping[Place, SlitSpectrum],
+    n_rows: int,
+    n_columns: int,
+    row_step_arcsec: float,
+    subpixels: int,
+    settings: PaperSettings,
+) -> StackGeometry:
+    """Lay out the stack of a column."""
+    native = _middle_spectrum(spectra, n_rows, n_columns).geometry.native_pixel_arcsec
+    return StackGeometry(
+        native_arcsec=native,
+        n_pixels=next(iter(spectra.values())).shape[0],
+        n_exposures=n_rows,
+        row_step_arcsec=row_step_arcsec,
+        subpixels=subpixels,
+        truncated=settings.truncate_offsets,
+        measured=None if settings.nominal_offsets else measured_offsets(spectra, native / subpixels),
+    )

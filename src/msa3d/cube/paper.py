@@ -15,6 +15,7 @@ from msa3d.cube.grid import SlitSpectrum, read_spectrum
 from msa3d.cube.source import SourceTask, sources_of
 from msa3d.layout import POST_SUFFIX
 from msa3d.provenance import atomic_path, is_simulated, stamp
+from msa3d.settings_paper import PaperSettings
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +50,16 @@ def products(task: SourceTask) -> list[Path]:
 def parameters(task: SourceTask) -> dict[str, Any]:
     """Parameters that decide what the files hold."""
     return {
+        "paper": switches(task).model_dump(mode="json"),
         "cubebuild": task.dataset.cubebuild.model_dump(mode="json", include={"subpixels", "row_step_arcsec"}),
         "pattern": task.dataset.pattern.model_dump(mode="json"),
         "exposures": [(item.activity, item.row, item.column) for item in task.exposures],
     }
+
+
+def switches(task: SourceTask) -> PaperSettings:
+    """Give the switches of the dataset: which of the published weaknesses to keep."""
+    return getattr(task.dataset.cubebuild, "paper", PaperSettings())
 
 
 def build(task: SourceTask) -> dict[str, Any]:
@@ -72,7 +79,9 @@ def build(task: SourceTask) -> dict[str, Any]:
     pattern, settings = task.dataset.pattern, task.dataset.cubebuild
     for path in task.missing():
         log.warning("source %d: %s is missing and takes no part in the cube", task.source_id, path)
-    spectra = {place: read_spectrum(path) for place, path in task.spectra().items()}
+    chosen = switches(task)
+    weights = chosen.combine == "mean"
+    spectra = {place: read_spectrum(path, weights=weights) for place, path in task.spectra().items()}
     writer = _Writer(task, spectra)
     cube = median.build(
         spectra,
@@ -80,6 +89,7 @@ def build(task: SourceTask) -> dict[str, Any]:
         n_columns=pattern.columns,
         row_step_arcsec=settings.row_step_arcsec or pattern.row_step_arcsec,
         subpixels=settings.subpixels,
+        settings=chosen,
         on_column=writer.column,
     )
     frame = product.fit_frame(spectra, cube.geometry, pattern.columns, pattern.column_step_arcsec)
@@ -116,6 +126,7 @@ class _Writer:
     def __init__(self, task: SourceTask, spectra: dict[tuple[int, int], SlitSpectrum]) -> None:
         self.task = task
         self.spectra = spectra
+        self.settings = switches(task)
 
     def _primary(self, files: list[Path], history: list[str]) -> fits.PrimaryHDU:
         first = next(iter(self.spectra.values()))
@@ -153,7 +164,7 @@ class _Writer:
         first = next(iter(self.spectra.values()))
         primary = self._primary(
             [item.path for item in self.spectra.values()],
-            ["Published algorithm: truncated offsets, medians with zeros, no errors."],
+            [description(self.settings)],
         )
         unit = first.sci.get("BUNIT", "MJy/sr")
         header = product.cube_header(frame, cube.wave_um, unit)
@@ -166,7 +177,7 @@ class _Writer:
             [
                 primary,
                 fits.ImageHDU(cube.data, header, name="SCI"),
-                fits.ImageHDU(quality(cube), name="DQ"),
+                fits.ImageHDU(quality(cube, self.settings), name="DQ"),
                 fits.ImageHDU(cube.nexp, name="NEXP"),
                 fits.BinTableHDU(frame.residuals, name="EXPOSURES"),
             ]
@@ -175,20 +186,32 @@ class _Writer:
             hdus.writeto(partial)
 
 
-def quality(cube: median.MedianCube) -> np.ndarray:
+def description(settings: PaperSettings) -> str:
+    """Say in a sentence in what a cube differs from the published one."""
+    published = PaperSettings().model_dump()
+    other = [f"{name} = {value}" for name, value in settings.model_dump().items() if value != published[name]]
+    if not other:
+        return "Published algorithm: truncated offsets, medians with zeros, no errors."
+    return f"Published algorithm, but for {', '.join(other)}."
+
+
+def quality(cube: median.MedianCube, settings: PaperSettings) -> np.ndarray:
     """Flag a published cube: DO_NOT_USE where a value is NaN, or made of the zeros around.
 
     Parameters
     ----------
     cube : MedianCube
         The cube.
+    settings : PaperSettings
+        How it was built.
 
     Returns
     -------
     numpy.ndarray of uint32, shape (wave, y, column)
-        Where no more than half of a column's exposures reach a row, its median is made of
-        zeros (in part, for an even number of exposures).
+        Where zeros enter the medians and no more than half of a column's exposures reach a row, its median is
+        made of zeros (in part, for an even number of exposures).
     """
-    empty = 2 * cube.nexp <= cube.planes
-    bad = np.isnan(cube.data) | empty
+    bad = np.isnan(cube.data)
+    if settings.zeros_in_median and settings.combine == "median":
+        bad |= 2 * cube.nexp <= cube.planes
     return np.where(bad, np.uint32(product.DO_NOT_USE), np.uint32(0))

@@ -16,8 +16,9 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from msa3d.cube.grid import SlitSpectrum, StackGeometry
+from msa3d.cube.grid import SlitSpectrum
 from msa3d.cube.sky import ARCSEC_PER_RADIAN, from_tangent, tangent_offsets
+from msa3d.cube.stack import StackGeometry
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +70,9 @@ def _exposure_points(spectra: Mapping, geometry: StackGeometry) -> list[tuple]:
     points = []
     for (row, column), spectrum in spectra.items():
         ra, dec = spectrum.geometry.ends.T
-        points.append((column, geometry.offsets[row], (spectrum.shape[0] - 1) * geometry.subpixels, ra, dec))
+        points.append(
+            (column, geometry.first_row((row, column)), (spectrum.shape[0] - 1) * geometry.subpixels, ra, dec)
+        )
     return points
 
 
@@ -130,7 +133,8 @@ def _residual_table(spectra: Mapping, geometry: StackGeometry, points: list, lef
     table = Table(rows=list(spectra), names=("row", "column"), dtype=("i2", "i2"))
     # A name alone is not telling: all exposures of a source share it.
     table["file"] = [f"{item.path.parent.name}/{item.path.name}" for item in spectra.values()]
-    table["offset"] = np.array([geometry.offsets[row] for row, _ in spectra], dtype=np.int16)
+    offsets = np.array([geometry.first_row(place) for place in spectra])
+    table["offset"] = offsets.astype(np.int16) if geometry.truncated else offsets
     table["ra"] = [float(point[3].mean()) for point in points]
     table["dec"] = [float(point[4].mean()) for point in points]
     table["d_column"], table["d_y"] = left

@@ -127,7 +127,7 @@ def _distance(one: Placed, other: Placed, exposures: tuple[Placed, ...]) -> int:
     return abs(exposures.index(one) - exposures.index(other))
 
 
-def matching(vector: PathlossVector, spectrum: Path, width: int) -> np.ndarray:
+def matching(vector: PathlossVector, spectrum: Path, wave_um: np.ndarray, *, own: bool = False) -> np.ndarray:
     """Give the vector for one spectrum: that of the middle exposure, or its own where the widths differ.
 
     Parameters
@@ -136,14 +136,18 @@ def matching(vector: PathlossVector, spectrum: Path, width: int) -> np.ndarray:
         The source's.
     spectrum : pathlib.Path
         The 2-D spectrum.
-    width : int
-        Its number of wavelengths.
+    wave_um : numpy.ndarray, shape (width,)
+        Its wavelengths, um.
+    own : bool
+        Whether its own wavelengths are to be used in any case.
 
     Returns
     -------
     numpy.ndarray, shape (width,)
     """
-    if vector.at.size == width:
+    if own:
+        return np.interp(wave_um, vector.reference_um, vector.reference)
+    if vector.at.size == wave_um.size:
         return vector.at
     log.warning("%s: not as wide as the middle exposure; its own wavelengths give its path loss", spectrum)
-    return np.interp(read_geometry(spectrum).wave_um, vector.reference_um, vector.reference)
+    return np.interp(wave_um, vector.reference_um, vector.reference)

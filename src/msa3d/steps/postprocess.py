@@ -5,7 +5,8 @@ division by the uniform-source path loss of the CRDS reference, one vector a sou
 from the wavelengths of the middle exposure.
 
 Two things to know. With gain and read noise left at their defaults on data of order 0.1 to 1, as published, a
-hit on a single pixel below about 3 to 5 data units is never flagged. And NaN goes through as the published
+hit on a single pixel below about 3 to 5 data units is never flagged (`msa3d.settings_paper.PaperPostprocess` has
+switches for this and other weaknesses). And NaN goes through as the published
 code lets it: astroscrappy never flags a NaN, leaves it NaN, and spreads none.
 """
 
@@ -23,16 +24,19 @@ from astropy.io import fits
 from astropy.table import Table
 
 from msa3d import provenance
-from msa3d.cube.grid import readable
+from msa3d.cube.grid import SlitGeometry, geometry_of_wcs, geometry_table, readable
 from msa3d.cube.source import Placed, place_exposures, sources_of
 from msa3d.errors import ProductError
 from msa3d.layout import POST_SUFFIX
+from msa3d.settings_paper import PaperPostprocess
 from msa3d.steps.pathloss import PathlossVector, matching, pathloss_vectors
+from msa3d.steps.rectified import bar_transmission, reject_cosmic_rays
 from msa3d.workers import run_tasks
 
 if TYPE_CHECKING:
-    from msa3d.dataset import CosmicRays, Dataset, PostprocessSettings
+    from msa3d.dataset import Dataset, PostprocessSettings
     from msa3d.layout import Layout
+    from msa3d.steps.calcorrections import BarShadows
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +58,9 @@ class PostprocessTask:
     dataset: Dataset
     sources: dict[int, tuple[Path, Path]]
     vectors: dict[int, PathlossVector] = field(repr=False)
-    reference: str
+    references: dict[str, str]
     record: provenance.Record = field(repr=False)
+    bars: BarShadows | None = field(repr=False, default=None)
 
 
 @dataclass(frozen=True)
@@ -132,7 +137,8 @@ def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -
             if exposure not in seen:
                 log.warning("source %d has no 2-D spectrum in exposure %s", source_id, exposure.activity)
     reference, vectors = pathloss_vectors(dataset, layout, exposures, sources)
-    tasks = [_task(item, dataset, layout, sources, vectors, reference) for item in exposures]
+    shadows = _bars(dataset, layout, exposures, sources)
+    tasks = [_task(item, dataset, layout, sources, vectors, (reference, shadows)) for item in exposures]
     for item in exposures:
         provenance.remove_partials(layout.process_dir(item.activity))
     waiting = [task for task in tasks if not task.record.is_current()]
@@ -152,7 +158,7 @@ def _task(
     layout: Layout,
     sources: Mapping[int, list[Placed]],
     vectors: dict[int, PathlossVector],
-    reference: Path | None,
+    files: tuple[Path | None, BarShadows | None],
 ) -> PostprocessTask:
     product = dataset.process.product
     here = {
@@ -176,8 +182,32 @@ def _task(
         parameters=parameters,
         modules=MODULES,
     )
-    name = reference.name if reference else ""
-    return PostprocessTask(exposure.activity, dataset, here, used, name, record)
+    reference, bars = files
+    names = {"pathloss": reference.name} if reference else {}
+    if bars is not None:
+        names["barshadow"] = bars.name
+    return PostprocessTask(exposure.activity, dataset, here, used, names, record, bars)
+
+
+def switches(dataset: Dataset) -> PaperPostprocess:
+    """Give the switches of the dataset: which of the published weaknesses to keep."""
+    return getattr(dataset.postprocess, "paper", PaperPostprocess())
+
+
+def _bars(
+    dataset: Dataset, layout: Layout, exposures: tuple[Placed, ...], sources: Mapping[int, list[Placed]]
+) -> BarShadows | None:
+    """Read the reference of the bar shadow, if it is wanted."""
+    if switches(dataset).ignore_bars:
+        return None
+    from msa3d import references
+    from msa3d.steps.calcorrections import BarShadows
+
+    references.use_references(layout, dataset)
+    source_id, seen = next(iter(sources.items()))
+    any_spectrum = layout.s2d(seen[0].activity, source_id, "", dataset.process.product)
+    header_of = next(iter(layout.rates()), any_spectrum)
+    return BarShadows.read(references.reference_for(header_of, "barshadow"))
 
 
 def _recorded(task: PostprocessTask) -> PostprocessResult:
@@ -199,39 +229,28 @@ def postprocess_exposure(task: PostprocessTask) -> PostprocessResult:
     """
     start = time.perf_counter()
     rows = [
-        postprocess_spectrum(task.dataset, source_id, spectrum, final, task.vectors.get(source_id), task.reference)
-        for source_id, (spectrum, final) in task.sources.items()
+        postprocess_spectrum(task, spectrum, final, source_id) for source_id, (spectrum, final) in task.sources.items()
     ]
     seconds = time.perf_counter() - start
     task.record.write([final for _, final in task.sources.values()], seconds=seconds, rows=rows)
     return PostprocessResult(task.name, "done", seconds, rows)
 
 
-def postprocess_spectrum(
-    dataset: Dataset,
-    source_id: int,
-    spectrum: Path,
-    final: Path,
-    vector: PathlossVector | None,
-    reference: str,
-) -> dict[str, Any]:
+def postprocess_spectrum(task: PostprocessTask, spectrum: Path, final: Path, source_id: int) -> dict[str, Any]:
     """Post-process one 2-D spectrum.
 
-    All extensions but SCI are copied as they are; `REJECTED` is added. SCI becomes float64, as in the
-    published products, so that nothing is rounded away.
+    All extensions but SCI are copied as they are; `REJECTED` is added, and `msa3d.cube.grid.SLITGEOM`, what
+    the cube builder needs of the WCS. SCI becomes float64, as in the published products, so that nothing is
+    rounded away.
 
     Parameters
     ----------
-    dataset : Dataset
-        Parameters, and what is stamped.
-    source_id : int
-        The source.
+    task : PostprocessTask
+        The exposure: parameters, references, and what is stamped.
     spectrum, final : pathlib.Path
         Input and product.
-    vector : PathlossVector or None
-        What to divide by; None for no path loss correction.
-    reference : str
-        Name of the reference file, for the header.
+    source_id : int
+        The source.
 
     Returns
     -------
@@ -239,17 +258,15 @@ def postprocess_spectrum(
         ``source_id``, ``pixels``, ``nan``, ``examined`` (pixels that the rejection looked at), ``rejected``,
         ``fraction`` (rejected of examined).
     """
-    settings = dataset.postprocess
+    settings = task.dataset.postprocess
     with readable(spectrum):
         hdus = fits.open(spectrum, memmap=False)
     with hdus:
         with readable(spectrum):
-            data = np.array(hdus["SCI"].data, dtype=np.float32)
             # Read it to its end now, so that one cut short is found before anything is written.
             len(hdus), hdus[-1].data
-        cleaned, mask, examined = reject_cosmic_rays(data, settings.cosmic_rays)
-        if vector is not None:
-            cleaned = cleaned / matching(vector, spectrum, data.shape[1])
+        geometry = geometry_of_wcs(hdus, spectrum)
+        data, cleaned, mask, examined = corrected(task, hdus, geometry, spectrum, source_id)
         row = {
             "source_id": source_id,
             "pixels": int(data.size),
@@ -259,18 +276,64 @@ def postprocess_spectrum(
             "fraction": float(mask.sum() / examined) if examined else 0.0,
         }
         hdus[hdus.index_of("SCI")] = _science(cleaned, hdus["SCI"].header, row["rejected"], settings)
+        # Before the rest, so that the builders need not read on.
+        hdus.insert(hdus.index_of("SCI") + 1, geometry_table(geometry))
         hdus.append(fits.ImageHDU(mask.astype(np.uint8), name=REJECTED))
         provenance.stamp(
             hdus[0].header,
-            dataset=dataset,
+            dataset=task.dataset,
             inputs=[spectrum],
-            references={"pathloss": reference} if vector is not None else {},
+            references=task.references,
             step="postprocess",
             history=["SCI: L.A.Cosmic in blocks of wavelengths, then division by the path loss"],
         )
         with provenance.atomic_path(final) as partial:
             hdus.writeto(partial)
     return row
+
+
+def corrected(
+    task: PostprocessTask, hdus: fits.HDUList, geometry: SlitGeometry, spectrum: Path, source_id: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Correct the image of a 2-D spectrum for cosmic rays, path loss and, if wanted, the shadow of the bars.
+
+    Parameters
+    ----------
+    task : PostprocessTask
+        The exposure.
+    hdus : astropy.io.fits.HDUList
+        The open file, which is not changed.
+    geometry : SlitGeometry
+        What its WCS says.
+    spectrum : pathlib.Path
+        Its name.
+    source_id : int
+        The source.
+
+    Returns
+    -------
+    data : numpy.ndarray of float32, shape (ny, nx)
+        As it was.
+    cleaned : numpy.ndarray of float64, shape (ny, nx)
+        As it is now.
+    mask : numpy.ndarray of bool, shape (ny, nx)
+        True where a cosmic ray was replaced.
+    examined : int
+        Pixels that were looked at for cosmic rays.
+    """
+    chosen = switches(task.dataset)
+    with readable(spectrum):
+        data = np.array(hdus["SCI"].data, dtype=np.float32)
+        variance = None
+        if not chosen.default_noise:
+            variance = np.array(hdus["VAR_POISSON"].data) + np.array(hdus["VAR_RNOISE"].data)
+    cleaned, mask, examined = reject_cosmic_rays(data, task.dataset.postprocess.cosmic_rays, chosen, variance)
+    if source_id in task.vectors:
+        own = not chosen.one_pathloss
+        cleaned = cleaned / matching(task.vectors[source_id], spectrum, geometry.wave_um, own=own)
+    if task.bars is not None:
+        cleaned = cleaned / bar_transmission(task.bars, geometry, data.shape[0], hdus["SCI"].header["SHUTSTA"])
+    return data, cleaned, mask, examined
 
 
 def _science(data: np.ndarray, header: fits.Header, rejected: int, settings: PostprocessSettings) -> fits.ImageHDU:
@@ -282,43 +345,3 @@ def _science(data: np.ndarray, header: fits.Header, rejected: int, settings: Pos
     if settings.pathloss.source != "none":
         sci.header["PLAPER"] = (settings.pathloss.aperture, "aperture of the path loss")
     return sci
-
-
-def reject_cosmic_rays(data: np.ndarray, settings: CosmicRays) -> tuple[np.ndarray, np.ndarray, int]:
-    """L.A.Cosmic (van Dokkum 2001) in blocks of wavelengths, as published.
-
-    The image is transposed to [wave, y]. Blocks begin at wavelength 0 and follow each other while the end of
-    the block is below the last whole multiple of the block's length: the last whole block, and what is left
-    after it, stay as they are. Each block is replaced by astroscrappy's cleaned array.
-
-    Parameters
-    ----------
-    data : numpy.ndarray of float32, shape (ny, nx)
-        Image; NaN stays NaN.
-    settings : CosmicRays
-        Method, sigclip, sigfrac, niter, block; astroscrappy's other arguments are at their defaults.
-
-    Returns
-    -------
-    cleaned : numpy.ndarray of float64, shape (ny, nx)
-        The image.
-    mask : numpy.ndarray of bool, shape (ny, nx)
-        True where a pixel was rejected.
-    examined : int
-        Pixels that lie in a block.
-    """
-    import astroscrappy
-
-    image = data.T
-    cleaned = image.astype(np.float64)
-    mask = np.zeros(image.shape, dtype=bool)
-    if settings.method == "none":
-        return cleaned.T, mask.T, 0
-    whole = image.shape[0] // settings.block * settings.block
-    end = 0
-    for end in range(settings.block, whole, settings.block):
-        block = slice(end - settings.block, end)
-        mask[block], cleaned[block] = astroscrappy.detect_cosmics(
-            image[block], sigclip=settings.sigclip, sigfrac=settings.sigfrac, niter=settings.niter
-        )
-    return cleaned.T, mask.T, end * image.shape[1]
