@@ -113,6 +113,8 @@ def write_cube(
         warnings.filterwarnings("ignore", module="stdatamodels|astropy")
         with IFUCubeModel(fits.HDUList(hdus)) as model:
             model.meta.wcs = create_fitswcs(model)
+            # specutils takes the wavelengths from the WCS within its bounds.
+            model.meta.wcs.bounding_box = tuple((-0.5, size - 0.5) for size in reversed(planes.sci.shape))
             model.meta.filename = path.name
             model.to_fits(whole)
     whole.seek(0)
