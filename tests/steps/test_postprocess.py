@@ -49,7 +49,7 @@ def image(nx, ny=24, seed=3):
 def test_cleaning_equals_the_published_loop(nx):
     data = image(nx)
     expected, flagged = published_cleaning(data.astype(">f4"))
-    cleaned, mask, examined = postprocess.reject_cosmic_rays(data, PUBLISHED)
+    cleaned, mask, examined = rectified.reject_cosmic_rays(data, PUBLISHED)
     np.testing.assert_array_equal(cleaned, expected)
     np.testing.assert_array_equal(mask, flagged)
     blocks = max(nx // 100 - 1, 0)
@@ -60,7 +60,7 @@ def test_cleaning_equals_the_published_loop(nx):
 def test_the_last_whole_block_stays_as_it_is():
     data = np.random.default_rng(1).normal(0.3, 0.05, size=(24, 300)).astype(np.float32)
     data[12, [50, 250]] = 30
-    cleaned, mask, _ = postprocess.reject_cosmic_rays(data, PUBLISHED)
+    cleaned, mask, _ = rectified.reject_cosmic_rays(data, PUBLISHED)
     np.testing.assert_array_equal(cleaned[:, 200:], data[:, 200:])
     assert not mask[:, 200:].any()
     assert mask[12, 50]
@@ -69,10 +69,10 @@ def test_the_last_whole_block_stays_as_it_is():
 
 def test_nan_stays_nan_and_spreads_nothing():
     data = image(300)
-    _, mask, _ = postprocess.reject_cosmic_rays(data, PUBLISHED)
+    _, mask, _ = rectified.reject_cosmic_rays(data, PUBLISHED)
     holes = data.copy()
     holes[0] = holes[-1] = np.nan
-    cleaned, flagged, _ = postprocess.reject_cosmic_rays(holes, PUBLISHED)
+    cleaned, flagged, _ = rectified.reject_cosmic_rays(holes, PUBLISHED)
     np.testing.assert_array_equal(np.isnan(cleaned), np.isnan(holes))
     assert not flagged[np.isnan(holes)].any()
     inside = slice(4, -4)
@@ -83,13 +83,13 @@ def test_the_published_weakness_single_faint_hits_are_never_flagged():
     data = np.random.default_rng(1).normal(0.3, 0.05, size=(24, 200)).astype(np.float32)
     faint, bright = data.copy(), data.copy()
     faint[12, 50], bright[12, 50] = 3, 20
-    assert not postprocess.reject_cosmic_rays(faint, PUBLISHED)[1][12, 50]
-    assert postprocess.reject_cosmic_rays(bright, PUBLISHED)[1][12, 50]
+    assert not rectified.reject_cosmic_rays(faint, PUBLISHED)[1][12, 50]
+    assert rectified.reject_cosmic_rays(bright, PUBLISHED)[1][12, 50]
 
 
 def test_rejection_can_be_switched_off():
     data = image(300)
-    cleaned, mask, examined = postprocess.reject_cosmic_rays(data, CosmicRays(method="none"))
+    cleaned, mask, examined = rectified.reject_cosmic_rays(data, CosmicRays(method="none"))
     np.testing.assert_array_equal(cleaned, data)
     assert (mask.sum(), examined) == (0, 0)
 
@@ -211,8 +211,8 @@ def with_switches(dataset, **off):
 
 def test_all_blocks_are_examined_if_wanted():
     data = image(350)
-    _, published, examined = postprocess.reject_cosmic_rays(data, PUBLISHED)
-    cleaned, mask, all_of_it = postprocess.reject_cosmic_rays(data, PUBLISHED, PaperPostprocess(skip_last_blocks=False))
+    _, published, examined = rectified.reject_cosmic_rays(data, PUBLISHED)
+    cleaned, mask, all_of_it = rectified.reject_cosmic_rays(data, PUBLISHED, PaperPostprocess(skip_last_blocks=False))
     assert (examined, all_of_it) == (24 * 200, 24 * 350)
     np.testing.assert_array_equal(mask[:, :200], published[:, :200])
     assert not published[:, 200:].any()
@@ -228,8 +228,8 @@ def test_with_the_known_noise_faint_hits_are_found():
     known = np.full(data.shape, 0.05**2, np.float32)
     known[0] = 0
     switches = PaperPostprocess(default_noise=False)
-    assert not postprocess.reject_cosmic_rays(data, PUBLISHED)[1].any()
-    cleaned, mask, _ = postprocess.reject_cosmic_rays(data, PUBLISHED, switches, known)
+    assert not rectified.reject_cosmic_rays(data, PUBLISHED)[1].any()
+    cleaned, mask, _ = rectified.reject_cosmic_rays(data, PUBLISHED, switches, known)
     assert mask[12, 15]
     assert cleaned[12, 15] < 0.6
     assert mask.mean() < 0.002

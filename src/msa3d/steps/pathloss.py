@@ -127,15 +127,15 @@ def _distance(one: Placed, other: Placed, exposures: tuple[Placed, ...]) -> int:
     return abs(exposures.index(one) - exposures.index(other))
 
 
-def matching(vector: PathlossVector, spectrum: Path, wave_um: np.ndarray, *, own: bool = False) -> np.ndarray:
+def matching(vector: PathlossVector, spectrum: Path | str, wave_um: np.ndarray, *, own: bool = False) -> np.ndarray:
     """Give the vector for one spectrum: that of the middle exposure, or its own where the widths differ.
 
     Parameters
     ----------
     vector : PathlossVector
         The source's.
-    spectrum : pathlib.Path
-        The 2-D spectrum.
+    spectrum : path
+        The 2-D spectrum, for the warning.
     wave_um : numpy.ndarray, shape (width,)
         Its wavelengths, um.
     own : bool

@@ -24,13 +24,13 @@ from astropy.io import fits
 from astropy.table import Table
 
 from msa3d import provenance
-from msa3d.cube.grid import SlitGeometry, geometry_of_wcs, geometry_table, readable
+from msa3d.cube.grid import geometry_of_wcs, geometry_table, readable
 from msa3d.cube.source import Placed, place_exposures, sources_of
 from msa3d.errors import ProductError
 from msa3d.layout import POST_SUFFIX
 from msa3d.settings_paper import PaperPostprocess
-from msa3d.steps.pathloss import PathlossVector, matching, pathloss_vectors
-from msa3d.steps.rectified import bar_transmission, reject_cosmic_rays
+from msa3d.steps.pathloss import PathlossVector, pathloss_vectors
+from msa3d.steps.rectified import corrected
 from msa3d.workers import run_tasks
 
 if TYPE_CHECKING:
@@ -266,7 +266,17 @@ def postprocess_spectrum(task: PostprocessTask, spectrum: Path, final: Path, sou
             # Read it to its end now, so that one cut short is found before anything is written.
             len(hdus), hdus[-1].data
         geometry = geometry_of_wcs(hdus, spectrum)
-        data, cleaned, mask, examined = corrected(task, hdus, geometry, spectrum, source_id)
+        with readable(spectrum):
+            data = np.array(hdus["SCI"].data, dtype=np.float32)
+            cleaned, mask, examined = corrected(
+                hdus,
+                geometry,
+                settings.cosmic_rays,
+                switches(task.dataset),
+                vector=task.vectors.get(source_id),
+                bars=task.bars,
+                name=spectrum,
+            )
         row = {
             "source_id": source_id,
             "pixels": int(data.size),
@@ -290,50 +300,6 @@ def postprocess_spectrum(task: PostprocessTask, spectrum: Path, final: Path, sou
         with provenance.atomic_path(final) as partial:
             hdus.writeto(partial)
     return row
-
-
-def corrected(
-    task: PostprocessTask, hdus: fits.HDUList, geometry: SlitGeometry, spectrum: Path, source_id: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Correct the image of a 2-D spectrum for cosmic rays, path loss and, if wanted, the shadow of the bars.
-
-    Parameters
-    ----------
-    task : PostprocessTask
-        The exposure.
-    hdus : astropy.io.fits.HDUList
-        The open file, which is not changed.
-    geometry : SlitGeometry
-        What its WCS says.
-    spectrum : pathlib.Path
-        Its name.
-    source_id : int
-        The source.
-
-    Returns
-    -------
-    data : numpy.ndarray of float32, shape (ny, nx)
-        As it was.
-    cleaned : numpy.ndarray of float64, shape (ny, nx)
-        As it is now.
-    mask : numpy.ndarray of bool, shape (ny, nx)
-        True where a cosmic ray was replaced.
-    examined : int
-        Pixels that were looked at for cosmic rays.
-    """
-    chosen = switches(task.dataset)
-    with readable(spectrum):
-        data = np.array(hdus["SCI"].data, dtype=np.float32)
-        variance = None
-        if not chosen.default_noise:
-            variance = np.array(hdus["VAR_POISSON"].data) + np.array(hdus["VAR_RNOISE"].data)
-    cleaned, mask, examined = reject_cosmic_rays(data, task.dataset.postprocess.cosmic_rays, chosen, variance)
-    if source_id in task.vectors:
-        own = not chosen.one_pathloss
-        cleaned = cleaned / matching(task.vectors[source_id], spectrum, geometry.wave_um, own=own)
-    if task.bars is not None:
-        cleaned = cleaned / bar_transmission(task.bars, geometry, data.shape[0], hdus["SCI"].header["SHUTSTA"])
-    return data, cleaned, mask, examined
 
 
 def _science(data: np.ndarray, header: fits.Header, rejected: int, settings: PostprocessSettings) -> fits.ImageHDU:

@@ -5,12 +5,15 @@ The published algorithm is the default; each of its weaknesses has a switch (`ms
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from astropy.io import fits
 
 from msa3d.cube.slitgeometry import PITCH_IN_OPENINGS, open_ranges
 from msa3d.settings_paper import PaperPostprocess
+from msa3d.steps.pathloss import PathlossVector, matching
 
 if TYPE_CHECKING:
     from msa3d.cube.grid import SlitGeometry
@@ -21,6 +24,56 @@ PUBLISHED = PaperPostprocess()
 
 LEAST_TRANSMISSION = 0.2
 """Darker pixels are left as they are: dividing by less makes noise."""
+
+
+def corrected(
+    hdus: fits.HDUList,
+    geometry: SlitGeometry,
+    cosmic_rays: CosmicRays,
+    switches: PaperPostprocess = PUBLISHED,
+    *,
+    vector: PathlossVector | None = None,
+    bars: BarShadows | None = None,
+    name: Path | str = "",
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Correct the image of a 2-D spectrum for cosmic rays, path loss and, if wanted, the shadow of the bars.
+
+    Parameters
+    ----------
+    hdus : astropy.io.fits.HDUList
+        The open file, which is not changed.
+    geometry : SlitGeometry
+        What its WCS says.
+    cosmic_rays : CosmicRays
+        Parameters of the rejection.
+    switches : PaperPostprocess
+        Which of the published weaknesses to keep: all of them by default.
+    vector : PathlossVector, optional
+        Path loss to divide by; none without it.
+    bars : BarShadows, optional
+        Bar shadow to divide by; none without it.
+    name : path
+        What a warning calls the file.
+
+    Returns
+    -------
+    cleaned : numpy.ndarray of float64, shape (ny, nx)
+        The image.
+    mask : numpy.ndarray of bool, shape (ny, nx)
+        True where a cosmic ray was replaced.
+    examined : int
+        Pixels that were looked at for cosmic rays.
+    """
+    data = np.array(hdus["SCI"].data, dtype=np.float32)
+    variance = None
+    if not switches.default_noise:
+        variance = np.array(hdus["VAR_POISSON"].data) + np.array(hdus["VAR_RNOISE"].data)
+    cleaned, mask, examined = reject_cosmic_rays(data, cosmic_rays, switches, variance)
+    if vector is not None:
+        cleaned = cleaned / matching(vector, name, geometry.wave_um, own=not switches.one_pathloss)
+    if bars is not None:
+        cleaned = cleaned / bar_transmission(bars, geometry, data.shape[0], hdus["SCI"].header["SHUTSTA"])
+    return cleaned, mask, examined
 
 
 def reject_cosmic_rays(
