@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from astropy.io import fits
 
+from msa3d.dataset import Dataset
 from msa3d.errors import ObservationError
 from msa3d.layout import Layout
 from msa3d.steps import exposure, preprocess, process
@@ -50,3 +52,60 @@ def test_correlated_noise_is_cleaned_in_spec2_of_what_starts_from_ramps(root: Pa
     assert spec2(run_stage1=True)["nsclean"] == {"skip": False}
     own = {**dataset.process.spec2, "nsclean": {"skip": True}}
     assert spec2(run_stage1=True, spec2=own)["nsclean"] == {"skip": True}
+
+
+@pytest.fixture(scope="module")
+def ramps(tmp_path_factory: pytest.TempPathFactory, jwst_loaded: None):
+    """A root with the ramps of a cut-out of both detectors: a spectrum with a line, a saturating spot, cosmic rays."""
+    from msa3d.simulate.crds_cache import build_crds_cache
+    from msa3d.simulate.header import PlannedExposure, Pointing, primary_header, science_header
+    from msa3d.simulate.ramp import take_ramp, write_uncal
+    from msa3d.simulate.references_ramp import Cutout
+
+    cutout = Cutout(first_row=600, first_column=900, rows=96, columns=128)
+    root, truth = tmp_path_factory.mktemp("ramps"), {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        build_crds_cache(root / "crds_cache", stage1=cutout)
+    y, x = np.mgrid[: cutout.rows, : cutout.columns]
+    rate = 0.05 + 0.3 * np.exp(-0.5 * ((y - 50) / 4) ** 2) * (1 + 20 * np.exp(-0.5 * ((x - 60) / 1.5) ** 2))
+    rate[10:14, 10:14] = 400.0
+    pointing = Pointing(215.05, 52.94, 28.0)
+    exposure = PlannedExposure(0, "03101", 0, 0, pointing, pointing, (0.0, 0.0))
+    for side, detector in enumerate(("NRS1", "NRS2")):
+        path = root / f"jw02136001001_03101_00001_{detector.lower()}_uncal.fits"
+        truth[detector] = take_ramp(rate, 8, side, cutout=cutout)
+        header = primary_header(Dataset.load("tiny"), exposure, detector)
+        write_uncal(path, truth[detector], header, science_header(pointing), cutout)
+    return Layout(root), rate, truth
+
+
+@pytest.mark.slow
+def test_detector1_recovers_the_rates(ramps) -> None:
+    """Slopes within their errors, cosmic rays found, saturation told; a second run has nothing to do."""
+    layout, rate, truth = ramps
+    start = Dataset.load("tiny").replaced(process={"run_stage1": True})
+    report = preprocess.run(start, layout, workers=1)
+    assert list(report.table()["status"]) == ["done", "done"]
+    assert list(preprocess.run(start, layout, workers=1).table()["status"]) == ["current", "current"]
+    for path in report.rates:
+        with fits.open(path) as hdus:
+            header, sci, err, dq = hdus[0].header, hdus["SCI"].data, hdus["ERR"].data, hdus["DQ"].data
+        hit = truth[header["DETECTOR"]].hit.any(axis=0)
+        spot = np.zeros_like(hit)
+        spot[10:14, 10:14] = True
+        jumped = (dq & 4) > 0
+        assert (jumped & hit & ~spot).sum() >= 0.98 * (hit & ~spot).sum()
+        clean = ~jumped & ~hit & ~spot & np.isfinite(sci)
+        assert clean.sum() > 0.8 * clean.size
+        pull = (sci - rate)[clean] / err[clean]
+        # Read noise, photons, and the drifting columns, which ERR does not know of.
+        assert abs(pull.mean()) < 0.15
+        assert 0.95 < pull.std() < 1.2
+        line = clean & (rate > 2.0)
+        assert sci[line].sum() / rate[line].sum() == pytest.approx(1.0, abs=0.01)
+        # Saturated in the second group: no slope of what came after.
+        assert (~np.isfinite(sci[spot]) | ((dq[spot] & 2) > 0) | (np.abs(sci[spot] / 400 - 1) < 0.05)).all()
+        assert header["S_JUMP"] == header["S_LINEAR"] == header["S_SUPERB"] == header["S_DARK"] == "COMPLETE"
+        assert header["MSA3DSET"] == "tiny"
+        assert "uncal" in str(header["HISTORY"])
