@@ -17,7 +17,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from msa3d.cube import kernels
-from msa3d.cube.aperture import Aperture
+from msa3d.cube.aperture import Aperture, circle
 from msa3d.cube.cubefile import Cube
 from msa3d.cube.product import DO_NOT_USE
 from msa3d.cube.sky import from_tangent
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 JY_PER_MJY = 1e6
 LEAST_COVERAGE = 0.5
 """Wavelengths at which less of the aperture than this holds data have no flux."""
+
+CLOSE_ENOUGH_ARCSEC = 1e-3
+MOST_STEPS = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,7 +213,7 @@ def brightest(cube: Cube, radius_arcsec: float = 0.3) -> tuple[float, float]:
     cube : Cube
         The cube.
     radius_arcsec : float
-        The centre of light is taken within this of the brightest spaxel.
+        The centre of light is taken within this, first of the brightest spaxel, then of the centre found.
 
     Returns
     -------
@@ -231,10 +234,14 @@ def brightest(cube: Cube, radius_arcsec: float = 0.3) -> tuple[float, float]:
         raise ProductError(f"{cube.name} holds no data to find a centre in: give right ascension and declination")
     y, x = np.unravel_index(np.nanargmax(image), image.shape)
     ra, dec = (float(value) for value in cube.wcs.pixel_to_world_values(x, y))
-    east, north = cube.offsets(ra, dec)
-    near = np.hypot(east, north) <= radius_arcsec
-    weight = np.where(near & np.isfinite(image), image - np.nanmin(image[near]), 0.0)
-    if weight.sum() <= 0:
-        return ra, dec
-    place = (float((weight * axis).sum() / weight.sum()) for axis in (east, north))
-    return tuple(float(value) for value in from_tangent(*place, ra, dec))
+    for _ in range(MOST_STEPS):
+        near = circle(ra, dec, radius_arcsec).weights(cube) * np.isfinite(image)
+        weight = near * np.nan_to_num(image - np.nanmin(np.where(near > 0, image, np.nan)))
+        if weight.sum() <= 0:
+            break
+        # The circle follows the light, as a circle off the middle cuts off more on one side.
+        east, north = (float((weight * axis).sum() / weight.sum()) for axis in cube.offsets(ra, dec))
+        ra, dec = (float(value) for value in from_tangent(east, north, ra, dec))
+        if np.hypot(east, north) < CLOSE_ENOUGH_ARCSEC:
+            break
+    return ra, dec

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,11 +36,11 @@ def write_x1d(spectrum: ApertureSpectrum, path: Path, srctype: str) -> Path:
     pathlib.Path
         The file.
     """
+    from stdatamodels.jwst.datamodels import MultiSpecModel
+
     primary = spectrum.primary.copy()
     for key in ("DATAMODL", "FILENAME", "DATE", "CHECKSUM", "DATASUM"):
         primary.remove(key, ignore_missing=True)
-    primary["DATAMODL"] = ("MultiSpecModel", "type of data model")
-    primary["FILENAME"] = (path.name, "name of the file")
     stamp(
         primary,
         inputs=[spectrum.name],
@@ -46,14 +48,22 @@ def write_x1d(spectrum: ApertureSpectrum, path: Path, srctype: str) -> Path:
         step="extract",
         history=[f"Spectrum of {spectrum.aperture}."],
     )
-    hdus = [fits.PrimaryHDU(header=primary), _table(spectrum, srctype)]
+    ours = [fits.ImageHDU(spectrum.weights, spectrum.wcs.to_header(), name="APERTURE")]
     if spectrum.correlation is not None:
-        lags = fits.ImageHDU(spectrum.correlation, name=CORRELATION)
-        lags.header["BUNIT"] = ("", "correlation of errors, by lag 0, 1, ... in wavelength")
-        hdus.append(lags)
-    hdus.append(fits.ImageHDU(spectrum.weights, spectrum.wcs.to_header(), name="APERTURE"))
-    with atomic_path(path) as partial:
-        fits.HDUList(hdus).writeto(partial)
+        ours.append(fits.ImageHDU(spectrum.correlation, name=CORRELATION))
+        ours[-1].header.add_comment("Correlation coefficient of the errors, by lag 0, 1, ... in wavelength.")
+    whole = io.BytesIO()
+    with warnings.catch_warnings():
+        # What the data model does not know is kept as it is, with a warning.
+        warnings.filterwarnings("ignore", module="stdatamodels|astropy")
+        with MultiSpecModel(fits.HDUList([fits.PrimaryHDU(header=primary), _table(spectrum, srctype)])) as model:
+            model.meta.filename = path.name
+            model.to_fits(whole)
+    whole.seek(0)
+    # specutils knows a file of jwst by its ASDF extension, which the data model writes.
+    with fits.open(whole) as saved, atomic_path(path) as partial:
+        at = saved.index_of("ASDF")
+        fits.HDUList([*saved[:at], *ours, *saved[at:]]).writeto(partial)
     return path
 
 
