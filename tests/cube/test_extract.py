@@ -275,3 +275,12 @@ def test_the_command(path, tmp_path):
     assert result.exit_code == 0, result.output
     assert fits.getheader(out, "EXTRACT1D")["APERTURE"] == "mask.fits"
     logging.getLogger("msa3d").handlers.clear()
+
+
+def test_what_a_user_imports_is_there():
+    import msa3d
+
+    for name in msa3d.__all__:
+        assert getattr(msa3d, name) is not None
+    assert msa3d.open_cube is open_cube
+    assert msa3d.Cube is Cube

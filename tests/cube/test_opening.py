@@ -202,3 +202,13 @@ def test_a_younger_specutils_reads_an_extracted_spectrum(cubeviz):
     np.testing.assert_array_equal(found["x1d.wave"], table["WAVELENGTH"])
     np.testing.assert_array_equal(found["x1d.flux"], table["FLUX"])
     np.testing.assert_array_equal(found["x1d.error"], table["FLUX_ERROR"])
+
+
+def test_the_lock_of_the_viewers_is_exact_with_hashes_and_names_no_index():
+    lines = [line for line in LOCK.read_text().splitlines() if not line.lstrip().startswith("#")]
+    entries = [line for line in lines if not line.startswith(" ")]
+    assert len(entries) > 100
+    assert any(line.startswith("jdaviz==") for line in entries)
+    assert all("==" in line.split(";")[0] and line.endswith("\\") for line in entries)
+    assert all("--hash=sha256:" in line for line in lines if line.startswith(" "))
+    assert not [line for line in lines if "://" in line or "-index-url" in line]
