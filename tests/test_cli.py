@@ -319,3 +319,71 @@ def test_the_original_is_never_written_over(invoke, small_metafile):
     result = invoke("msa", "split", small_metafile, small_metafile, "--overwrite")
     assert result.exit_code == 2
     assert "is the original MSA metafile" in result.stderr
+
+
+# --- a dataset of the user's own
+
+
+@pytest.fixture
+def own(invoke, tmp_path):
+    """The template, somewhere outside of the repository."""
+    result = invoke("datasets", "--template")
+    assert result.exit_code == 0
+    path = tmp_path / "somewhere" / "mine.yaml"
+    path.parent.mkdir()
+    path.write_text(result.stdout)
+    return path
+
+
+def test_the_template_is_a_dataset(invoke, own):
+    from msa3d.dataset import Dataset
+
+    dataset = Dataset.load(own)
+    assert (dataset.name, dataset.programme, dataset.source_ids) == ("mine", "02123", [1234])
+    result = invoke("check", "elsewhere", "-d", own)
+    assert result.exit_code == 2
+    assert "no count-rate files jw02123001001_*" in result.stderr
+    assert "template" not in invoke("datasets").stdout
+
+
+@pytest.mark.parametrize(
+    "old, new, match",
+    [
+        (
+            "row_step_arcsec: 0.075",
+            "row_step_mas: 75",
+            "unknown key 'pattern.row_step_mas' (did you mean 'row_step_arcsec'?)",
+        ),
+        (
+            "row_step_arcsec: 0.075",
+            "row_step_arcsec: 75 mas",
+            "pattern.row_step_arcsec: input should be a valid number",
+        ),
+        (
+            "row_step_arcsec: 0.075",
+            "row_step_arcsec: -0.075",
+            "pattern.row_step_arcsec: input should be greater than 0",
+        ),
+        ('programme: "02123"', "programme: 2123", "programme: input should be a valid string (put it between quotes)"),
+        ("dec: 52.938", "dec: 152.938", "targets.0.dec: input should be less than or equal to 90"),
+        ("case_study: 1234", "case_study: 8512", "case_study 8512 is not among the targets [1234]"),
+        ("extends: base", "extends: bases", "There is no dataset 'bases'"),
+        ("order: serpentine", "order: snake", "pattern.order: input should be 'serpentine' or 'raster'"),
+        ("pattern:", "pattern: [", "is not valid YAML"),
+    ],
+)
+def test_a_wrong_line_in_it_is_one_sentence(invoke, own, old, new, match):
+    text = own.read_text()
+    assert old in text
+    own.write_text(text.replace(old, new, 1))
+    result = invoke("check", "elsewhere", "-d", own)
+    assert result.exit_code == 2
+    assert match in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.output
+
+
+def test_a_dataset_that_is_not_there_is_one_sentence(invoke, tmp_path):
+    result = invoke("plan", "elsewhere", "-d", tmp_path / "none.yaml")
+    assert result.exit_code == 2
+    assert result.stderr == f"msa3d: There is no dataset file {tmp_path / 'none.yaml'}.\n"

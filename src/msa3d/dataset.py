@@ -198,7 +198,7 @@ class Dataset(Model):
 
 def available() -> list[str]:
     """Names of the packaged datasets, the default first."""
-    found = {item.name[:-5] for item in _packaged().iterdir() if item.name.endswith(".yaml")} - {"base"}
+    found = {item.name[:-5] for item in _packaged().iterdir() if item.name.endswith(".yaml")} - {"base", "template"}
     return sorted(found, key=lambda name: (name != "demo", name))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from importlib import resources
+from typing import Annotated
 
 import typer
 
@@ -22,10 +24,18 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def datasets() -> None:
+def datasets(
+    template: Annotated[
+        bool, typer.Option("--template", help="Print a commented dataset to start one's own from.")
+    ] = False,
+) -> None:
     """List the packaged datasets."""
     from msa3d.dataset import Dataset, available
 
+    if template:
+        text = resources.files("msa3d").joinpath("datasets", "template.yaml").read_text(encoding="utf-8")
+        typer.echo(text, nl=False)
+        return
     for name in available():
         typer.echo(f"{name:10s} {Dataset.load(name).title}")
 
@@ -89,13 +99,19 @@ def preprocess(
 
 
 def process(
-    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
+    root: Root = None,
+    dataset: DatasetName = "demo",
+    root_option: RootOption = None,
+    workers: Workers = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only the exposure of this activity (0311n, say); may be repeated.")
+    ] = None,
 ) -> None:
     """Step 1: Spec2 and Spec3 of jwst, exposure by exposure."""
     description, layout = locate(root, root_option, dataset)
     from msa3d.steps import process as step
 
-    show(step.run(description, layout, workers=workers))
+    show(step.run(description, layout, workers=workers, **({"only": only} if only else {})))
 
 
 def postprocess(
