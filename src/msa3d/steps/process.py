@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from msa3d import provenance, references
+from msa3d.errors import ObservationError
 from msa3d.msafile import MsaFile
 from msa3d.observation import Observation
 from msa3d.steps import speed
@@ -22,6 +23,7 @@ from msa3d.steps.exposure import ExposureResult, ExposureTask, process_exposure
 from msa3d.workers import run_tasks
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from astropy.table import Table
@@ -66,7 +68,9 @@ class ProcessReport:
         return Table(columns)
 
 
-def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -> ProcessReport:
+def run(
+    dataset: Dataset, layout: Layout, *, workers: int | str | None = None, only: Collection[str] = ()
+) -> ProcessReport:
     """Run Spec2 and Spec3 on every exposure of an observation.
 
     Exposures whose products are current are left alone: an interrupted run continues where it stopped.
@@ -79,6 +83,8 @@ def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -
         Where things lie.
     workers : int or str, optional
         Number of exposures at a time, or address of a dask scheduler; None for what the machine allows.
+    only : collection of str, optional
+        Activities of the exposures to reduce, to try a few first; by default all.
 
     Returns
     -------
@@ -87,7 +93,7 @@ def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -
     Raises
     ------
     ObservationError
-        When the observation is not what the dataset describes; nothing has been written then.
+        When the observation is not what the dataset describes, or has no such exposure; nothing has been written then.
     DatasetError
         When a step or parameter of the dataset is unknown to the pipeline.
     ProductError
@@ -97,11 +103,17 @@ def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -
     context = references.use_references(layout, dataset)
     observation = Observation.read(layout, dataset)
     observation.check()
+    unknown = sorted(set(only) - {exposure.activity for exposure in observation.exposures})
+    if unknown:
+        raise ObservationError(
+            f"{layout.root} has no exposure {unknown[0]}; {observation.exposures[0].activity} is one."
+        )
     provenance.remove_partials(layout.process)
     metafile = write_metafile_copy(dataset, layout, observation)
     tasks = [
         _task(exposure, dataset, layout, metafile, accelerations, context, observation.simulated)
         for exposure in observation.exposures
+        if not only or exposure.activity in only
     ]
     waiting = [task for task in tasks if not task.record.is_current()]
     log.info("process: %d of %d exposures to do", len(waiting), len(tasks))
