@@ -126,11 +126,11 @@ class RegistrationSettings(Model):
     huber : float
         Residuals beyond this many standard deviations weigh less.
     prior_arcsec : float
-        Expected rms of the offsets, a coordinate: 0 for no prior. Directions that the data do not constrain
-        then stay at zero instead of following the noise.
+        Expected rms of the offsets, a coordinate. It keeps offsets that the data do not constrain from following
+        the noise: without much signal they stay near zero. 0 for none.
     """
 
     method: Literal["none", "measure", "apply"] = "none"
-    iterations: int = Field(8, ge=1)
+    iterations: int = Field(20, ge=1)
     huber: Positive = 3.0
-    prior_arcsec: NotNegative = 0.0
+    prior_arcsec: NotNegative = 0.01

@@ -38,7 +38,7 @@ def write_cal(path: Path, slits: list[dict], detector: str = "NRS1", **keywords)
     """Write a calibrated file.
 
     Each slit is a dict with ``sci`` (ny, nx) and, where wanted, ``err``, ``dq``, ``wave``, ``var_poisson``,
-    ``var_rnoise``, ``var_flat`` and ``header`` (keywords of SCI).
+    ``var_rnoise``, ``var_flat``, ``header`` (keywords of SCI) and ``geometry``.
     """
     primary = fits.PrimaryHDU()
     primary.header.update({"DETECTOR": detector, "EFFEXPTM": 1000.0, "EXP_TYPE": "NRS_MSASPEC", "MSA3DSIM": True})
@@ -46,7 +46,7 @@ def write_cal(path: Path, slits: list[dict], detector: str = "NRS1", **keywords)
     hdus, geometries = [primary], {}
     for version, slit in enumerate(slits, start=1):
         sci = np.asarray(slit["sci"], dtype=np.float32)
-        geometries[version] = slit_geometry(*sci.shape)
+        geometries[version] = slit.get("geometry") or slit_geometry(*sci.shape)
         _, wave = positions(geometries[version], *sci.shape)
         planes = {
             "SCI": sci,

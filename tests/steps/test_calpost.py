@@ -7,7 +7,7 @@ from astropy.table import Table
 from stdatamodels.jwst import datamodels
 
 from msa3d import references
-from msa3d.cube.slitgeometry import GEOMETRY, read_geometries
+from msa3d.cube.slitgeometry import read_geometries
 from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
 from msa3d.layout import Layout

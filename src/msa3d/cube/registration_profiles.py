@@ -14,25 +14,35 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
-from msa3d.cube.sky import tangent_offsets
 from msa3d.cube.slitpixels import SlitPixels, read_slit
 
-LINES_UM = {"Hb": 0.486268, "[OIII]": 0.500824, "Ha": 0.656461}
-"""Vacuum wavelengths at rest of the lines whose images are compared (NIST)."""
+LINES = {
+    "Hb": (0.486268, -450.0, 450.0),
+    "[OIII]": (0.500824, -450.0, 450.0),
+    "Ha+[NII]": (0.656461, -1100.0, 1350.0),
+    "[SII]": (0.671829, -450.0, 1100.0),
+}
+"""Lines whose images are compared: vacuum wavelength at rest (NIST), window in km/s."""
 MASKED_UM = (0.372709, 0.372988, 0.386981, 0.388905, 0.396847, 0.397012, 0.410174, 0.434047, 0.436321, 0.486268,
              0.496030, 0.500824, 0.587562, 0.630205, 0.654986, 0.656461, 0.658527, 0.671829, 0.673268)  # fmt: skip
 """Vacuum wavelengths at rest of lines that are kept out of the continuum."""
-LINE_KMS, MASK_KMS, SIDE_KMS = 450.0, 700.0, 3000.0
-"""Half-width of a line's window, of the mask, and of the continuum beside a line."""
+MASK_KMS, SIDE_KMS, BIN_KMS = 600.0, 3000.0, 40.0
+"""Half-width of the mask of a line and of the continuum beside it; bins of the mean spectrum of a line."""
+MSA_FAILED_OPEN = 2**29
+"""Flag of jwst: pixels with light of shutters that are stuck open, which stays in place when the sky moves."""
 MIN_TRANSMISSION = 0.9
 """Pixels deeper in the shadow of a bar are left out: their light is not centred in them."""
-MIN_PIXELS = 2000
+MIN_PIXELS = 1000
 """Pixels of a slit without which its continuum is not used: a spectrum that just touches the detector."""
-MIN_WIDTH, MIN_SIDES = 8, 2.0
-"""Pixels in a line's window, and continuum pixels for each of them, at least."""
+MIN_SIDES = 30
+"""Continuum pixels beside a line, in a row, at least."""
 COMPLETE = 0.4
 """Part of the wavelengths that a bin must have."""
-HIT_SIGMA = 6.0
+MOST_MISSING = 0.25
+"""Part of a line's weight that may be missing in a row."""
+HIT_SIGMA = 5.0
+MIN_CONTRAST, MIN_VALUES = 0.3, 60
+"""Bands with less structure than this, in units of their noise, are not used, nor those with fewer values."""
 C_KMS = 299_792.458
 
 
@@ -66,11 +76,28 @@ class Band:
     sigma: np.ndarray
     pixel_arcsec: float
 
-    def without(self, exposure: int) -> Band:
-        """Leave out one exposure."""
-        keep = self.exposure != exposure
-        planes = {name: getattr(self, name)[keep] for name in ("exposure", "across", "along", "value", "sigma")}
-        return replace(self, **planes)
+    @property
+    def contrast(self) -> float:
+        """Scatter of the values over that of their noise, without the noise: 0 where nothing is seen."""
+        if self.value.size < MIN_VALUES:
+            return 0.0
+        scatter, noise = np.std(self.value), np.sqrt(np.mean(self.sigma**2))
+        return float(np.sqrt(max((scatter / noise) ** 2 - 1.0, 0.0)))
+
+    def without_outliers(self) -> Band:
+        """Leave out values far from all that other exposures saw close by."""
+        keep = np.ones(self.value.size, dtype=bool)
+        for k in range(self.value.size):
+            near = np.abs(self.across - self.across[k]) < 0.15
+            near &= (np.abs(self.along - self.along[k]) < 1.5 * self.pixel_arcsec) & (self.exposure != self.exposure[k])
+            if near.sum() < 4:
+                continue
+            others = self.value[near]
+            middle = np.median(others)
+            spread = 1.4826 * np.median(np.abs(others - middle))
+            keep[k] = np.abs(self.value[k] - middle) < HIT_SIGMA * np.hypot(self.sigma[k], spread)
+        names = ("exposure", "across", "along", "value", "sigma")
+        return replace(self, **{name: getattr(self, name)[keep] for name in names})
 
 
 @dataclass(frozen=True)
@@ -124,7 +151,7 @@ def read_profiles(
     centres : dict of int to (float, float)
         Tangent point of each source, deg.
     """
-    frame, centres, parts = None, {}, {}
+    frame, centres, parts, lines = None, {}, {}, {}
     for number, paths in enumerate(files):
         for path in paths:
             for source_id, redshift in sources.items():
@@ -133,10 +160,16 @@ def read_profiles(
                     continue
                 frame = frame or Frame(slit_angle(pixels))
                 centre = centres.setdefault(source_id, (pixels.ra0, pixels.dec0))
-                for name, profile in _profiles(pixels, redshift, frame, centre).items():
-                    parts.setdefault((source_id, name), []).append((number, *profile))
+                slit = _Slit(pixels.around(*centre), redshift, frame)
+                for name, profile in slit.continuum().items():
+                    parts.setdefault((source_id, name), []).append((number, *profile, slit.height))
+                for name, windows in slit.lines().items():
+                    lines.setdefault((source_id, name), []).append((number, windows, slit.height))
+    for key, found in lines.items():
+        parts[key] = _line_profiles(found)
     bands = [_band(source_id, name, found) for (source_id, name), found in parts.items() if len(found) >= 3]
-    return bands, frame or Frame(0.0), centres
+    bands = [band.without_outliers() for band in bands]
+    return [band for band in bands if band.contrast > MIN_CONTRAST], frame or Frame(0.0), centres
 
 
 def _band(source_id: int, name: str, found: list[tuple]) -> Band:
@@ -145,35 +178,92 @@ def _band(source_id: int, name: str, found: list[tuple]) -> Band:
     return Band(f"{source_id} {name}", source_id, exposure, *planes, float(np.median([item[5] for item in found])))
 
 
-def _profiles(
-    pixels: SlitPixels, redshift: float | None, frame: Frame, centre: tuple[float, float]
-) -> dict[str, tuple]:
-    """Profiles of one slit of one exposure, by band: across, along, value, sigma, height of a pixel."""
-    pixels = pixels.around(*centre)
-    across, along = frame.to_slit(pixels.east.mean(axis=1), pixels.north.mean(axis=1))
-    height = float(np.median(np.hypot(*(plane[:, 3] - plane[:, 0] for plane in (pixels.east, pixels.north)))))
-    wave, row = pixels.wave_um.mean(axis=1), pixels.flat // pixels.shape[1]
-    bright = _transmission(pixels) >= MIN_TRANSMISSION
-    good = pixels.good & bright
-    line_free = np.ones(wave.size, dtype=bool)
-    if redshift is not None:
-        line_free = np.min([np.abs(_kms(wave, rest, redshift)) for rest in MASKED_UM], axis=0) > MASK_KMS
-    places = np.round(along / height).astype(int)
-    found = {}
-    profile, clean = _continuum(pixels, wave, places, good & line_free, (across, along))
-    if profile:
-        found[f"continuum {pixels.detector.lower()}"] = (*profile, height)
-    for name, rest in LINES_UM.items() if redshift is not None else ():
-        velocity = _kms(wave, rest, redshift)
-        beside = clean & (np.abs(velocity) > MASK_KMS) & (np.abs(velocity) < SIDE_KMS)
-        profile = _line(pixels, row, np.abs(velocity) < LINE_KMS, good, beside, (across, along))
-        if profile:
-            found[name] = (*profile, height)
-    return found
+class _Slit:
+    """Pixels of a slit with their places in the frame of the registration."""
+
+    def __init__(self, pixels: SlitPixels, redshift: float | None, frame: Frame):
+        self.pixels, self.redshift = pixels, redshift
+        self.positions = frame.to_slit(pixels.east.mean(axis=1), pixels.north.mean(axis=1))
+        self.height = float(np.median(np.hypot(*(side[:, 3] - side[:, 0] for side in (pixels.east, pixels.north)))))
+        self.wave, self.row = pixels.wave_um.mean(axis=1), pixels.flat // pixels.shape[1]
+        self.good = pixels.good & (_transmission(pixels) >= MIN_TRANSMISSION) & ((pixels.dq & MSA_FAILED_OPEN) == 0)
+        self.clean = self.good.copy()
+        for rest in MASKED_UM if redshift is not None else ():
+            self.clean &= np.abs(self.velocity(rest)) > MASK_KMS
+
+    def velocity(self, rest_um: float) -> np.ndarray:
+        """Velocity (km/s) of every pixel from a line."""
+        return (self.wave / (rest_um * (1.0 + self.redshift)) - 1.0) * C_KMS
+
+    def continuum(self) -> dict[str, tuple]:
+        """Profile of the continuum; the hits that it finds are taken out of `clean`."""
+        places = np.round(self.positions[1] / self.height).astype(int)
+        profile, self.clean = _continuum(self.pixels, self.wave, places, self.clean, self.positions)
+        return {} if profile is None else {f"continuum {self.pixels.detector.lower()}": profile}
+
+    def lines(self) -> dict[str, tuple]:
+        """Pixels in the windows of lines, less the continuum of their row: see `_line_profiles`."""
+        found, pixels = {}, self.pixels
+        for name, (rest, low, high) in LINES.items() if self.redshift is not None else ():
+            velocity = self.velocity(rest)
+            inside = (velocity > low) & (velocity < high)
+            beside = self.clean & (np.abs(velocity) < SIDE_KMS)
+            sides = np.bincount(self.row[beside], minlength=pixels.shape[0])
+            # A window cut by the end of the detector has another line in every row.
+            whole = inside.any() and velocity.min() < low and velocity.max() > high
+            inside &= sides[self.row] >= MIN_SIDES
+            if not whole or not inside.any():
+                continue
+            with np.errstate(invalid="ignore", divide="ignore"):
+                level = np.bincount(self.row[beside], pixels.data[beside], pixels.shape[0]) / sides
+                level_var = np.bincount(self.row[beside], pixels.err[beside] ** 2, pixels.shape[0]) / sides**2
+            row, (across, along) = self.row[inside], (place[inside] for place in self.positions)
+            light = (pixels.data - level[self.row])[inside]
+            found[name] = (
+                row,
+                across,
+                along,
+                velocity[inside],
+                light,
+                pixels.err[inside],
+                self.good[inside],
+                level_var[row],
+            )
+        return found
 
 
-def _kms(wave_um: np.ndarray, rest_um: float, redshift: float) -> np.ndarray:
-    return (wave_um / (rest_um * (1.0 + redshift)) - 1.0) * C_KMS
+def _line_profiles(found: list[tuple]) -> list[tuple]:
+    """Profiles of a line: every row's light in units of the mean spectrum of the line in all exposures.
+
+    The spectrum is fitted to the row's pixels, so that missing ones change the noise more than the value; rows in
+    which too much is missing are left out.
+    """
+    velocity, light, good = (np.concatenate([windows[k] for _, windows, _ in found]) for k in (3, 4, 6))
+    bins = np.floor((velocity - velocity.min()) / BIN_KMS).astype(int)
+    count = np.maximum(np.bincount(bins[good]), 1)
+    spectrum = np.bincount(bins[good], light[good]) / count
+    noise = 1.4826 * np.median(np.abs(light[good])) / np.sqrt(count)
+    weight_at = np.where(spectrum > 3.0 * noise, spectrum, 0.0)
+    middles = velocity.min() + BIN_KMS * (np.arange(spectrum.size) + 0.5)
+    profiles = []
+    if not weight_at.any():
+        return profiles
+    for number, (row, across, along, velocity, light, err, good, level_var), height in found:
+        weight = np.interp(velocity, middles, weight_at)
+        n = row.max() + 1
+        used = np.where(good, weight, 0.0)
+        all_of_it, norm = (np.bincount(row, item**2, n) for item in (weight, used))
+        full = (all_of_it > 0) & (norm > (1.0 - MOST_MISSING) * all_of_it)
+        full &= all_of_it > 0.5 * all_of_it.max()
+        safe = np.where(good, light, 0.0), np.where(good, err, 0.0)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            value = np.bincount(row, used * safe[0], n) / norm
+            variance = np.bincount(row, (used * safe[1]) ** 2, n) / norm**2
+            counts = np.bincount(row, minlength=n)
+            variance += np.bincount(row, level_var, n) / counts * (np.bincount(row, used, n) / norm) ** 2
+            places = [np.bincount(row, item, n) / counts for item in (across, along)]
+        profiles.append((number, places[0][full], places[1][full], value[full], np.sqrt(variance[full]), height))
+    return profiles
 
 
 def _transmission(pixels: SlitPixels) -> np.ndarray:
@@ -195,44 +285,26 @@ def _continuum(pixels, wave, places, use, positions) -> tuple[tuple | None, np.n
         return None, use
     reach = 2.0 * (wave - wave[use].mean()) / np.ptp(wave[use])
     keep = use.copy()
+    # Weights by the noise at each wavelength, not of each pixel, whose photons are in its own error.
+    noise = np.polynomial.Polynomial.fit(reach[use], np.log(pixels.err[use]), 4)
+    worth = np.exp(-2.0 * (noise(reach) - noise(reach[use]).min()))
     for _ in range(3):
         powers = np.vander(reach, 3)
         shape = powers @ np.linalg.lstsq(powers[keep], pixels.data[keep], rcond=None)[0]
         # Where there is hardly any light its colour does not matter, and its spectrum cannot be divided by.
         shape = np.ones(wave.size) if shape[use].min() <= 0.3 * shape[use].mean() else shape / shape[use].mean()
-        weight = np.bincount(number[keep], shape[keep], number.max() + 1)
-        total = np.bincount(number[keep], pixels.data[keep], number.max() + 1)
+        weight = np.bincount(number[keep], (worth * shape)[keep], number.max() + 1)
+        total = np.bincount(number[keep], (worth * pixels.data)[keep], number.max() + 1)
         with np.errstate(invalid="ignore", divide="ignore"):
             mean = total / weight
         keep = use & (np.abs(pixels.data - mean[number] * shape) < HIT_SIGMA * pixels.err)
     count = np.bincount(number[keep], minlength=mean.size)
     full = count >= COMPLETE * np.median(count[count > 0])
     full &= count >= MIN_PIXELS // 10
-    variance = np.bincount(number[keep], pixels.err[keep] ** 2, mean.size)
+    variance = np.bincount(number[keep], (worth * pixels.err)[keep] ** 2, mean.size)
     with np.errstate(invalid="ignore", divide="ignore"):
-        across, along = (np.bincount(number[keep], item[keep], mean.size) / count for item in positions)
+        across, along = (
+            np.bincount(number[keep], (worth * shape * item)[keep], mean.size) / weight for item in positions
+        )
         sigma = np.sqrt(variance) / weight
     return (across[full], along[full], mean[full], sigma[full]), keep
-
-
-def _line(pixels, row, inside, good, beside, positions) -> tuple | None:
-    """Mean over the window of a line, row by row, less the continuum beside it; rows without a gap only."""
-    n = pixels.shape[0]
-    width = np.bincount(row[inside], minlength=n)
-    sides = np.bincount(row[beside], minlength=n)
-    if width.max() < MIN_WIDTH:
-        return None
-    full = (np.bincount(row[inside & good], minlength=n) == width) & (width >= width.max() - 1)
-    full &= sides >= MIN_SIDES * width.max()
-    if full.sum() < 5:
-        return None
-    use = inside & good
-
-    def sums(what, where):
-        return np.bincount(row[where], what[where], n)[full]
-
-    width, sides = width[full], sides[full]
-    value = sums(pixels.data, use) / width - sums(pixels.data, beside) / sides
-    variance = sums(pixels.err**2, use) / width**2 + sums(pixels.err**2, beside) / sides**2
-    across, along = (sums(item, use) / width for item in positions)
-    return across, along, value, np.sqrt(variance)
