@@ -141,11 +141,6 @@ class Layout:
         """
         return self.process_dir(activity) / f"{product}_s{source_id:05d}_s2d{suffix}.fits"
 
-    @property
-    def registration(self) -> Path:
-        """Table of the measured offsets of the exposures."""
-        return self.process / "registration.ecsv"
-
     # --- cubes
 
     def cube_dir(self, source_id: int) -> Path:

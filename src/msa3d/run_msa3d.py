@@ -30,6 +30,7 @@ from msa3d.errors import DatasetError, ObservationError
 from msa3d.layout import Layout
 
 if TYPE_CHECKING:
+    from msa3d.steps.calpost import CalpostReport
     from msa3d.steps.cubebuild import CubeReport
     from msa3d.steps.postprocess import PostprocessReport
     from msa3d.steps.preprocess import PreprocessReport
@@ -56,7 +57,7 @@ class RunReport:
     layout: Layout
     preprocess: PreprocessReport | None = None
     process: ProcessReport | None = None
-    postprocess: PostprocessReport | None = None
+    postprocess: PostprocessReport | CalpostReport | None = None
     cubebuild: CubeReport | None = None
 
 
@@ -76,6 +77,7 @@ def run(
     *,
     dataset: Dataset | str | Path = "go2136",
     workers: int | str | None = None,
+    builder: str = "paper",
 ) -> RunReport:
     """Run the steps of the paper, with the arguments of the published code in their order and defaults.
 
@@ -105,6 +107,8 @@ def run(
         Where all other parameters come from.
     workers : int or str, optional
         Instead of `N_gmembers`.
+    builder : {"paper", "drizzle"}
+        Which cubes to build: those of the published algorithm, as this entry point always did, or drizzled ones.
 
     Returns
     -------
@@ -119,13 +123,15 @@ def run(
     description = describe(
         dataset, layout, msa_path,
         n_exposures=N_exposures, rows=rows, columns=columns,
-        fname=fname, transform_msa=transform_msa, run_stage1=run_stage1,
+        fname=fname, transform_msa=transform_msa, run_stage1=run_stage1, builder=builder,
     )  # fmt: skip
     if workers is None:
         if N_gmembers < 1:
             raise DatasetError(f"N_gmembers must be 1 or more, not {N_gmembers}")
         workers = math.ceil(N_exposures / N_gmembers)
-    from msa3d.steps import cubebuild, postprocess, preprocess, process
+    from msa3d.steps import cubebuild, post_steps, preprocess, process
+
+    (postprocess,) = post_steps(description)
 
     wanted = {"preprocess": run_stage1, "process": run_process, "postprocess": run_postprocess,
               "cubebuild": run_cubebuild}  # fmt: skip
@@ -189,6 +195,7 @@ def describe(
     fname: str = "reduction",
     transform_msa: bool = True,
     run_stage1: bool = False,
+    builder: str = "paper",
 ) -> Dataset:
     """Describe what the published arguments mean as a dataset.
 
@@ -200,7 +207,7 @@ def describe(
         The run.
     msa_path : path
         The metafile.
-    n_exposures, rows, columns, fname, transform_msa, run_stage1
+    n_exposures, rows, columns, fname, transform_msa, run_stage1, builder
         See `run`.
 
     Returns
@@ -227,4 +234,5 @@ def describe(
         metafile=msa_path.name,
         pattern={"rows": rows, "columns": columns},
         process={"transform_msa": transform_msa, "run_stage1": run_stage1},
+        cubebuild={"builder": builder, "also": []},
     )

@@ -32,7 +32,7 @@ class OutlierSettings(Model):
 
     method: Literal["leave-one-out", "none"] = "leave-one-out"
     snr: Positive = 5.0
-    gradient: NotNegative = 0.7
+    gradient: NotNegative = 0.4
     min_exposures: int = Field(2, ge=1)
     rounds: int = Field(4, ge=1)
 
@@ -63,6 +63,9 @@ class DrizzleSettings(Model):
         Limits, um; by default all there is.
     ends : float
         Pixels nearer than this (in pixels) to an end of the open slitlet are left out.
+    exclude : list of str
+        Flags of jwst, beside DO_NOT_USE, whose pixels are left out: ``MSA_FAILED_OPEN`` for those on which a
+        shutter that is stuck open throws the sky's light.
     outliers, registration
         See `OutlierSettings` and `RegistrationSettings`.
     """
@@ -79,6 +82,7 @@ class DrizzleSettings(Model):
     wavemin: Positive | None = None
     wavemax: Positive | None = None
     ends: NotNegative = 0.5
+    exclude: list[Literal["MSA_FAILED_OPEN", "JUMP_DET", "SATURATED", "OUTLIER"]] = Field([])
     outliers: OutlierSettings = OutlierSettings()
     registration: RegistrationSettings = RegistrationSettings()
 

@@ -12,10 +12,10 @@ from types import ModuleType
 
 from msa3d.cube import drizzle, paper
 from msa3d.cube.cubefile import Cube, open_cube
-from msa3d.cube.source import Placed, SourceTask
+from msa3d.cube.source import Placed, SourceTask, cube_path
 from msa3d.errors import DatasetError
 
-__all__ = ["BUILDERS", "Cube", "Placed", "SourceTask", "builder", "open_cube"]
+__all__ = ["BUILDERS", "Cube", "Placed", "SourceTask", "builder", "cube_path", "open_cube"]
 
 BUILDERS: dict[str, ModuleType] = {"drizzle": drizzle, "paper": paper}
 """Builders by the name that ``cubebuild.builder`` of a dataset gives."""

@@ -17,6 +17,9 @@ from msa3d.cube.operator import CubeOperator, Planes
 REACH = (2, 4, 4)
 """Largest lags (wave, y, x) that are kept."""
 
+RIM = 2.0
+"""Voxels whose error is more than this many times the median at their wavelength are at the cube's rim."""
+
 
 @njit(cache=True)
 def _pairs(indptr, indices, overlap, weight, variance, scale, ny, nx, total):  # pragma: no cover - compiled
@@ -50,6 +53,11 @@ def mean_correlation(
 ) -> np.ndarray:
     """Mean correlation coefficient of the noise of two voxels, by their lag.
 
+    The mean is that of the covariance over that of the product of the errors, so that the noise of a sum over
+    many voxels comes out right where voxels of small error are those that share more pixels. Errors are
+    taken relative to their median at each wavelength; voxels at the rim, of more than `RIM` times that, take
+    no part.
+
     Parameters
     ----------
     operator : CubeOperator
@@ -62,27 +70,34 @@ def mean_correlation(
     Returns
     -------
     numpy.ndarray, shape (5, 9, 9)
-        Mean over all pairs of voxels with data; 1 at the centre, zero where no pair shares a pixel.
+        1 at the centre, zero where no pair shares a pixel.
     """
     _, ny, nx = operator.grid.shape
+    err = planes.err.reshape(len(planes.err), -1)
+    lit = np.isfinite(err).any(axis=1)
+    typical = np.full(len(err), np.nan)
+    typical[lit] = np.nanmedian(err[lit], axis=1)
     with np.errstate(invalid="ignore"):
-        scale = np.nan_to_num(1.0 / (planes.weight * planes.err), posinf=0.0).ravel()
+        relative = (err / typical[:, None]).reshape(planes.err.shape)
+        relative = np.where(relative <= RIM, relative, 0.0)
+        scale = np.where(relative > 0, relative / (planes.weight * planes.err), 0.0).ravel()
     total = np.zeros(tuple(2 * reach + 1 for reach in REACH))
     for block, weight in zip(operator.blocks, operator.good(rejected), strict=True):
         matrix, variance = block.matrix, np.nan_to_num(block.slit.err) ** 2
         _pairs(matrix.indptr, matrix.indices, matrix.data, weight, variance, scale, ny, nx, total)
-    return total / np.maximum(_pair_counts(scale.reshape(planes.sci.shape) > 0), 1)
+    products = _pair_products(relative)
+    return np.divide(total, products, out=np.zeros_like(total), where=products > 0)
 
 
-def _pair_counts(full: np.ndarray) -> np.ndarray:
-    """Pairs of voxels with data at every lag."""
-    counts = np.zeros(tuple(2 * reach + 1 for reach in REACH), dtype=np.int64)
-    for lag in np.ndindex(counts.shape):
+def _pair_products(relative: np.ndarray) -> np.ndarray:
+    """Sum of the products of two voxels' errors over all pairs at every lag."""
+    products = np.zeros(tuple(2 * reach + 1 for reach in REACH))
+    for lag in np.ndindex(products.shape):
         shift = [k - reach for k, reach in zip(lag, REACH, strict=True)]
-        here = tuple(slice(max(-s, 0), size - max(s, 0)) for s, size in zip(shift, full.shape, strict=True))
-        there = tuple(slice(max(s, 0), size - max(-s, 0)) for s, size in zip(shift, full.shape, strict=True))
-        counts[lag] = np.count_nonzero(full[here] & full[there])
-    return counts
+        here = tuple(slice(max(-s, 0), size - max(s, 0)) for s, size in zip(shift, relative.shape, strict=True))
+        there = tuple(slice(max(s, 0), size - max(-s, 0)) for s, size in zip(shift, relative.shape, strict=True))
+        products[lag] = np.sum(relative[here] * relative[there])
+    return products
 
 
 def correlation_matrix(

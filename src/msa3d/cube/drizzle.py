@@ -16,6 +16,7 @@ from msa3d.cube.cubewrite import Footprint, science_header, write_cube
 from msa3d.cube.operator import CubeOperator, Planes
 from msa3d.cube.outliers import Rejection, find_outliers
 from msa3d.cube.product import inherited_header
+from msa3d.cube.registration import Registration, table_path
 from msa3d.cube.skygrid import make_grid, slit_pa
 from msa3d.cube.slitpixels import SlitPixels, read_slit
 from msa3d.cube.source import SourceTask, sources_calibrated
@@ -35,7 +36,7 @@ def record_name(source_id: int) -> str:
 def inputs(task: SourceTask) -> list[Path]:
     """Files that the cube is made from."""
     files = [path for paths in task.calibrated().values() for path in paths]
-    return [*files, task.layout.registration] if _registered(task) else files
+    return [*files, table_path(task.layout)] if _registered(task) else files
 
 
 def products(task: SourceTask) -> list[Path]:
@@ -53,31 +54,6 @@ def parameters(task: SourceTask) -> dict[str, Any]:
 
 def _registered(task: SourceTask) -> bool:
     return task.dataset.cubebuild.drizzle.registration.method == "apply"
-
-
-def read_offsets(path: Path) -> dict[str, tuple[float, float]]:
-    """Read the measured offsets of the exposures.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        Table that registration wrote.
-
-    Returns
-    -------
-    dict of str to (float, float)
-        What to add to the positions of an exposure's pixels, east and north, arcsec; by activity.
-
-    Raises
-    ------
-    msa3d.errors.ProductError
-        If there is no such table.
-    """
-    try:
-        table = Table.read(path, format="ascii.ecsv")
-        return {str(row["exposure"]): (float(row["east"]), float(row["north"])) for row in table}
-    except (OSError, KeyError, ValueError) as error:
-        raise ProductError(f"{path}: no table of measured offsets ({error}); run `msa3d register` first") from error
 
 
 def read_slits(task: SourceTask) -> list[SlitPixels]:
@@ -99,15 +75,15 @@ def read_slits(task: SourceTask) -> list[SlitPixels]:
         If no file has a slit of the source.
     """
     settings = task.dataset.cubebuild.drizzle
-    options = {"slit_frac": settings.slit_frac, "pixfrac": settings.pixfrac, "ends": settings.ends}
-    offsets = read_offsets(task.layout.registration) if _registered(task) else {}
+    options = settings.model_dump(include={"slit_frac", "pixfrac", "ends", "exclude"})
+    offsets = Registration.read(table_path(task.layout)) if _registered(task) else None
     slits = []
     for activity, paths in task.calibrated().items():
         here = [slit for path in paths if (slit := read_slit(path, task.source_id, **options)) is not None]
         if not here:
             log.warning("source %d: no pixels in exposure %s, which takes no part", task.source_id, activity)
-        if activity in offsets:
-            here = [slit.shifted(*offsets[activity]) for slit in here]
+        if offsets is not None:
+            here = [slit.shifted(*offsets.offset_of(activity)) for slit in here]
         slits += here
     if not slits:
         raise ProductError(
@@ -177,7 +153,7 @@ def _spectral_system(slit: SlitPixels) -> str:
 
 def _primary(task: SourceTask, slits: Sequence[SlitPixels], weighting: str) -> fits.Header:
     header = inherited_header(slits[0].header, task.source_id)
-    header["MSA3DBLD"] = ("drizzle", "cube builder: overlaps of calibrated slit pixels")
+    header["MSA3DBLD"] = ("drizzle", "cube builder: overlaps of slit pixels")
     header["WTYPE"] = (weighting, "weight of a pixel beside its overlap")
     stamp(
         header,

@@ -15,6 +15,8 @@ TELESCOPE_M = 6.5
 """Diameter of the telescope (JWST), for the width of its image."""
 FWHM_IN_DIFFRACTION = 1.03
 """FWHM of the image over wavelength / diameter, of a filled circular pupil."""
+BLUR_PIXELS = 0.4
+"""Sigma of the spectrograph's own blur along the slit, in detector pixels: assumed, as it is not published."""
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 
@@ -45,8 +47,8 @@ def effective_psf(header: fits.Header, wcs: WCS, wave_um: float, name: str = "cu
     """Fold telescope, slit, detector pixel, drizzle footprint and spaxel.
 
     Light is first spread by the telescope (a Gaussian of the diffraction's width), then averaged over the
-    slit's width and a detector pixel along it (what the instrument measures), then laid down over the
-    footprint, and at last averaged over the spaxel.
+    slit's width, blurred along the slit by the spectrograph, averaged over a detector pixel along it (what the
+    instrument measures), then laid down over the footprint, and at last averaged over the spaxel.
 
     Parameters
     ----------
@@ -92,6 +94,7 @@ def effective_psf(header: fits.Header, wcs: WCS, wave_um: float, name: str = "cu
         corners[:, :1] * across * w + corners[:, 1:] * along * h for w, h in (sizes, np.multiply(sizes, fractions))
     ]
     shapes = [box @ inverse.T for box in boxes] + [corners * fine]
+    spectrum *= _blur(n, inverse @ along * header["SLITLEN"] * BLUR_PIXELS)
     for shape in shapes:
         box = polygon_areas(shape + (n - 1) / 2, n)
         spectrum *= np.fft.rfft2(np.fft.ifftshift(box / box.sum()))
@@ -99,6 +102,12 @@ def effective_psf(header: fits.Header, wcs: WCS, wave_um: float, name: str = "cu
     # The spaxel was folded in: the kernel is what is met at the middle of each.
     kernel = folded[fine // 2 :: fine, fine // 2 :: fine]
     return kernel / kernel.sum()
+
+
+def _blur(n: int, sigma: np.ndarray) -> np.ndarray:
+    """Fourier transform of a Gaussian in one direction; `sigma` is the vector (x, y), pixels."""
+    x, y = np.fft.rfftfreq(n)[None, :], np.fft.fftfreq(n)[:, None]
+    return np.exp(-2.0 * (np.pi * (x * sigma[0] + y * sigma[1])) ** 2)
 
 
 def _gaussian(n: int, fwhm_arcsec: float, scale_arcsec: float) -> np.ndarray:

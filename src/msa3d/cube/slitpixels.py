@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -89,7 +92,13 @@ class SlitPixels:
 
 
 def read_slit(
-    path: str | Path, source_id: int, *, slit_frac: float = 1.0, pixfrac: float = 1.0, ends: float = 0.0
+    path: str | Path,
+    source_id: int,
+    *,
+    slit_frac: float = 1.0,
+    pixfrac: float = 1.0,
+    ends: float = 0.0,
+    exclude: Sequence[str] = (),
 ) -> SlitPixels | None:
     """Read the pixels of a source from a file of calibrated slits.
 
@@ -106,6 +115,8 @@ def read_slit(
     ends : float
         Pixels whose middle is nearer to an end of the open area than this (in pixels) are left out. 0.5
         leaves out those that look past the end.
+    exclude : sequence of str
+        Flags of jwst, beside DO_NOT_USE, whose pixels are not good: ``MSA_FAILED_OPEN``.
 
     Returns
     -------
@@ -153,12 +164,19 @@ def read_slit(
     east, north = _corners(geometry, y_slit.ravel()[flat], height.ravel()[flat], wave, slit_frac, pixfrac)
     data, err, var_rnoise = (planes[name].ravel()[flat].astype(float) for name in names[:3])
     dq = planes["DQ"].ravel()[flat].astype(np.uint32)
-    good = np.isfinite(data) & np.isfinite(err) & (err > 0) & ((dq & DO_NOT_USE) == 0)
+    good = np.isfinite(data) & np.isfinite(err) & (err > 0) & ((dq & _flags(exclude)) == 0)
     return SlitPixels(
         *(path, version, (ny, nx), flat.astype(np.int32), data, err, var_rnoise, dq, good),
         *(wave, y_slit.ravel()[flat], east, north, geometry.ra0, geometry.dec0),
         *(_exposure_time(primary, path), primary),
     )
+
+
+def _flags(names: Sequence[str]) -> int:
+    """Bits of DO_NOT_USE and of some other flags."""
+    from stdatamodels.jwst.datamodels.dqflags import pixel
+
+    return DO_NOT_USE | functools.reduce(operator.or_, (pixel[name] for name in names), 0)
 
 
 def _corners(

@@ -105,6 +105,27 @@ def place_exposures(dataset: Dataset, layout: Layout) -> tuple[Placed, ...]:
     return tuple(Placed(activity, *pattern.place(index)) for index, activity in enumerate(activities))
 
 
+def cube_path(layout: Layout, dataset: Dataset, source_id: int) -> Path:
+    """Path of the cube that the science is done on: that of the builder which the dataset names first.
+
+    Parameters
+    ----------
+    layout : Layout
+        Where things lie.
+    dataset : Dataset
+        Names the builder.
+    source_id : int
+        The source.
+
+    Returns
+    -------
+    pathlib.Path
+    """
+    if dataset.cubebuild.builder == "paper":
+        return layout.cube_medians(source_id)
+    return layout.cube(source_id, dataset)
+
+
 def calibrated_files(layout: Layout, activity: str) -> list[Path]:
     """List the post-processed calibrated slits of an exposure, a file a detector.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from msa3d.cube import Cube, open_cube
+from msa3d.cube import Cube, cube_path, open_cube
 from msa3d.dataset import Dataset
 from msa3d.figures import style
 from msa3d.figures.sky import draw_map, label_sky, map_bar, map_height
@@ -40,7 +40,7 @@ def plot(layout: Layout, dataset: Dataset, source_id: int | None = None, *, trut
         If there is no cube.
     """
     target = target_of(dataset, source_id)
-    cube = open_cube(layout.cube_medians(target.source_id))
+    cube = open_cube(cube_path(layout, dataset, target.source_id))
     image = collapsed_image(cube)
     if truth is not None:
         second, title = collapsed_image(truth), "b  truth"

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from msa3d.cube import Cube, open_cube
+from msa3d.cube import Cube, cube_path, open_cube
 from msa3d.dataset import Dataset
 from msa3d.figures import style
 from msa3d.figures.slit_stepping import target_of
@@ -52,7 +52,7 @@ def plot(
         If there is no cube.
     """
     target = target_of(dataset, source_id)
-    cube = open_cube(layout.cube_medians(target.source_id))
+    cube = open_cube(cube_path(layout, dataset, target.source_id))
     spectrum = integrated_spectrum(cube, target.ra, target.dec, radius_arcsec)
     curves = [(spectrum.wave_um, spectrum.flux_ujy, style.BLUE, "cube")]
     if truth is not None:

@@ -14,6 +14,7 @@ from msa3d import provenance
 from msa3d.cube import SourceTask, builder
 from msa3d.cube.source import place_exposures
 from msa3d.errors import ProductError
+from msa3d.steps import register
 from msa3d.workers import run_tasks
 
 if TYPE_CHECKING:
@@ -112,9 +113,12 @@ def run(
         If there is no post-processed spectrum of a source asked for.
     """
     exposures = place_exposures(dataset, layout)
+    names = dataset.cubebuild.builders if builders is None else tuple(builders)
+    if "drizzle" in names and dataset.cubebuild.drizzle.registration.method != "none":
+        register.run(dataset, layout)
     tasks = [
         task
-        for name in (dataset.cubebuild.builders if builders is None else builders)
+        for name in names
         for task in _tasks(name, dataset, layout, exposures, sources)
     ]
     waiting = [task for task in tasks if not task.record.is_current()]
