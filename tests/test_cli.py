@@ -191,6 +191,19 @@ def test_data_of_a_real_dataset_are_fetched_and_checked(invoke, monkeypatch, tmp
     assert calls[2:] == [["rate", "metafile"]]
 
 
+def test_files_that_were_put_there_by_hand_are_not_asked_for(invoke, monkeypatch):
+    from msa3d import fetch
+    from msa3d.commands import real
+
+    calls = []
+    monkeypatch.setattr(fetch, "fetch_observation", lambda *a, **k: calls.append("files") or Report())
+    monkeypatch.setattr(real, "is_here", lambda description, layout: True)
+    monkeypatch.setenv("CRDS_PATH", "/somewhere")
+    monkeypatch.setenv("CRDS_SERVER_URL", "https://localhost")
+    assert invoke("data", "-d", "go2136").exit_code == 2  # the check after it, in an empty directory
+    assert calls == []
+
+
 def test_fetching_offline_is_one_sentence(invoke, monkeypatch):
     monkeypatch.setenv("MSA3D_MAST_SERVER", "http://localhost:9")
     result = invoke("fetch", "-d", "go2136")
@@ -387,3 +400,18 @@ def test_a_dataset_that_is_not_there_is_one_sentence(invoke, tmp_path):
     result = invoke("plan", "elsewhere", "-d", tmp_path / "none.yaml")
     assert result.exit_code == 2
     assert result.stderr == f"msa3d: There is no dataset file {tmp_path / 'none.yaml'}.\n"
+
+
+def test_cleaned_images_go_into_another_root(invoke, monkeypatch, tmp_path):
+    from msa3d.steps import nsclean
+
+    calls = []
+
+    def run(dataset, layout, cleaned, *, workers=None):
+        calls.append((layout.root, cleaned.root))
+        return Report()
+
+    monkeypatch.setattr(nsclean, "run", run)
+    assert "msa3d run" in invoke("nsclean", "data", "-d", "tiny").stdout
+    invoke("nsclean", "data", "-d", "tiny", "--to", "clean")
+    assert calls == [(tmp_path / "data", tmp_path / "data_nsclean"), (tmp_path / "data", tmp_path / "clean")]

@@ -131,3 +131,14 @@ def test_the_command_says_it_and_its_problems(layout):
 
 def test_this_machine_can_be_measured():
     assert 0.01 < score() < 60
+
+
+def test_what_is_here_needs_no_archive(layout, dataset):
+    from msa3d.commands.real import is_here
+
+    assert is_here(dataset, layout)
+    assert not is_here(dataset.replaced(pattern={"columns": 4}), layout)
+    assert not is_here(dataset.replaced(process={"run_stage1": True}), layout)
+    path = min(layout.rates())
+    path.write_bytes(path.read_bytes()[:-10])
+    assert not is_here(dataset, layout)

@@ -51,7 +51,8 @@ def fetch(
     description, layout = locate(root, root_option, dataset)
     if description.simulated:
         raise DatasetError(f"The dataset {description.name} is simulated: `msa3d simulate` makes it.")
-    fetch_all(description, layout, [one.value for one in product or ()], manifest, refresh, references)
+    products = [one.value for one in product or ()]
+    fetch_all(description, layout, products, manifest, refresh, references=references)
 
 
 def fetch_all(
@@ -60,6 +61,7 @@ def fetch_all(
     products: list[str],
     manifest: Path | None = None,
     refresh: bool = False,
+    files: bool = True,
     references: bool = True,
 ) -> None:
     """Fetch files, then references, and say what happened.
@@ -76,22 +78,51 @@ def fetch_all(
         List of files.
     refresh : bool
         Ask the archive anew.
-    references : bool
-        Whether references are fetched.
+    files, references : bool
+        Whether files, and references, are fetched.
     """
-    from msa3d.fetch import fetch_observation
-
     start = "uncal" if description.process.run_stage1 else "rate"
-    report = fetch_observation(
-        description, layout, products=products or [start, "metafile"], manifest=manifest, refresh=refresh
-    )
-    show(report)
+    if files:
+        from msa3d.fetch import fetch_observation
+
+        report = fetch_observation(
+            description, layout, products=products or [start, "metafile"], manifest=manifest, refresh=refresh
+        )
+        show(report)
     if references:
         from msa3d.fetch.references import prefetch
 
-        files = sorted(layout.root.glob("jw*_uncal.fits")) if start == "uncal" else layout.rates()
-        done = prefetch(description, layout, files)
+        paths = sorted(layout.root.glob("jw*_uncal.fits")) if start == "uncal" else layout.rates()
+        done = prefetch(description, layout, paths)
         typer.echo(f"{len(done['files'])} references of {done['context']} are verified in {done['path']}.")
+
+
+def is_here(description: Dataset, layout: Layout) -> bool:
+    """Whether all count rates and the metafile are there and whole, however they came.
+
+    Parameters
+    ----------
+    description : Dataset
+        The observation.
+    layout : Layout
+        Its root.
+
+    Returns
+    -------
+    bool
+        False also for one that starts from ramps.
+    """
+    from msa3d.errors import ObservationError
+    from msa3d.observation import Observation
+
+    if description.process.run_stage1:
+        return False
+    try:
+        observation = Observation.read(layout, description)
+    except ObservationError:
+        return False
+    wanted = description.pattern.n_exposures * len(description.detectors)
+    return len(observation.rates) >= wanted and observation.metafile.is_file()
 
 
 def plan(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib import resources
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,7 +21,7 @@ def add_to(app: typer.Typer) -> None:
     app : typer.Typer
         The command.
     """
-    for command in (datasets, simulate, data, check, preprocess, process, postprocess, cubebuild, run):
+    for command in (datasets, simulate, data, check, preprocess, nsclean, process, postprocess, cubebuild, run):
         app.command()(command)
 
 
@@ -60,7 +61,7 @@ def data(
     root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
 ) -> None:
     """Simulate a simulated dataset; fetch the files of a real one, where they are not there, and check them."""
-    from msa3d.commands.real import fetch_all
+    from msa3d.commands.real import fetch_all, is_here
 
     description, layout = locate(root, root_option, dataset)
     if description.simulated:
@@ -68,7 +69,7 @@ def data(
         return
     # References are the user's own affair where CRDS is set up already.
     own = bool(os.environ.get("CRDS_PATH") and os.environ.get("CRDS_SERVER_URL"))
-    fetch_all(description, layout, [], references=not own)
+    fetch_all(description, layout, [], files=not is_here(description, layout), references=not own)
     if description.process.run_stage1:
         preprocess(root, dataset, root_option, workers)
     check(root, dataset, root_option)
@@ -96,6 +97,23 @@ def preprocess(
     from msa3d.steps import preprocess as step
 
     show(step.run(description, layout, workers=workers))
+
+
+def nsclean(
+    root: Root = None,
+    to: Annotated[Path | None, typer.Option(help="Root for the cleaned images.  [default: <root>_nsclean]")] = None,
+    dataset: DatasetName = "demo",
+    root_option: RootOption = None,
+    workers: Workers = None,
+) -> None:
+    """Take correlated noise out of the count rates (NS-MOS04), into another root from which a run can start."""
+    description, layout = locate(root, root_option, dataset)
+    from msa3d.layout import Layout
+    from msa3d.steps import nsclean as step
+
+    cleaned = Layout(to or layout.root.with_name(f"{layout.root.name}_nsclean"))
+    show(step.run(description, layout, cleaned, workers=workers))
+    typer.echo(f"Go on with: msa3d run {cleaned.root} -d {dataset}")
 
 
 def process(

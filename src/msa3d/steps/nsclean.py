@@ -25,6 +25,7 @@ from astropy.io import fits
 from msa3d import provenance, references
 from msa3d.errors import ObservationError, ProductError
 from msa3d.observation import Observation
+from msa3d.steps import speed
 from msa3d.steps.exposure import pipeline_log
 from msa3d.workers import run_tasks
 
@@ -72,7 +73,7 @@ class CleanTask:
     rate: Path
     cleaned: Path
     metafile: Path
-    mask: Path
+    masks: Path
     dataset: Dataset
     record: provenance.Record
 
@@ -138,6 +139,9 @@ def run(dataset: Dataset, layout: Layout, cleaned: Layout, *, workers: int | str
     if not copy.exists():
         with provenance.atomic_path(copy) as partial:
             shutil.copyfile(observation.metafile, partial)
+    cache = cleaned.crds_cache
+    if dataset.simulated and not cache.exists():
+        cache.symlink_to(layout.crds_cache.resolve(), target_is_directory=True)
     tasks = [_task(rate.path, observation.metafile, dataset, cleaned) for rate in observation.rates]
     waiting = [task for task in tasks if not task.record.is_current([task.cleaned])]
     run_tasks(
@@ -154,7 +158,7 @@ def _task(rate: Path, metafile: Path, dataset: Dataset, cleaned: Layout) -> Clea
         cleaned, "nsclean", rate.stem, inputs=[rate, metafile], parameters={"margin": MARGIN, "n_sigma": N_SIGMA},
         modules=MODULES,
     )  # fmt: skip
-    return CleanTask(rate, cleaned.root / rate.name, metafile, cleaned.records / "dark_pixels", dataset, record)
+    return CleanTask(rate, cleaned.root / rate.name, metafile, cleaned.records / "failed_open", dataset, record)
 
 
 def clean_rate(task: CleanTask) -> None:
@@ -174,7 +178,7 @@ def clean_rate(task: CleanTask) -> None:
     log_path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with pipeline_log(log_path):
-            dark = dark_pixels(task.rate, task.metafile)
+            dark = dark_pixels(task.rate, task.metafile, store=task.masks)
     except Exception as error:
         raise ProductError(
             f"jwst cannot trace the slits of {task.rate.name} ({type(error).__name__}: {error}); its log is {log_path}."
@@ -198,7 +202,7 @@ def clean_rate(task: CleanTask) -> None:
 # --- which pixels are dark
 
 
-def dark_pixels(rate: Path, metafile: Path, margin: int = MARGIN) -> np.ndarray:
+def dark_pixels(rate: Path, metafile: Path, margin: int = MARGIN, store: Path | None = None) -> np.ndarray:
     """Say where on the detector no light falls through the MSA or the fixed slits.
 
     Parameters
@@ -209,6 +213,8 @@ def dark_pixels(rate: Path, metafile: Path, margin: int = MARGIN) -> np.ndarray:
         The MSA metafile.
     margin : int
         Pixels added around the light of each slit.
+    store : Path, optional
+        Directory where the masks of failed-open shutters are kept for other exposures.
 
     Returns
     -------
@@ -221,7 +227,8 @@ def dark_pixels(rate: Path, metafile: Path, margin: int = MARGIN) -> np.ndarray:
     from stdatamodels.jwst import datamodels
 
     flag = datamodels.dqflags.pixel["MSA_FAILED_OPEN"]
-    with datamodels.open(rate) as model:
+    fast = speed.accelerated(("slit_wcs", "failed_open_mask"), store=store)
+    with datamodels.open(rate) as model, fast:
         model.meta.instrument.msa_metadata_file = str(metafile)
         model.dq = np.zeros_like(model.dq)
         try:
