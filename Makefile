@@ -62,13 +62,13 @@ YAML := $(wildcard $(filter %.yaml %.yml,$(DATASET)) src/msa3d/datasets/$(DATASE
 GROUND := $(filter-out $(addprefix %/,binding.py book.py cli.py notebook.py run_msa3d.py),$(wildcard src/msa3d/*.py))
 CODE_simulate := $(wildcard src/msa3d/simulate/*.py src/msa3d/simulate/data/*)
 CODE_01_process := $(wildcard src/msa3d/steps/process.py src/msa3d/steps/preprocess.py src/msa3d/steps/speed.py)
-CODE_02_postprocess := $(wildcard src/msa3d/steps/postprocess.py)
-CODE_03_cubebuild := $(wildcard src/msa3d/steps/cubebuild.py src/msa3d/cube/*.py)
+CODE_02_postprocess := $(wildcard src/msa3d/steps/postprocess.py src/msa3d/steps/pathloss.py src/msa3d/steps/cal*.py)
+CODE_03_cubebuild := $(wildcard src/msa3d/steps/cubebuild.py src/msa3d/steps/register.py src/msa3d/cube/*.py)
 CODE_04_figures := $(wildcard src/msa3d/science/*.py src/msa3d/figures/*.py src/msa3d/figures/*.mplstyle)
 
 OPTIONS = --dataset "$(DATASET)" $(if $(strip $(WORKERS)),--workers "$(WORKERS)")
 
-.PHONY: help all env data notebooks book test lint format lock bench image clean
+.PHONY: help all env data notebooks book test lint format lock bench merit image clean
 
 help: ## This list
 	@echo "make all          from nothing to the book of DATASET=$(DATASET) in $(ROOT)/ and book/_build/html/"
@@ -133,6 +133,9 @@ test: $(VENV) ## Unit tests, and the whole way end to end on the smallest datase
 bench: $(VENV) ## What the steps cost
 	$(IN) python -m pytest -p no:cacheprovider -o python_files='bench_*.py' --benchmark-only tests/benchmarks $(PYTESTARGS)
 
+merit: $(VENV) ## Figures of merit of the cube builder, into the table that the book shows
+	$(IN) MSA3D_MERIT=book/figures_of_merit.csv python -m pytest -p no:cacheprovider tests/cube/test_merit.py $(PYTESTARGS)
+
 lint: $(VENV) ## Style, docstrings, no outputs in notebooks
 	$(IN) ruff check --no-cache
 	$(IN) ruff format --no-cache --check
@@ -147,6 +150,8 @@ format: $(VENV) ## Mend the style as far as a machine can
 lock: $(VENV) ## Renew requirements.lock from requirements.in, keeping what still fits
 	$(IN) uv pip compile --no-cache --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links -q requirements.in -o requirements.lock
+	$(IN) cd tests/extra && uv pip compile --no-cache --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links -q requirements-viewers.in -o requirements-viewers.lock
 
 IMAGE ?= msa3d
 IMAGEARGS ?=
@@ -157,5 +162,5 @@ image: ## The container image, with docker, podman or buildah
 	$(BUILDER) build $(IMAGEARGS) -t $(IMAGE) .
 
 clean: ## The environment and the book away; runs/ stays, as it may hold data of yours
-	rm -rf .venv book/_build book/notebooks src/msa3d.egg-info build .hypothesis .benchmarks
+	rm -rf .venv .cache book/_build book/notebooks src/msa3d.egg-info build .hypothesis .benchmarks
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
