@@ -39,7 +39,7 @@ def test_simulated_cache_wins_over_the_users_settings(layout, monkeypatch):
     assert use_references(layout, Dataset.load("tiny")) == "jwst_9999.pmap"
     assert os.environ["CRDS_PATH"] == str(layout.crds_cache)
     assert os.environ["CRDS_CONTEXT"] == "jwst_9999.pmap"
-    assert os.environ["CRDS_CONFIG_URI"] == f"{layout.crds_cache}/config/jwst/"
+    assert os.environ["CRDS_CONFIG_URI"] == "none"
     assert os.environ["CRDS_SERVER_URL"] == NO_SERVER
 
 

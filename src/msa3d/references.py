@@ -105,8 +105,9 @@ def _offline(cache: Path, context: str) -> dict[str, str]:
     return {
         "CRDS_PATH": str(cache),
         "CRDS_CONTEXT": context,
-        # A plain path with a slash at its end: CRDS then reads its configuration there and asks no server.
-        "CRDS_CONFIG_URI": f"{cache / 'config' / 'jwst'}/",
+        # Not the path of the configuration, which CRDS 11.17 would put into lower case: without a server it reads the
+        # one in the cache by itself.
+        "CRDS_CONFIG_URI": "none",
         "CRDS_SERVER_URL": NO_SERVER,
         "CRDS_OBSERVATORY": "jwst",
         "CRDS_READONLY_CACHE": "1",
@@ -161,11 +162,14 @@ def use_references(layout: Layout, dataset: Dataset) -> str:
 
 
 def forget() -> None:
-    """Drop what CRDS remembers of another cache."""
+    """Drop what CRDS remembers of another cache and of another server."""
     if "crds" in sys.modules:
+        from crds.client import api
         from crds.core import utils
 
         utils.clear_function_caches()
+        # It reads the variable when first imported, and not again.
+        api.set_crds_server(os.environ.get("CRDS_SERVER_URL") or NO_SERVER)
 
 
 def reference_for(rate_path: Path, reftype: str) -> Path:

@@ -168,7 +168,7 @@ def layout(tmp_path):
 
     simulated = Dataset.load("tiny")
     pointing = Pointing(215.0, 52.9, 0.0)
-    root = tmp_path / "root"
+    root = tmp_path / "Root of MINE"  # CRDS puts some paths into lower case
     root.mkdir()
     for detector in ("NRS1", "NRS2"):
         exposure = PlannedExposure(0, "03101", 0, 0, pointing, pointing, (0.0, 0.0))

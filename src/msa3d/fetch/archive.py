@@ -48,7 +48,6 @@ class Mast:
         portal.COLUMNS_CONFIG_URL = f"{self.server}/portal/Mashup/Mashup.asmx/columnsconfig"
         portal.MAST_DOWNLOAD_URL = f"{self.server}/api/v0.1/Download/file"
         portal._column_configs = {}
-        portal.TIMEOUT = timeout_s
         self.timeout_s = timeout_s
         self._portal = portal
         # astroquery gives its requests no timeout of their own: a server that falls silent would be waited for.

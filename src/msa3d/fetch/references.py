@@ -173,9 +173,8 @@ def _point_crds(cache: Path, context: str, server: str) -> None:
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from crds.client import api
+        import crds  # noqa: F401
 
-    api.set_crds_server(server)
     forget()
 
 
