@@ -1,0 +1,182 @@
+"""One yardstick for line images of several cubes of a source."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from astropy.table import Table
+
+from msa3d.cube import Cube
+from msa3d.science import linemerit
+from msa3d.science.lines import C_KMS, LINES
+from msa3d.science.validation import robust_scatter
+
+Cubes = Mapping[str, tuple[str, Cube]]
+"""Label and cube, by name; what is compared is compared with the first one."""
+
+_FIT_RADIUS = 1.2
+
+_NOISE_PLACES = 0.25 * np.array([[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1)])
+
+
+class Meter:
+    """Measures of H-alpha images, the same for all cubes of a source.
+
+    Parameters
+    ----------
+    centre : tuple of float
+        Middle of the apertures, ICRS, deg.
+    redshift : float
+        Of the source.
+    pa_deg : float
+        Position angle of the slit.
+    truth : linemerit.TruthImage, optional
+        H-alpha through the slit.
+    """
+
+    def __init__(
+        self,
+        centre: tuple[float, float],
+        redshift: float,
+        pa_deg: float,
+        truth: linemerit.TruthImage | None = None,
+    ) -> None:
+        self.centre, self.redshift, self.pa_deg, self.truth = centre, redshift, pa_deg, truth
+        self.line_um = LINES["Ha"] * (1.0 + redshift)
+
+    def image(self, cube: Cube) -> np.ndarray:
+        """H-alpha of a cube, erg s-1 cm-2 arcsec-2."""
+        return linemerit.line_image(cube, self.line_um)
+
+    def true_image(self, cube: Cube, image: np.ndarray) -> np.ndarray:
+        """Truth in the middles of the spaxels that have a value; NaN without a truth."""
+        if self.truth is None:
+            return np.full(image.shape, np.nan)
+        return np.where(np.isfinite(image), self.truth.at(*cube.spaxel_sky()), np.nan)
+
+    def table(self, cubes: Cubes, radius_arcsec: float) -> Table:
+        """Compare flux, centre, widths, noise and area; a row a cube.
+
+        Parameters
+        ----------
+        cubes : mapping of str to (str, Cube)
+            The cubes. On the spaxels of the last one ``centroid_mas`` and ``fwhm_ratio`` are measured.
+        radius_arcsec : float
+            Of the aperture for flux and noise.
+
+        Returns
+        -------
+        astropy.table.Table
+            See `msa3d.science.builders.BuilderComparison`.
+        """
+        onto = list(cubes.values())[-1][1]
+        rows = [self._row(name, label, cube, onto, radius_arcsec) for name, (label, cube) in cubes.items()]
+        table = Table(rows)
+        relative = np.asarray(table["noise"] / table["flux"], dtype=float)
+        table["noise_ratio"] = relative / relative[0]
+        table["flux"].unit = table["noise"].unit = "erg / (s cm2)"
+        table["centroid_mas"].unit, table["area"].unit = "mas", "arcsec2"
+        table.meta["comments"] = [
+            f"H-alpha; flux and noise within {radius_arcsec:g} arcsec; widths of a fitted Gaussian"
+        ]
+        return table
+
+    def _row(self, name: str, label: str, cube: Cube, onto: Cube, radius: float) -> dict[str, object]:
+        image = self.image(cube)
+        true = self.true_image(cube, image)
+        weights = linemerit.aperture_weights(cube, self.centre, radius)
+        got, wanted = self._shapes(cube, image)
+        same, same_wanted = self._shapes(onto, linemerit.laid_on(image, cube, onto))
+        return {
+            "name": name,
+            "label": label,
+            "flux": float(np.nansum(weights * image) * linemerit.square_arcsec(cube)),
+            "flux_ratio": _ratio(np.nansum(weights * image), np.nansum(weights * true)),
+            "centroid_mas": 1000.0 * float(np.hypot(same.east - same_wanted.east, same.north - same_wanted.north)),
+            "fwhm_ratio": same.fwhm / same_wanted.fwhm,
+            "along_ratio": got.along / wanted.along,
+            "across_ratio": got.across / wanted.across,
+            "noise": float(self.noise(cube, [radius])[0]),
+            "area": float(np.isfinite(image).sum() * linemerit.square_arcsec(cube)),
+        }
+
+    def _shapes(self, cube: Cube, image: np.ndarray) -> tuple[linemerit.Shape, linemerit.Shape]:
+        """Gaussians fitted to an image, and to the truth on the same spaxels."""
+        east, north = cube.offsets(*self.centre)
+        shown = np.where(np.hypot(east, north) < _FIT_RADIUS, image, np.nan)
+        images = (shown, self.true_image(cube, shown))
+        return tuple(linemerit.fit_shape(item, east, north, self.pa_deg) for item in images)
+
+    def noise(self, cube: Cube, radii: Sequence[float]) -> np.ndarray:
+        """Scatter of the H-alpha flux of apertures where there is no line.
+
+        The same measurement at wavelengths without lines, in nine apertures 0.25 arcsec apart about the middle;
+        each aperture's mean over the wavelengths (what the continuum leaves) is taken off.
+
+        Parameters
+        ----------
+        cube : Cube
+            The cube.
+        radii : sequence of float
+            Of the apertures, arcsec.
+
+        Returns
+        -------
+        numpy.ndarray, shape (n_radii,)
+            Robust standard deviation, erg s-1 cm-2.
+        """
+        blank = [at for at in linemerit.blank_lines(self.redshift) if self._covers(cube, at)]
+        images = np.array([linemerit.line_image(cube, at) for at in blank]).reshape(len(blank), -1)
+        filled = np.nan_to_num(images) * linemerit.square_arcsec(cube)
+        known = np.isfinite(images)
+        result = []
+        for radius in radii:
+            weights = [linemerit.aperture_weights(cube, self.centre, radius, tuple(at)).ravel() for at in _NOISE_PLACES]
+            weights = np.array(weights).T
+            flux, whole = filled @ weights, (known @ weights) / np.maximum(weights.sum(axis=0), 1e-9)
+            flux = np.where(whole > 0.98, flux / np.maximum(whole, 1e-9), np.nan)
+            used = np.isfinite(flux).sum(axis=0) > 4
+            result.append(robust_scatter(flux[:, used] - np.nanmedian(flux[:, used], axis=0)) if used.any() else np.nan)
+        return np.array(result)
+
+    @staticmethod
+    def _covers(cube: Cube, line_um: float) -> bool:
+        reach = [line_um * (1.0 + velocity / C_KMS) for velocity in (-2000.0, 2200.0)]
+        return cube.wave_um[0] <= reach[0] and cube.wave_um[-1] >= reach[1]
+
+    def noise_table(self, cubes: Cubes, radii: Sequence[float]) -> Table:
+        """Noise against the radius of the aperture, a column a cube."""
+        table = Table({"radius": np.array(radii, dtype=float)})
+        for name, (_, cube) in cubes.items():
+            table[name] = self.noise(cube, radii)
+        return table
+
+    def profiles(self, cubes: Cubes, step_arcsec: float = 0.1, most_arcsec: float = 1.0) -> Table:
+        """Mean H-alpha brightness in rings, a column a cube, and that of the truth on the last one's spaxels."""
+        edges = np.arange(0.0, most_arcsec + step_arcsec / 2, step_arcsec)
+        table = Table({"radius": 0.5 * (edges[1:] + edges[:-1])})
+        for name, (_, cube) in cubes.items():
+            image = self.image(cube)
+            circles = np.array([linemerit.aperture_weights(cube, self.centre, edge) for edge in edges[1:]])
+            rings = np.diff(circles, axis=0, prepend=0.0)
+            table[name] = _mean(image, rings)
+            table["truth"] = _mean(self.true_image(cube, image), rings)
+        return table
+
+    def images(self, cubes: Cubes) -> dict[str, tuple[Cube, np.ndarray]]:
+        """H-alpha images by name, and ``truth`` on the spaxels of the last cube."""
+        found = {name: (cube, self.image(cube)) for name, (_, cube) in cubes.items()}
+        cube, image = list(found.values())[-1]
+        return {**found, "truth": (cube, self.true_image(cube, image))}
+
+
+def _ratio(value: float, other: float) -> float:
+    return float(value / other) if other > 0 else float("nan")
+
+
+def _mean(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    known = weights * np.isfinite(image)
+    total = known.sum(axis=(1, 2))
+    summed = (known * np.nan_to_num(image)).sum(axis=(1, 2))
+    return np.divide(summed, total, out=np.full(total.shape, np.nan), where=total > 0)
