@@ -21,7 +21,19 @@ def add_to(app: typer.Typer) -> None:
     app : typer.Typer
         The command.
     """
-    for command in (datasets, simulate, data, check, preprocess, nsclean, process, postprocess, cubebuild, run):
+    for command in (
+        datasets,
+        simulate,
+        data,
+        check,
+        preprocess,
+        nsclean,
+        process,
+        postprocess,
+        register,
+        cubebuild,
+        run,
+    ):
         app.command()(command)
 
 
@@ -135,17 +147,26 @@ def process(
 def postprocess(
     root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
 ) -> None:
-    """Step 2: cosmic rays and path loss."""
+    """Step 2: path loss, bars and cosmic rays, in calibrated slits and rectified spectra."""
     description, layout = locate(root, root_option, dataset)
-    from msa3d.steps import postprocess as step
+    from msa3d.steps import post_steps
 
-    show(step.run(description, layout, workers=workers))
+    for step in post_steps(description):
+        show(step.run(description, layout, workers=workers))
+
+
+def register(root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None) -> None:
+    """Measure the pointing offsets of the exposures; the cubes use them with registration.method = apply."""
+    description, layout = locate(root, root_option, dataset)
+    from msa3d.steps import register as step
+
+    show(step.run(description, layout))
 
 
 def cubebuild(
     root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
 ) -> None:
-    """Step 3: a cube of every source."""
+    """Step 3: the cubes of every source."""
     description, layout = locate(root, root_option, dataset)
     from msa3d.steps import cubebuild as step
 
