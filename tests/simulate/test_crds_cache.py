@@ -61,7 +61,7 @@ def test_a_broken_build_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_an_outdated_cache_is_replaced_and_a_foreign_folder_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(crds_cache, "_write", lambda root: (root / "new").write_text("new"))
+    monkeypatch.setattr(crds_cache, "_write", lambda root, stage1: (root / "new").write_text("new"))
     mine, foreign = tmp_path / "mine", tmp_path / "foreign"
     mine.mkdir()
     (mine / crds_cache.STAMP).write_text("old")
