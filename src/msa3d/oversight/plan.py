@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from msa3d.dataset import Dataset
     from msa3d.layout import Layout
 
-#: Wall seconds of step 1 for an exposure on both detectors, one process of one thread: a constant, and a slitlet's
-#: share. Measured on the machine that `REFERENCE_SCORE` is of, with 3 and with 43 slitlets, all accelerations on.
-SECONDS_EACH = (8.0, 1.6)
+#: Seconds of a processor in step 1 for an exposure on both detectors: a constant, and a slitlet's share. Measured on the
+#: machine that `REFERENCE_SCORE` is of: 11.7 s with 3 slitlets, 157 s with 43, all accelerations on.
+SECONDS_EACH = (1.0, 3.6)
 #: Wall seconds of the further steps, an exposure and cube.
 SECONDS_AFTER = 0.6
 #: Seconds that `score` takes on that machine.
-REFERENCE_SCORE = 0.30
+REFERENCE_SCORE = 0.33
 #: Peak memory of step 1, GB: a constant, and a slitlet's share.
-MEMORY_EACH = (0.75, 0.02)
+MEMORY_EACH = (0.8, 0.01)
 
 
 @dataclass(frozen=True)
