@@ -1,0 +1,134 @@
+"""How wide the instrument makes an infinitely narrow line, in the voxels of a cube.
+
+What the instrument measures is the image of the slit (a top-hat), blurred by the spectrograph, averaged over a
+detector pixel, and laid down over the length of that pixel; the averaging over the cube's own bins is left
+to the line profile, which is integrated over them. The sum of top-hats is hardly Gaussian, but its second and
+fourth cumulants are those of two equal Gaussians side by side, which is how profiles are computed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+C_KMS = 299792.458
+FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
+
+NOMINAL_R = (0.97, 1.89, 1849.0, 3675.0)
+"""Pre-flight resolving power of G140H: first and last wavelength (um) and R there, linear between (JDox,
+NIRSpec dispersers and filters)."""
+
+IN_FLIGHT_FACTOR = 1.2
+"""In-flight over pre-flight resolving power: lines of small sources are 10-50% narrower than the pre-flight curve
+says; a galaxy that fills the slit gains least, hence our choice near the lower end."""
+
+
+@dataclass(frozen=True)
+class LineSpread:
+    """Line-spread function before the cube's own bins.
+
+    Attributes
+    ----------
+    curve : str
+        ``slit``: image of the slit, blur, pixel and footprint, constant in pixels. ``pre-flight``: Gaussian of the
+        nominal curve of the resolving power. ``in-flight``: the same times `factor`.
+    pixel_um : float
+        Length of a detector pixel, um (for ``slit``).
+    slit_pixels, blur_pixels, footprint_pixels : float
+        Width of the slit's image; sigma of the spectrograph's blur; length over which a pixel is laid down
+        (for ``slit``).
+    factor : float
+        In-flight over pre-flight resolving power.
+    """
+
+    curve: str = "slit"
+    pixel_um: float = 2.36e-4
+    slit_pixels: float = 1.95
+    blur_pixels: float = 0.4
+    footprint_pixels: float = 1.0
+    factor: float = IN_FLIGHT_FACTOR
+
+    def __post_init__(self) -> None:
+        """Refuse unknown curves."""
+        if self.curve not in ("slit", "pre-flight", "in-flight"):
+            raise ValueError(f"no resolution curve {self.curve!r}: choose slit, pre-flight or in-flight")
+
+    def components(self, wave_um: float) -> tuple[float, float]:
+        """Two equal Gaussians with the function's second and fourth cumulants.
+
+        Parameters
+        ----------
+        wave_um : float
+            Observed wavelength, um.
+
+        Returns
+        -------
+        tuple of float
+            Half of the distance of the two, and the sigma of each, um.
+        """
+        if self.curve != "slit":
+            return 0.0, self.sigma_um(wave_um)
+        boxes = np.array([self.slit_pixels, 1.0, self.footprint_pixels])
+        # Fourth cumulant of a top-hat of width w: -w^4/120; of two points at +-d: -2 d^4.
+        half = (np.sum(boxes**4) / 240.0) ** 0.25
+        variance = np.sum(boxes**2) / 12.0 + self.blur_pixels**2
+        return half * self.pixel_um, np.sqrt(variance - half**2) * self.pixel_um
+
+    def sigma_um(self, wave_um: float) -> float:
+        """Standard deviation at a wavelength, um; what is subtracted in quadrature."""
+        if self.curve == "slit":
+            return float(np.hypot(*self.components(wave_um)))
+        first, last, low, high = NOMINAL_R
+        resolving = low + (high - low) * (wave_um - first) / (last - first)
+        if self.curve == "in-flight":
+            resolving *= self.factor
+        return float(wave_um / resolving / FWHM_PER_SIGMA)
+
+    def sigma_kms(self, wave_um: float) -> float:
+        """Standard deviation at a wavelength, km/s."""
+        return C_KMS * self.sigma_um(wave_um) / wave_um
+
+
+def intrinsic_sigma(observed_kms, instrument_kms: float, bin_kms: float = 0.0) -> np.ndarray:
+    """Take the instrument's width off an observed one, in quadrature.
+
+    Parameters
+    ----------
+    observed_kms : array-like
+        Observed standard deviation, km/s.
+    instrument_kms : float
+        Standard deviation of the line-spread function, km/s.
+    bin_kms : float
+        Length of the cube's bins, km/s, where the observed width includes them.
+
+    Returns
+    -------
+    ndarray
+        Intrinsic standard deviation, km/s; NaN where the line is narrower than the instrument.
+    """
+    variance = np.square(observed_kms) - instrument_kms**2 - bin_kms**2 / 12.0
+    return np.sqrt(np.where(variance >= 0, variance, np.nan))
+
+
+def line_spread_of(header, *, curve: str | None = None, step_um: float = 2.36e-4) -> LineSpread:
+    """Line-spread function that goes with a cube.
+
+    Parameters
+    ----------
+    header : astropy.io.fits.Header
+        SCI header; SLITWID and SLITLEN (arcsec) say how many pixels wide the slit's image is, a pixel being
+        as long on the sky along the spectrum as across it.
+    curve : str, optional
+        As in `LineSpread`; without it ``slit`` for a header with SLITWID, else ``pre-flight``.
+    step_um : float
+        Step of the cube's wavelengths, um: the length of a detector pixel, by the builders' default.
+
+    Returns
+    -------
+    LineSpread
+        The function.
+    """
+    if curve is None:
+        curve = "slit" if "SLITWID" in header else "pre-flight"
+    return LineSpread(curve, pixel_um=step_um)
