@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 
 from msa3d._model import Model, NotNegative, Positive, nearest
 from msa3d.settings_cube import DrizzleSettings
+from msa3d.settings_paper import PaperPostprocess, PaperSettings
 
 #: Steps of the two pipelines of jwst 1.14.0, the keys that ``process.spec2`` and ``process.spec3`` may have.
 SPEC2_STEPS = (
@@ -134,11 +135,14 @@ class PostprocessSettings(Model):
         Only sources with a greater id are treated.
     cosmic_rays, pathloss
         See `CosmicRays` and `Pathloss`.
+    paper : PaperPostprocess
+        Weaknesses of the published post-processing, to be switched off one by one.
     """
 
     min_source_id: int = 100
     cosmic_rays: CosmicRays = CosmicRays()
     pathloss: Pathloss = Pathloss()
+    paper: PaperPostprocess = PaperPostprocess()
 
 
 class CubeSettings(Model):
@@ -152,6 +156,8 @@ class CubeSettings(Model):
         Other builders whose cubes are made beside, to compare.
     drizzle : DrizzleSettings
         Of the drizzle builder.
+    paper : PaperSettings
+        Weaknesses of the published algorithm, to be switched off one by one.
     subpixels : int
         Of the paper builder: sub-pixels a native pixel along the slit.
     row_step_arcsec : float, optional
@@ -161,6 +167,7 @@ class CubeSettings(Model):
     builder: Literal["drizzle", "paper"] = "drizzle"
     also: list[Literal["drizzle", "paper"]] = Field([])
     drizzle: DrizzleSettings = DrizzleSettings()
+    paper: PaperSettings = PaperSettings()
     subpixels: int = Field(4, ge=1)
     row_step_arcsec: Positive | None = None
 

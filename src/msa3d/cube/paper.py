@@ -59,7 +59,7 @@ def parameters(task: SourceTask) -> dict[str, Any]:
 
 def switches(task: SourceTask) -> PaperSettings:
     """Give the switches of the dataset: which of the published weaknesses to keep."""
-    return getattr(task.dataset.cubebuild, "paper", PaperSettings())
+    return task.dataset.cubebuild.paper
 
 
 def build(task: SourceTask) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -
     CrdsError
         If there is no reference of a wanted correction.
     """
-    settings = getattr(dataset, "calpost", CalpostSettings())
+    settings = dataset.calpost
     files = {activity: cal_files(layout, activity) for activity in layout.activities()}
     files = {activity: found for activity, found in files.items() if found}
     if not files:

@@ -191,7 +191,7 @@ def _task(
 
 def switches(dataset: Dataset) -> PaperPostprocess:
     """Give the switches of the dataset: which of the published weaknesses to keep."""
-    return getattr(dataset.postprocess, "paper", PaperPostprocess())
+    return dataset.postprocess.paper
 
 
 def _bars(
