@@ -417,3 +417,12 @@ def test_cleaned_images_go_into_another_root(invoke, monkeypatch, tmp_path):
     assert "msa3d run" in invoke("nsclean", "data", "-d", "tiny").stdout
     invoke("nsclean", "data", "-d", "tiny", "--to", "clean")
     assert calls == [(tmp_path / "data", tmp_path / "data_nsclean"), (tmp_path / "data", tmp_path / "clean")]
+
+
+def test_a_few_exposures_first(invoke, monkeypatch):
+    from msa3d.steps import process
+
+    calls = []
+    monkeypatch.setattr(process, "run", lambda *arguments, **options: calls.append(options) or Report())
+    assert invoke("process", "-d", "tiny", "--only", "03101", "--only", "03105").exit_code == 0
+    assert calls == [{"workers": None, "only": ["03101", "03105"]}]

@@ -109,3 +109,9 @@ def test_detector1_recovers_the_rates(ramps) -> None:
         assert header["S_JUMP"] == header["S_LINEAR"] == header["S_SUPERB"] == header["S_DARK"] == "COMPLETE"
         assert header["MSA3DSET"] == "tiny"
         assert "uncal" in str(header["HISTORY"])
+
+
+def test_only_exposures_that_are_there_can_be_chosen(root: Path, dataset) -> None:
+    with pytest.raises(ObservationError, match="has no exposure 99999; 03101 is one"):
+        process.run(dataset, Layout(root), workers=1, only=["03101", "99999"])
+    assert not (root / "reduction").exists()
