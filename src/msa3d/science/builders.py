@@ -75,7 +75,7 @@ VARIANTS = (
     Variant("bars", "bar shadow corrected", {}, {"ignore_bars": False}),
     Variant(
         "all_off",
-        "all but median and cubic",
+        "all but median, interpolation",
         {"truncate_offsets": False, "nominal_offsets": False, "zeros_in_median": False},
         {"skip_last_blocks": False, "default_noise": False, "one_pathloss": False, "ignore_bars": False},
     ),
@@ -92,12 +92,13 @@ class BuilderComparison:
     source_id : int
         The source.
     table : astropy.table.Table
-        A row a variant and one for the drizzled cube: ``flux`` (H-alpha within `RADIUS_ARCSEC`),
-        ``flux_ratio`` (that over the truth), ``centroid_mas`` (distance of the fitted centre from that of the truth) and ``fwhm_ratio``
-        (fitted width over that of the truth through the slit) of all images laid on the spaxels of the drizzled cube,
-        ``along_ratio``, ``across_ratio`` (the same along the slit and across it, each on its own spaxels), ``noise``
-        (erg s-1 cm-2 in an aperture of `RADIUS_ARCSEC`), ``noise_ratio`` (noise over flux, in units of
-        the published cube's), ``area`` (arcsec2 with data). NaN where there is no truth.
+        A row a variant and one for the drizzled cube: ``flux`` (H-alpha within `RADIUS_ARCSEC`), ``flux_ratio``
+        (that over the truth through the slit), ``centroid_mas`` and ``fwhm`` (how far the truth has to be shifted,
+        and the Gaussian it has to be blurred with, to look like the image: `msa3d.science.linemerit.match`), both
+        for images laid on the spaxels of the drizzled cube, ``along``, ``across`` (the blur along the slit and
+        across it, arcsec, each cube on its own spaxels), ``noise`` (erg s-1 cm-2 in an aperture of
+        `RADIUS_ARCSEC`), ``noise_ratio`` (noise over flux, in units of the published cube's), ``area`` (arcsec2
+        with data). NaN where there is no truth.
     noise : astropy.table.Table
         ``radius`` (arcsec) and the noise of H-alpha in such an aperture, a column a cube (erg s-1 cm-2).
     profiles : astropy.table.Table
@@ -218,8 +219,8 @@ def compare(
     """Compare the published builder, with each of its weaknesses switched off alone, and the drizzle builder.
 
     Everything is measured in H-alpha (`msa3d.science.linemerit.line_image`). The truth is the source behind the
-    telescope, averaged over the slit's width and a pixel along it, which no builder can undo; it is taken at the
-    middles of the very spaxels that hold data and goes through the same apertures and the same fit.
+    telescope. For fluxes it is averaged over the slit's width and a pixel along it, which no builder can undo, and
+    taken at the middles of the very spaxels that hold data.
 
     Parameters
     ----------
@@ -256,8 +257,8 @@ def compare(
     pa = linemerit.slit_angle(cubes[variants[0].name][1])
     true = None
     if truth is not None:
-        true = linemerit.TruthImage.read(truth).through_slit(SLIT_ARCSEC, run.native_arcsec, pa)
-    meter = Meter((target.ra, target.dec), target.redshift, pa, true)
+        true = linemerit.TruthImage.read(truth)
+    meter = Meter((target.ra, target.dec), target.redshift, pa, true, (SLIT_ARCSEC, run.native_arcsec))
     return BuilderComparison(
         source_id,
         meter.table(cubes, RADIUS_ARCSEC),

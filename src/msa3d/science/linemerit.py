@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
+from astropy.wcs.utils import proj_plane_pixel_scales
 from scipy import fft
 from scipy.ndimage import map_coordinates
 from scipy.optimize import least_squares
@@ -23,7 +24,7 @@ SIDES_KMS = ((-1900.0, -1000.0), (1250.0, 2150.0))
 """Where the continuum below a line is taken from: between H-alpha and [N II] and beyond."""
 
 FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
-_SUB_ARCSEC = 0.02
+_SUB_ARCSEC = 0.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +62,9 @@ class TruthImage:
         """
         with fits.open(path) as hdus:
             hdu = hdus[f"OBS_{line}"]
-            return cls(np.array(hdu.data, dtype=float), WCS(hdu.header), float(hdu.header["CDELT2"]) * 3600.0)
+            wcs = WCS(hdu.header)
+            pixel_arcsec = float(proj_plane_pixel_scales(wcs)[1]) * 3600.0
+            return cls(np.array(hdu.data, dtype=float), wcs, pixel_arcsec)
 
     def through_slit(self, width_arcsec: float, height_arcsec: float, pa_deg: float) -> TruthImage:
         """Average over what a pixel sees through the slit: the sharpest image that the data hold.
@@ -78,14 +81,36 @@ class TruthImage:
         TruthImage
             Convolved with that rectangle.
         """
+        along, across = self._frequencies(pa_deg)
+        return self._filtered(np.sinc(along * height_arcsec) * np.sinc(across * width_arcsec))
+
+    def blurred(self, along_arcsec: float, across_arcsec: float, pa_deg: float) -> TruthImage:
+        """Convolve with a Gaussian whose axes are those of the slit.
+
+        Parameters
+        ----------
+        along_arcsec, across_arcsec : float
+            Its full widths at half maximum, along the slit and across it.
+        pa_deg : float
+            Position angle of the slit, deg east of north.
+
+        Returns
+        -------
+        TruthImage
+        """
+        along, across = self._frequencies(pa_deg)
+        phase = 2.0 * np.pi / FWHM
+        return self._filtered(np.exp(-0.5 * phase**2 * ((along * along_arcsec) ** 2 + (across * across_arcsec) ** 2)))
+
+    def _frequencies(self, pa_deg: float) -> tuple[np.ndarray, np.ndarray]:
+        """Spatial frequencies along the slit and across it, cycles an arcsec."""
         ny, nx = self.flux.shape
         north, east = fft.fftfreq(ny, self.pixel_arcsec)[:, None], -fft.fftfreq(nx, self.pixel_arcsec)[None, :]
         angle = np.radians(pa_deg)
-        along = east * np.sin(angle) + north * np.cos(angle)
-        across = east * np.cos(angle) - north * np.sin(angle)
-        transfer = np.sinc(along * height_arcsec) * np.sinc(across * width_arcsec)
-        blurred = fft.ifft2(fft.fft2(self.flux) * transfer).real
-        return TruthImage(blurred, self.wcs, self.pixel_arcsec)
+        return east * np.sin(angle) + north * np.cos(angle), east * np.cos(angle) - north * np.sin(angle)
+
+    def _filtered(self, transfer: np.ndarray) -> TruthImage:
+        return TruthImage(fft.ifft2(fft.fft2(self.flux) * transfer).real, self.wcs, self.pixel_arcsec)
 
     def at(self, ra: np.ndarray, dec: np.ndarray) -> np.ndarray:
         """Surface brightness at places on the sky, deg; 0 outside the image."""
@@ -190,17 +215,21 @@ def aperture_weights(
 
 
 @dataclass(frozen=True)
-class Shape:
-    """A Gaussian fitted to a line image.
+class Match:
+    """How a line image differs from the truth.
 
     Attributes
     ----------
+    flux : float
+        Brightness over that of the truth.
     east, north : float
-        Its centre, arcsec.
+        Shift, arcsec.
     along, across : float
-        Full width at half maximum along the slit and across it, arcsec.
+        Full widths at half maximum, along the slit and across it, of the Gaussian that the truth has to be
+        convolved with to look like the image, arcsec.
     """
 
+    flux: float
     east: float
     north: float
     along: float
@@ -208,45 +237,57 @@ class Shape:
 
     @property
     def fwhm(self) -> float:
-        """Geometric mean of the two widths, arcsec."""
-        return float(np.sqrt(self.along * self.across))
+        """Root mean square of the two widths, arcsec."""
+        return float(np.hypot(self.along, self.across) / np.sqrt(2.0))
+
+    @property
+    def shift(self) -> float:
+        """Length of the shift, arcsec."""
+        return float(np.hypot(self.east, self.north))
 
 
-def fit_shape(image: np.ndarray, east: np.ndarray, north: np.ndarray, pa_deg: float) -> Shape:
-    """Fit a Gaussian whose axes are those of the slit, by least squares.
+def match(image: np.ndarray, cube: Cube, truth: TruthImage, pa_deg: float, sigma: np.ndarray | None = None) -> Match:
+    """Fit the truth to a line image: its flux, a shift, and a Gaussian blur with the axes of the slit.
+
+    The blur is what slit, detector and builder do to the image together. All of the image's structure counts, which
+    makes it sharper a measure in noise than the width of the source itself.
 
     Parameters
     ----------
-    image, east, north : numpy.ndarray, shape (n_y, n_x)
-        Brightness, NaN left out, and places of the spaxels, arcsec.
+    image : numpy.ndarray, shape (n_y, n_x)
+        Brightness, NaN left out.
+    cube : Cube
+        Whose spaxels they are.
+    truth : TruthImage
+        Behind the telescope, not through the slit.
     pa_deg : float
         Position angle of the slit.
+    sigma : numpy.ndarray, shape (n_y, n_x), optional
+        Noise of the spaxels, in any unit; all the same without it.
 
     Returns
     -------
-    Shape
-        NaN where it cannot be fitted.
+    Match
+        NaN where fewer than ten spaxels are known.
     """
-    use = np.isfinite(image)
-    if use.sum() < 10 or not np.nanmax(image) > 0:
-        return Shape(np.nan, np.nan, np.nan, np.nan)
-    angle = np.radians(pa_deg)
-    along = (east * np.sin(angle) + north * np.cos(angle))[use]
-    across = (east * np.cos(angle) - north * np.sin(angle))[use]
-    scale = float(np.percentile(image[use], 99))
-    values = image[use] / scale
+    sigma = np.ones(image.shape) if sigma is None else sigma
+    use = np.isfinite(image / sigma)
+    if use.sum() < 10:
+        return Match(*[np.nan] * 5)
+    ra, dec = (item[use] for item in cube.spaxel_sky())
+    values, weight = image[use], np.median(sigma[use]) / sigma[use]
+    scale = np.cos(np.radians(dec))
+    norm = float(np.sqrt(np.mean(truth.at(ra, dec) ** 2))) or 1.0
 
     def residuals(p: np.ndarray) -> np.ndarray:
-        return p[0] * np.exp(-0.5 * (((along - p[1]) / p[3]) ** 2 + ((across - p[2]) / p[4]) ** 2)) - values
+        model = truth.blurred(p[3], p[4], pa_deg).at(ra - p[1] / scale / 3600.0, dec - p[2] / 3600.0)
+        return weight * (p[0] * model - values) / norm
 
-    fit = least_squares(residuals, [1.0, 0.0, 0.0, 0.2, 0.2], x_scale=[1.0, 0.1, 0.1, 0.1, 0.1])
-    _, u, v, wide, broad = fit.x
-    return Shape(
-        float(u * np.sin(angle) + v * np.cos(angle)),
-        float(u * np.cos(angle) - v * np.sin(angle)),
-        FWHM * abs(float(wide)),
-        FWHM * abs(float(broad)),
-    )
+    limits = ([0.0, -0.5, -0.5, 0.0, 0.0], [np.inf, 0.5, 0.5, 1.5, 1.5])
+    start = [1.0, 0.0, 0.0, 0.15, 0.15]
+    # The steps of the derivatives are wide against the truth's interpolation, narrow against its structure.
+    fit = least_squares(residuals, start, bounds=limits, x_scale=[1.0, 0.1, 0.1, 0.1, 0.1], diff_step=1e-4)
+    return Match(*(float(value) for value in fit.x))
 
 
 def laid_on(image: np.ndarray, cube: Cube, onto: Cube) -> np.ndarray:

@@ -15,8 +15,6 @@ from msa3d.science.validation import robust_scatter
 Cubes = Mapping[str, tuple[str, Cube]]
 """Label and cube, by name; what is compared is compared with the first one."""
 
-_FIT_RADIUS = 1.2
-
 _NOISE_PLACES = 0.25 * np.array([[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1)])
 
 
@@ -32,7 +30,9 @@ class Meter:
     pa_deg : float
         Position angle of the slit.
     truth : linemerit.TruthImage, optional
-        H-alpha through the slit.
+        H-alpha behind the telescope.
+    slit_arcsec : tuple of float
+        Width of the slit, and height of a pixel along it: what no builder can undo, and flux ratios leave out.
     """
 
     def __init__(
@@ -41,8 +41,10 @@ class Meter:
         redshift: float,
         pa_deg: float,
         truth: linemerit.TruthImage | None = None,
+        slit_arcsec: tuple[float, float] = (0.2, 0.1),
     ) -> None:
         self.centre, self.redshift, self.pa_deg, self.truth = centre, redshift, pa_deg, truth
+        self.seen = None if truth is None else truth.through_slit(*slit_arcsec, pa_deg)
         self.line_um = LINES["Ha"] * (1.0 + redshift)
 
     def image(self, cube: Cube) -> np.ndarray:
@@ -50,10 +52,10 @@ class Meter:
         return linemerit.line_image(cube, self.line_um)
 
     def true_image(self, cube: Cube, image: np.ndarray) -> np.ndarray:
-        """Truth in the middles of the spaxels that have a value; NaN without a truth."""
-        if self.truth is None:
+        """Truth through the slit in the middles of the spaxels that have a value; NaN without a truth."""
+        if self.seen is None:
             return np.full(image.shape, np.nan)
-        return np.where(np.isfinite(image), self.truth.at(*cube.spaxel_sky()), np.nan)
+        return np.where(np.isfinite(image), self.seen.at(*cube.spaxel_sky()), np.nan)
 
     def table(self, cubes: Cubes, radius_arcsec: float) -> Table:
         """Compare flux, centre, widths, noise and area; a row a cube.
@@ -61,7 +63,7 @@ class Meter:
         Parameters
         ----------
         cubes : mapping of str to (str, Cube)
-            The cubes. On the spaxels of the last one ``centroid_mas`` and ``fwhm_ratio`` are measured.
+            The cubes. On the spaxels of the last one ``centroid_mas`` and ``fwhm`` are measured.
         radius_arcsec : float
             Of the aperture for flux and noise.
 
@@ -77,36 +79,53 @@ class Meter:
         table["noise_ratio"] = relative / relative[0]
         table["flux"].unit = table["noise"].unit = "erg / (s cm2)"
         table["centroid_mas"].unit, table["area"].unit = "mas", "arcsec2"
-        table.meta["comments"] = [
-            f"H-alpha; flux and noise within {radius_arcsec:g} arcsec; widths of a fitted Gaussian"
-        ]
+        for width in ("fwhm", "along", "across"):
+            table[width].unit = "arcsec"
+        table.meta["comments"] = [f"H-alpha; flux and noise within {radius_arcsec:g} arcsec; widths of the blur"]
         return table
 
     def _row(self, name: str, label: str, cube: Cube, onto: Cube, radius: float) -> dict[str, object]:
         image = self.image(cube)
         true = self.true_image(cube, image)
         weights = linemerit.aperture_weights(cube, self.centre, radius)
-        got, wanted = self._shapes(cube, image)
-        same, same_wanted = self._shapes(onto, linemerit.laid_on(image, cube, onto))
+        own = self._match(cube, image)
+        same = self._match(onto, linemerit.laid_on(image, cube, onto))
         return {
             "name": name,
             "label": label,
             "flux": float(np.nansum(weights * image) * linemerit.square_arcsec(cube)),
             "flux_ratio": _ratio(np.nansum(weights * image), np.nansum(weights * true)),
-            "centroid_mas": 1000.0 * float(np.hypot(same.east - same_wanted.east, same.north - same_wanted.north)),
-            "fwhm_ratio": same.fwhm / same_wanted.fwhm,
-            "along_ratio": got.along / wanted.along,
-            "across_ratio": got.across / wanted.across,
+            "centroid_mas": 1000.0 * same.shift,
+            "fwhm": same.fwhm,
+            "along": own.along,
+            "across": own.across,
             "noise": float(self.noise(cube, [radius])[0]),
             "area": float(np.isfinite(image).sum() * linemerit.square_arcsec(cube)),
         }
 
-    def _shapes(self, cube: Cube, image: np.ndarray) -> tuple[linemerit.Shape, linemerit.Shape]:
-        """Gaussians fitted to an image, and to the truth on the same spaxels."""
-        east, north = cube.offsets(*self.centre)
-        shown = np.where(np.hypot(east, north) < _FIT_RADIUS, image, np.nan)
-        images = (shown, self.true_image(cube, shown))
-        return tuple(linemerit.fit_shape(item, east, north, self.pa_deg) for item in images)
+    def _match(self, cube: Cube, image: np.ndarray) -> linemerit.Match:
+        """Match the truth to an image on the spaxels of a cube."""
+        if self.truth is None:
+            return linemerit.Match(*[np.nan] * 5)
+        return linemerit.match(image, cube, self.truth, self.pa_deg, self.scatter(cube))
+
+    def scatter(self, cube: Cube) -> np.ndarray:
+        """Noise of the H-alpha image in each spaxel, where it is above the median: noisy spaxels count for less."""
+        images = self._blank_images(cube)
+        known = np.isfinite(images)
+        count = np.maximum(known.sum(axis=0), 1)
+        filled = np.where(known, images, 0.0)
+        mean = filled.sum(axis=0) / count
+        sigma = np.sqrt((known * (filled - mean) ** 2).sum(axis=0) / count)
+        usual = np.median(sigma[sigma > 0]) if (sigma > 0).any() else 1.0
+        return np.where(known.sum(axis=0) > 1, np.maximum(sigma, usual), np.nan)
+
+    def _blank_images(self, cube: Cube) -> np.ndarray:
+        """What the line image is at wavelengths without lines, shape (n, n_y, n_x)."""
+        blank = [at for at in linemerit.blank_lines(self.redshift) if self._covers(cube, at)]
+        if not blank:
+            raise ValueError(f"{cube.name} has no wavelengths without lines around {self.line_um:.4f} um")
+        return np.array([linemerit.line_image(cube, at) for at in blank])
 
     def noise(self, cube: Cube, radii: Sequence[float]) -> np.ndarray:
         """Scatter of the H-alpha flux of apertures where there is no line.
@@ -126,8 +145,8 @@ class Meter:
         numpy.ndarray, shape (n_radii,)
             Robust standard deviation, erg s-1 cm-2.
         """
-        blank = [at for at in linemerit.blank_lines(self.redshift) if self._covers(cube, at)]
-        images = np.array([linemerit.line_image(cube, at) for at in blank]).reshape(len(blank), -1)
+        images = self._blank_images(cube)
+        images = images.reshape(len(images), -1)
         filled = np.nan_to_num(images) * linemerit.square_arcsec(cube)
         known = np.isfinite(images)
         result = []

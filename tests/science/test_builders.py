@@ -1,0 +1,160 @@
+"""The comparison of builders on a small synthetic observation."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+
+from msa3d import references
+from msa3d.cube import open_cube, paper
+from msa3d.cube.source import SourceTask, place_exposures
+from msa3d.dataset import Dataset
+from msa3d.errors import ProductError
+from msa3d.figures import two_builders
+from msa3d.layout import Layout
+from msa3d.science import builders
+from msa3d.science.lines import LINES, to_line_flux
+from msa3d.steps import postprocess
+
+from ..cube.synthetic import Stepping, blob
+from .test_linemerit import sky_wcs
+
+LINE_UM = LINES["Ha"] * 2.104
+SIGMA_UM = 4.2e-4
+CHOSEN = tuple(
+    item for item in builders.VARIANTS if item.name in ("published", "exact_offsets", "own_pathloss", "bars")
+)
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return Dataset.load("tiny").replaced(
+        pattern={"rows": 3, "columns": 4}, postprocess={"pathloss": {"source": "none"}}, cubebuild={"builder": "paper"}
+    )
+
+
+@pytest.fixture(scope="module")
+def stepping(dataset):
+    target = dataset.targets[0]
+    wave = 1.305 + 2.35e-4 * np.arange(640)
+    return Stepping(rows=3, columns=4, ny=18, ra=target.ra, dec=target.dec, wave_um=wave)
+
+
+@pytest.fixture(scope="module")
+def observed(tmp_path_factory, dataset, stepping):
+    """A post-processed observation of a round source in H-alpha, 0.5 arcsec wide, in faint noise, and its truth."""
+    layout = Layout(tmp_path_factory.mktemp("run"))
+    source = blob(stepping.ra, stepping.dec, fwhm_arcsec=0.5)
+    rng = np.random.default_rng(3)
+
+    def sky(ra, dec, wave):
+        line = np.exp(-0.5 * ((wave - LINE_UM) / SIGMA_UM) ** 2)
+        return 0.2 + source(ra, dec, wave) * line + 1e-4 * rng.normal(size=wave.shape)
+
+    stepping.write(layout, sky)
+    postprocess.run(dataset, layout, workers=1)
+    wcs = sky_wcs((80, 80), 0.05, 0.05)
+    wcs.wcs.crval = [stepping.ra, stepping.dec]
+    y, x = np.mgrid[:80, :80]
+    image = to_line_flux(source(*wcs.pixel_to_world_values(x, y), None) * SIGMA_UM * np.sqrt(2 * np.pi), LINE_UM)
+    header = wcs.to_header()
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(image, header, name="OBS_Ha")]).writeto(layout.root / "truth.fits")
+    return layout
+
+
+@pytest.fixture(scope="module")
+def compared(dataset, stepping, observed):
+    paper.build(SourceTask(observed, dataset, 8512, place_exposures(dataset, observed)))
+    published = open_cube(observed.cube_medians(8512))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(references, "use_references", lambda *_: "")
+        patch.setattr(references, "reference_for", lambda *_: "none")
+        # A shadow over everything: half of the light.
+        half = SimpleNamespace(transmission=lambda state, at, wave: np.full(wave.shape, 0.5))
+        patch.setattr(builders.BarShadows, "read", lambda path: half)
+        patch.setattr(builders, "corrected", with_state(builders.corrected))
+        return builders.compare(
+            dataset,
+            observed,
+            8512,
+            truth=observed.root / "truth.fits",
+            variants=CHOSEN,
+            drizzled={"drizzle": published},
+        )
+
+
+def with_state(function):
+    """Say in the header, which the synthetic spectra lack, that all is open."""
+
+    def wrapped(hdus, *args, **kwargs):
+        hdus["SCI"].header["SHUTSTA"] = "1111x1111"
+        return function(hdus, *args, **kwargs)
+
+    return wrapped
+
+
+def test_a_row_a_variant(compared):
+    assert list(compared.table["name"]) == [*(item.name for item in CHOSEN), "drizzle"]
+    assert compared.source_id == 8512
+    published = compared.row("published")
+    # Samples at the middles of pixels, not averages over the slit, which the truth is: hence less wide.
+    assert published["flux_ratio"] == pytest.approx(1.0, abs=0.06)
+    assert published["centroid_mas"] < 20
+    # Wider than the sampled light by a spaxel and the linear interpolation along the slit.
+    assert 0.03 < published["along"] < 0.2
+    assert 0.03 < published["fwhm"] < 0.2
+    assert published["noise_ratio"] == 1.0
+
+
+def test_built_in_memory_it_is_the_cube_of_the_builder(compared):
+    """The drizzled cube of this test is the published one from its file."""
+    ours, filed = compared.images["published"][1], compared.images["drizzle"][1]
+    # The wavelengths of the file come from its linear WCS, rounded differently.
+    np.testing.assert_allclose(ours, filed, rtol=1e-9)
+    for name in ("flux", "noise", "area", "along"):
+        assert compared.row("published")[name] == pytest.approx(compared.row("drizzle")[name], rel=1e-6)
+
+
+def test_switches_reach_the_cubes(compared):
+    assert compared.row("bars")["flux_ratio"] == pytest.approx(2 * compared.row("published")["flux_ratio"], rel=1e-3)
+    assert compared.row("own_pathloss")["flux_ratio"] == compared.row("published")["flux_ratio"]
+    assert compared.row("exact_offsets")["centroid_mas"] != compared.row("published")["centroid_mas"]
+
+
+def test_tables(compared, tmp_path):
+    path = compared.write(tmp_path)
+    assert path.name == builders.TABLE
+    assert Table.read(path)["label"].tolist() == compared.table["label"].tolist()
+    assert np.isfinite(compared.noise["published"]).all()
+    assert compared.profiles["truth"][0] > compared.profiles["truth"][5] > 0
+
+
+def test_figure(compared, dataset):
+    figure = two_builders.plot(dataset, compared)
+    assert "Flux over truth" in figure.msa3d_alt
+    texts = [text.get_text() for text in figure.findobj(match=lambda item: hasattr(item, "get_text"))]
+    assert any("Noise over flux" in text for text in texts)
+    assert any("bar shadow corrected" in text for text in texts)
+
+
+def test_a_source_without_spectra(dataset, observed):
+    with pytest.raises(ProductError, match="no 2-D spectrum of source 8513"):
+        builders.PaperRun(dataset, observed, 8513)
+
+
+def test_every_variant_differs_in_known_switches():
+    names = [item.name for item in builders.VARIANTS]
+    assert len(set(names)) == len(names)
+    assert not builders.VARIANTS[0].build
+    assert not builders.VARIANTS[0].post
+    for item in builders.VARIANTS[1:]:
+        changed = {
+            **builders.PaperSettings(**item.build).model_dump(),
+            **builders.PaperPostprocess(**item.post).model_dump(),
+        }
+        usual = {**builders.PaperSettings().model_dump(), **builders.PaperPostprocess().model_dump()}
+        assert sum(changed[key] != usual[key] for key in usual) == len(item.build) + len(item.post) > 0
