@@ -409,14 +409,15 @@ def test_cleaned_images_go_into_another_root(invoke, monkeypatch, tmp_path):
 
     calls = []
 
-    def run(dataset, layout, cleaned, *, workers=None):
-        calls.append((layout.root, cleaned.root))
+    def run(dataset, layout, cleaned, *, method, workers=None):
+        calls.append((layout.root, cleaned.root, method))
         return Report()
 
     monkeypatch.setattr(nsclean, "run", run)
     assert "msa3d run" in invoke("nsclean", "data", "-d", "tiny").stdout
-    invoke("nsclean", "data", "-d", "tiny", "--to", "clean")
-    assert calls == [(tmp_path / "data", tmp_path / "data_nsclean"), (tmp_path / "data", tmp_path / "clean")]
+    invoke("nsclean", "data", "-d", "tiny", "--to", "clean", "--by-jwst")
+    root = tmp_path / "data"
+    assert calls == [(root, tmp_path / "data_nsclean", "fast"), (root, tmp_path / "clean", "jwst")]
 
 
 def test_a_few_exposures_first(invoke, monkeypatch):

@@ -114,6 +114,7 @@ def preprocess(
 def nsclean(
     root: Root = None,
     to: Annotated[Path | None, typer.Option(help="Root for the cleaned images.  [default: <root>_nsclean]")] = None,
+    by_jwst: Annotated[bool, typer.Option("--by-jwst", help="Fit with jwst's own step: the same, slower.")] = False,
     dataset: DatasetName = "demo",
     root_option: RootOption = None,
     workers: Workers = None,
@@ -124,7 +125,8 @@ def nsclean(
     from msa3d.steps import nsclean as step
 
     cleaned = Layout(to or layout.root.with_name(f"{layout.root.name}_nsclean"))
-    show(step.run(description, layout, cleaned, workers=workers))
+    method = "jwst" if by_jwst else "fast"
+    show(step.run(description, layout, cleaned, method=method, workers=workers))
     typer.echo(f"Go on with: msa3d run {cleaned.root} -d {dataset}")
 
 

@@ -4,7 +4,7 @@ The published code runs NSClean (Rauscher 2024, PASP 136, 015001) on the count-r
 the class that jwst 1.14.0 has of it, but with the pixels that the light of the open slits really falls on left out, as
 the WCS of the exposure traces them, and those of failed-open shutters. jwst's own step ``nsclean`` of Spec2 leaves out
 the bounding box of every slit: spectra are curved and tilted, and with some forty slitlets little is left between the
-boxes. It can be switched on in a dataset (``process: {spec2: {nsclean: {skip: false}}}``).
+boxes. It can be switched on in a dataset (``process: {spec2: {nsclean: {skip: false}}}``), or run here with our mask.
 
 The algebra of the fit is that of jwst, written so that it takes seconds instead of minutes: a diagonal matrix of
 2000 x 2000 is not multiplied out. Results agree to rounding.
@@ -15,9 +15,10 @@ from __future__ import annotations
 import functools
 import logging
 import shutil
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from astropy.io import fits
@@ -25,7 +26,7 @@ from astropy.io import fits
 from msa3d import provenance, references
 from msa3d.errors import ObservationError, ProductError
 from msa3d.observation import Observation
-from msa3d.steps import speed
+from msa3d.steps.darkpixels import MARGIN, N_SIGMA, REFERENCE_COLUMNS, dark_pixels, usable_pixels
 from msa3d.steps.exposure import pipeline_log
 from msa3d.workers import run_tasks
 
@@ -40,14 +41,6 @@ log = logging.getLogger(__name__)
 #: Peak memory of one image, most of it jwst's trace of failed-open shutters.
 MEMORY_GB_EACH = 1.5
 MODULES = ("msa3d.steps.nsclean",)
-#: Rows of the fixed slits, which are always open; as in jwst.
-FIXED_SLITS = slice(922, 1116)
-#: Reference pixels at the left and at the right, which see no light; as in jwst.
-REFERENCE_COLUMNS = (slice(0, 5), slice(-4, None))
-#: Pixels added around the light of a slit: wings of the point spread function.
-MARGIN = 3
-#: Pixels that far above the median of the dark ones are outliers; as in jwst.
-N_SIGMA = 5.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +68,7 @@ class CleanTask:
     metafile: Path
     masks: Path
     dataset: Dataset
+    method: str
     record: provenance.Record
 
     @property
@@ -104,7 +98,14 @@ class CleanReport:
         return Table({name: [row.get(name, np.nan) for row in self.rows] for name in names})
 
 
-def run(dataset: Dataset, layout: Layout, cleaned: Layout, *, workers: int | str | None = None) -> CleanReport:
+def run(
+    dataset: Dataset,
+    layout: Layout,
+    cleaned: Layout,
+    *,
+    method: Literal["fast", "jwst"] = "fast",
+    workers: int | str | None = None,
+) -> CleanReport:
     """Clean all count-rate images of an observation into another root.
 
     Parameters
@@ -115,6 +116,8 @@ def run(dataset: Dataset, layout: Layout, cleaned: Layout, *, workers: int | str
         Where its count-rate images and metafile are; nothing there is changed.
     cleaned : Layout
         Another root, which gets cleaned images of the same names, and the metafile: a run can start there.
+    method : {"fast", "jwst"}
+        Who fits: this module, or jwst's own step with the mask from here (the same result, in minutes an image).
     workers : int or str, optional
         As for `msa3d.workers.run_tasks`.
 
@@ -142,7 +145,7 @@ def run(dataset: Dataset, layout: Layout, cleaned: Layout, *, workers: int | str
     cache = cleaned.crds_cache
     if dataset.simulated and not cache.exists():
         cache.symlink_to(layout.crds_cache.resolve(), target_is_directory=True)
-    tasks = [_task(rate.path, observation.metafile, dataset, cleaned) for rate in observation.rates]
+    tasks = [_task(rate.path, observation.metafile, dataset, cleaned, method) for rate in observation.rates]
     waiting = [task for task in tasks if not task.record.is_current([task.cleaned])]
     run_tasks(
         clean_rate, waiting, workers=workers, memory_gb_each=MEMORY_GB_EACH, label="nsclean",
@@ -153,12 +156,12 @@ def run(dataset: Dataset, layout: Layout, cleaned: Layout, *, workers: int | str
     return CleanReport(rows)
 
 
-def _task(rate: Path, metafile: Path, dataset: Dataset, cleaned: Layout) -> CleanTask:
+def _task(rate: Path, metafile: Path, dataset: Dataset, cleaned: Layout, method: str) -> CleanTask:
     record = provenance.Record(
-        cleaned, "nsclean", rate.stem, inputs=[rate, metafile], parameters={"margin": MARGIN, "n_sigma": N_SIGMA},
-        modules=MODULES,
+        cleaned, "nsclean", rate.stem, inputs=[rate, metafile],
+        parameters={"margin": MARGIN, "n_sigma": N_SIGMA, "method": method}, modules=MODULES,
     )  # fmt: skip
-    return CleanTask(rate, cleaned.root / rate.name, metafile, cleaned.records / "failed_open", dataset, record)
+    return CleanTask(rate, cleaned.root / rate.name, metafile, cleaned.records / "failed_open", dataset, method, record)
 
 
 def clean_rate(task: CleanTask) -> None:
@@ -186,7 +189,7 @@ def clean_rate(task: CleanTask) -> None:
     with fits.open(task.rate) as hdus:
         image, detector = np.array(hdus["SCI"].data, np.float32), hdus[0].header["DETECTOR"]
         usable = usable_pixels(image, dark)
-        cleaned = clean(image, usable, detector)
+        cleaned = clean(image, usable, detector) if task.method == "fast" else clean_by_jwst(task.rate, usable)
         before, after = banding(image, dark), banding(cleaned, dark)
         hdus["SCI"].data = cleaned
         hdus[0].header["S_NSCLEN"] = ("COMPLETE", "correlated noise taken out by NSClean")
@@ -197,90 +200,6 @@ def clean_rate(task: CleanTask) -> None:
         [task.cleaned], used=float(usable.mean()), banding_before=before.columns, banding_after=after.columns,
         noise_alone=after.expected,
     )  # fmt: skip
-
-
-# --- which pixels are dark
-
-
-def dark_pixels(rate: Path, metafile: Path, margin: int = MARGIN, store: Path | None = None) -> np.ndarray:
-    """Say where on the detector no light falls through the MSA or the fixed slits.
-
-    Parameters
-    ----------
-    rate : Path
-        A count-rate image; only its headers matter.
-    metafile : Path
-        The MSA metafile.
-    margin : int
-        Pixels added around the light of each slit.
-    store : Path, optional
-        Directory where the masks of failed-open shutters are kept for other exposures.
-
-    Returns
-    -------
-    ndarray of bool, shape (2048, 2048)
-        True where it is dark, reference pixels included.
-    """
-    from jwst.assign_wcs import AssignWcsStep
-    from jwst.assign_wcs.util import NoDataOnDetectorError
-    from jwst.msaflagopen import MSAFlagOpenStep
-    from stdatamodels.jwst import datamodels
-
-    flag = datamodels.dqflags.pixel["MSA_FAILED_OPEN"]
-    fast = speed.accelerated(("slit_wcs", "failed_open_mask"), store=store)
-    with datamodels.open(rate) as model, fast:
-        model.meta.instrument.msa_metadata_file = str(metafile)
-        model.dq = np.zeros_like(model.dq)
-        try:
-            model = AssignWcsStep().run(model)
-            lit = _traced(model, margin)
-            lit |= (MSAFlagOpenStep().run(model).dq & flag) > 0
-        except NoDataOnDetectorError:
-            lit = np.zeros((2048, 2048), bool)
-    lit[FIXED_SLITS] = True
-    for columns in REFERENCE_COLUMNS:
-        lit[:, columns] = False
-    return ~lit
-
-
-def _traced(model: Any, margin: int) -> np.ndarray:
-    """Where the light of the open slits falls, as their WCS traces it."""
-    from gwcs.wcstools import grid_from_bounding_box
-    from jwst.assign_wcs.nirspec import nrs_wcs_set_input
-    from scipy.ndimage import binary_dilation
-
-    lit = np.zeros(model.data.shape, bool)
-    for slit in model.meta.wcs.get_transform("slit_frame", "msa_frame").slits:
-        wcs = nrs_wcs_set_input(model, slit.name)
-        x, y = grid_from_bounding_box(wcs.bounding_box, step=(1, 1), center=True)
-        inside = (x >= 0) & (x < lit.shape[1]) & (y >= 0) & (y < lit.shape[0])
-        x, y = x[inside], y[inside]
-        _, along, wave = wcs.get_transform("detector", "slit_frame")(x, y)
-        # Half a shutter beyond the openings at either end is light of the wings.
-        mine = (along > slit.ymin) & (along < slit.ymax) & np.isfinite(wave)
-        lit[y[mine].astype(int), x[mine].astype(int)] = True
-    return binary_dilation(lit, np.ones((2 * margin + 1, 2 * margin + 1), bool)) if margin else lit
-
-
-def usable_pixels(image: np.ndarray, dark: np.ndarray) -> np.ndarray:
-    """Leave out of the dark pixels those that are not finite, and outliers.
-
-    Parameters
-    ----------
-    image : ndarray, shape (2048, 2048)
-        Count rates.
-    dark : ndarray of bool
-        From `dark_pixels`.
-
-    Returns
-    -------
-    ndarray of bool
-    """
-    from astropy.stats import sigma_clipped_stats
-
-    good = dark & np.isfinite(image)
-    _, median, sigma = sigma_clipped_stats(image, mask=~good, sigma=5.0)
-    return good & (np.abs(np.where(good, image, median) - median) <= N_SIGMA * sigma)
 
 
 # --- cleaning
@@ -344,6 +263,32 @@ def clean(image: np.ndarray, usable: np.ndarray, detector: str, *, buff: bool = 
     with np.errstate(divide="ignore", invalid="ignore"):
         cleaned = _cleaner_class()(detector, usable).clean(filled.copy(), buff=buff)
     return np.where(missing, np.float32(np.nan), cleaned).astype(np.float32)
+
+
+def clean_by_jwst(rate: Path, usable: np.ndarray) -> np.ndarray:
+    """Let jwst's own step clean an image, with a mask of ours in place of the boxes around the slits.
+
+    Parameters
+    ----------
+    rate : Path
+        A count-rate image.
+    usable : ndarray of bool
+        Pixels to fit, from `usable_pixels`.
+
+    Returns
+    -------
+    ndarray of float32
+    """
+    from jwst.nsclean import NSCleanStep
+    from stdatamodels.jwst import datamodels
+
+    with datamodels.open(rate) as model, tempfile.TemporaryDirectory() as scratch:
+        mask = Path(scratch) / "mask.fits"
+        with datamodels.ImageModel(data=usable.astype(np.float32)) as usable_model:
+            usable_model.save(str(mask))
+        step = NSCleanStep()
+        step.skip, step.user_mask = False, str(mask)
+        return np.array(step.run(model).data, np.float32)
 
 
 def banding(image: np.ndarray, dark: np.ndarray) -> Banding:
