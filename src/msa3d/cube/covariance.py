@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
+from scipy.ndimage import binary_erosion
 
 from msa3d.cube.operator import CubeOperator, Planes
 
@@ -18,7 +19,11 @@ REACH = (2, 4, 4)
 """Largest lags (wave, y, x) that are kept."""
 
 RIM = 2.0
-"""Voxels whose error is more than this many times the median at their wavelength are at the cube's rim."""
+"""Spaxels whose error is more than this many times the median are at the cube's rim,"""
+RIM_SPAXELS = 2
+"""as are so many next to them, or to the outside,"""
+LEAST_INNER = 25
+"""if so many are left."""
 
 
 @njit(cache=True)
@@ -55,8 +60,8 @@ def mean_correlation(
 
     The mean is that of the covariance over that of the product of the errors, so that the noise of a sum over
     many voxels comes out right where voxels of small error are those that share more pixels. Errors are
-    taken relative to their median at each wavelength; voxels at the rim, of more than `RIM` times that, take
-    no part.
+    taken relative to their median at each wavelength. Spaxels at the rim take no part: fewer dithers and no
+    second column reach them, and they are more alike than those where sources lie.
 
     Parameters
     ----------
@@ -78,8 +83,8 @@ def mean_correlation(
     typical = np.full(len(err), np.nan)
     typical[lit] = np.nanmedian(err[lit], axis=1)
     with np.errstate(invalid="ignore"):
-        relative = (err / typical[:, None]).reshape(planes.err.shape)
-        relative = np.where(relative <= RIM, relative, 0.0)
+        relative = np.nan_to_num(err / typical[:, None]).reshape(planes.err.shape)
+        relative *= _inner(relative, lit)
         scale = np.where(relative > 0, relative / (planes.weight * planes.err), 0.0).ravel()
     total = np.zeros(tuple(2 * reach + 1 for reach in REACH))
     for block, weight in zip(operator.blocks, operator.good(rejected), strict=True):
@@ -87,6 +92,17 @@ def mean_correlation(
         _pairs(matrix.indptr, matrix.indices, matrix.data, weight, variance, scale, ny, nx, total)
     products = _pair_products(relative)
     return np.divide(total, products, out=np.zeros_like(total), where=products > 0)
+
+
+def _inner(relative: np.ndarray, lit: np.ndarray) -> np.ndarray:
+    """Spaxels of ordinary error, away from the rim where the cube is large enough; bool, shape (y, x)."""
+    typical = np.median(relative[lit], axis=0) if lit.any() else np.zeros(relative.shape[1:])
+    ordinary = (typical > 0) & (typical <= RIM)
+    for depth in (RIM_SPAXELS, 1):
+        inner = binary_erosion(ordinary, np.ones((3, 3)), iterations=depth)
+        if inner.sum() >= LEAST_INNER:
+            return inner
+    return ordinary
 
 
 def _pair_products(relative: np.ndarray) -> np.ndarray:
