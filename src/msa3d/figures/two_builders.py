@@ -99,8 +99,8 @@ def _costs(figure: Figure, comparison: BuilderComparison) -> None:
     published = comparison.row("published")
     columns = (
         ("f  Flux over truth", table["flux_ratio"], 1.0),
-        ("g  Blur (arcsec)", table["fwhm"], 0.0),
-        ("h  Noise over flux (published: 1)", table["noise_ratio"], 1.0),
+        ("g  Blur of the image (arcsec)", table["fwhm"], 0.0),
+        ("h  Noise over flux, relative", table["noise_ratio"], 1.0),
     )
     panels = figure.subplots(1, 3, sharey=True)
     colours = [_COLOURS.get(name, style.SKY) for name in table["name"]]

@@ -15,6 +15,11 @@ from msa3d.science.validation import robust_scatter
 Cubes = Mapping[str, tuple[str, Cube]]
 """Label and cube, by name; what is compared is compared with the first one."""
 
+_FORMATS = {
+    "flux": ".3e", "flux_ratio": ".3f", "centroid_mas": ".1f", "fwhm": ".3f", "along": ".3f", "across": ".3f",
+    "noise": ".2e", "area": ".2f", "noise_ratio": ".3f",
+}  # fmt: skip
+
 _NOISE_PLACES = 0.25 * np.array([[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1)])
 
 
@@ -81,6 +86,8 @@ class Meter:
         table["centroid_mas"].unit, table["area"].unit = "mas", "arcsec2"
         for width in ("fwhm", "along", "across"):
             table[width].unit = "arcsec"
+        for column, form in _FORMATS.items():
+            table[column].info.format = form
         table.meta["comments"] = [f"H-alpha; flux and noise within {radius_arcsec:g} arcsec; widths of the blur"]
         return table
 
