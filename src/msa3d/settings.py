@@ -63,6 +63,10 @@ class ProcessSettings(Model):
         Apply the published transform of source ids to the copy of the metafile.
     wanted_sources_only : bool
         Keep in the metafile copy only the slitlets of the targets. Not published: it saves time.
+    split_slitlets : int, optional
+        In the metafile copy, split slitlets that are longer than this many shutters (known issue NS-MOS03).
+    lengthen_slitlets : int
+        In the metafile copy, pretend so many more open shutters at each end (known issue NS-MOS06).
     accelerations : "all", "none" or list of str
         Which accelerations of `msa3d.steps.speed` to use; all give identical images.
     run_stage1 : bool
@@ -77,6 +81,8 @@ class ProcessSettings(Model):
     product: str = "newoutput"
     transform_msa: bool = True
     wanted_sources_only: bool = False
+    split_slitlets: int | None = Field(None, ge=1)
+    lengthen_slitlets: int = Field(0, ge=0)
     accelerations: list[str] | Literal["all", "none"] = "all"
     run_stage1: bool = False
     detector1: dict[str, dict[str, Any]] = Field({})

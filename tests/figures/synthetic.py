@@ -7,6 +7,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from scipy.special import erf
 
+from msa3d.dataset import Dataset
 from msa3d.layout import Layout
 from msa3d.provenance import mark_simulated
 from msa3d.science.lines import C_KMS, LINES, NII_RATIO
@@ -74,7 +75,8 @@ def write_run(root: Path, source_id: int = 8512, *, noise: float = 0.05, simulat
     data[:, :, 0] = np.nan
     path = layout.cube_medians(source_id)
     path.parent.mkdir(parents=True)
-    cube_hdus(wcs, wave, data, simulated=simulated).writeto(path)
+    for each in (path, layout.cube(source_id, Dataset.load("tiny"))):
+        cube_hdus(wcs, wave, data, simulated=simulated).writeto(each)
     for column in range(nx):
         median = data[:, :, column].T
         stack = np.stack([median, median, median]) + rng.normal(0, noise, (3, *median.shape))

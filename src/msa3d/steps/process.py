@@ -14,7 +14,7 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from msa3d import provenance, references
+from msa3d import msaedit, provenance, references
 from msa3d.errors import ObservationError
 from msa3d.msafile import MsaFile
 from msa3d.observation import Observation
@@ -150,9 +150,12 @@ def write_metafile_copy(dataset: Dataset, layout: Layout, observation: Observati
     original = observation.metafile
     copy = layout.metafile_copy(original.name)
     wanted = [target.source_id for target in dataset.targets] if dataset.process.wanted_sources_only else None
-    settings = {"transform_msa": dataset.process.transform_msa, "wanted": wanted}
+    split, lengthen = dataset.process.split_slitlets, dataset.process.lengthen_slitlets
+    settings = {
+        "transform_msa": dataset.process.transform_msa, "wanted": wanted, "split": split, "lengthen": lengthen,
+    }  # fmt: skip
     record = provenance.Record(
-        layout, "metafile", original.stem, inputs=[original], parameters=settings, modules=("msa3d.msafile",)
+        layout, "metafile", original.stem, inputs=[original], parameters=settings, modules=("msa3d.msaedit",)
     )
     if record.is_current([copy]):
         return copy
@@ -161,6 +164,10 @@ def write_metafile_copy(dataset: Dataset, layout: Layout, observation: Observati
         metafile = metafile.transform_ids()
     if wanted is not None:
         metafile = metafile.select_sources(wanted)
+    if split is not None:
+        metafile = msaedit.split_slitlets(metafile, split)
+    if lengthen:
+        metafile = msaedit.lengthen_slitlets(metafile, lengthen)
     with provenance.atomic_path(copy) as partial:
         metafile.write(partial)
         provenance.stamp_file(
