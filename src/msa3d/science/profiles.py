@@ -1,0 +1,383 @@
+"""Radial profiles of inclined discs: exponentials behind the point-spread function, and means of rings.
+
+A disc whose structure (arms, clumps) has no mean over the azimuth is fitted without bias by a smooth one, because the
+weights of a least-squares fit depend on the radius alone. How uncertain its parameters are is measured rather than
+believed: the same estimator applied to images of the same cube that hold noise only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+import numpy as np
+from scipy.optimize import least_squares
+from scipy.signal import fftconvolve
+
+from msa3d.cube import Cube
+from msa3d.cube.sky import tangent_offsets
+
+_STEPS = 40
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """Where a thin disc lies and how it is turned.
+
+    Attributes
+    ----------
+    ra, dec : float
+        Centre, ICRS, deg.
+    inclination_deg : float
+        0 is face on.
+    pa_deg : float
+        Position angle of the receding half of the major axis, from north through east.
+    kpc_per_arcsec : float
+        Scale; NaN where unknown.
+    """
+
+    ra: float
+    dec: float
+    inclination_deg: float = 0.0
+    pa_deg: float = 0.0
+    kpc_per_arcsec: float = np.nan
+
+    @property
+    def cos_inclination(self) -> float:
+        """Axis ratio of a ring on the sky."""
+        return float(np.cos(np.radians(self.inclination_deg)))
+
+    def in_plane(self, east: np.ndarray, north: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Radius (arcsec) and azimuth (rad, from the receding major axis) in the plane of the disc."""
+        angle = np.radians(self.pa_deg)
+        major = east * np.sin(angle) + north * np.cos(angle)
+        minor = (east * np.cos(angle) - north * np.sin(angle)) / self.cos_inclination
+        return np.hypot(major, minor), np.arctan2(minor, major)
+
+    def radius(self, cube: Cube, pad: int = 0) -> np.ndarray:
+        """Radius in the plane of the spaxels' centres, arcsec; `pad` spaxels more on each side."""
+        return self.polar(cube, pad)[0]
+
+    def polar(self, cube: Cube, pad: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Radius (arcsec) and azimuth (rad) in the plane of the spaxels' centres."""
+        ny, nx = cube.shape
+        y, x = np.mgrid[-pad : ny + pad, -pad : nx + pad].astype(float)
+        return self.in_plane(*tangent_offsets(*cube.wcs.pixel_to_world_values(x, y), self.ra, self.dec))
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """An exponential disc ``I(r) = exp(log_centre - rate r)`` as it was before the point-spread function.
+
+    Attributes
+    ----------
+    log_centre : float
+        Natural logarithm of the brightness at the centre, on the sky (an inclined disc is brighter), in `unit`.
+    rate : float
+        One over the scale length, arcsec-1.
+    covariance : ndarray, shape (2, 2)
+        Of the two, from noise images where there were any, else formal.
+    background : float
+        Constant under the disc, same unit; 0 if not fitted.
+    n : int
+        Spaxels that were used.
+    formal : ndarray, shape (2, 2)
+        Covariance for independent errors.
+    unit : str
+        Unit of the brightness.
+    cos_inclination : float
+        Of the disc.
+    """
+
+    log_centre: float
+    rate: float
+    covariance: np.ndarray
+    background: float
+    n: int
+    formal: np.ndarray
+    unit: str = ""
+    cos_inclination: float = 1.0
+
+    @property
+    def scale_arcsec(self) -> float:
+        """Scale length, arcsec; negative where the brightness rises outwards."""
+        return 1.0 / self.rate
+
+    @property
+    def scale_error(self) -> float:
+        """Its error, arcsec."""
+        return float(np.sqrt(self.covariance[1, 1]) / self.rate**2)
+
+    @property
+    def total(self) -> float:
+        """Integral over the sky to infinity: `unit` times arcsec2."""
+        return float(2.0 * np.pi * self.cos_inclination * np.exp(self.log_centre) / self.rate**2)
+
+    @property
+    def total_error(self) -> float:
+        """Its error."""
+        slope = np.array([1.0, -2.0 / self.rate])
+        return float(self.total * np.sqrt(slope @ self.covariance @ slope))
+
+    def at(self, radius_arcsec: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Natural logarithm of the brightness at radii in the plane, and its error."""
+        r = np.asarray(radius_arcsec, dtype=float)
+        slope = np.stack([np.ones_like(r), -r], axis=-1)
+        variance = np.einsum("...i,ij,...j", slope, self.covariance, slope)
+        return self.log_centre - self.rate * r, np.sqrt(np.maximum(variance, 0.0))
+
+
+def fit_exponential(
+    image: np.ndarray,
+    cube: Cube,
+    geometry: Geometry,
+    wave_um: float,
+    *,
+    error: np.ndarray | None = None,
+    blanks: np.ndarray | None = None,
+    background: bool = False,
+    max_radius_arcsec: float = np.inf,
+    start_arcsec: float = 0.4,
+    unit: str = "",
+) -> Exponential:
+    """Fit an exponential disc, convolved with the cube's point-spread function, to an image.
+
+    Parameters
+    ----------
+    image : ndarray, shape (n_y, n_x)
+        Brightness on the cube's spaxels; NaN is left out.
+    cube : Cube
+        For the places of its spaxels and its point-spread function (none is assumed where it has none).
+    geometry : Geometry
+        The disc.
+    wave_um : float
+        Wavelength of the image, for the point-spread function.
+    error : ndarray, shape (n_y, n_x), optional
+        1 sigma of the image; every spaxel weighs the same without it.
+    blanks : ndarray, shape (n, n_y, n_x), optional
+        Images with the noise of the image and nothing else (`blanks.Blanks.values` times the errors), n >= 10:
+        errors come from them.
+    background : bool
+        Fit a constant as well.
+    max_radius_arcsec : float
+        Largest radius in the plane that is used.
+    start_arcsec : float
+        Where the scale length starts.
+    unit : str
+        Unit of the image.
+
+    Returns
+    -------
+    Exponential
+        The fit.
+
+    Raises
+    ------
+    ValueError
+        If fewer than ten spaxels are left.
+    """
+    sky = _Sky(cube, geometry, wave_um)
+    sigma = np.ones(image.shape) if error is None else error
+    use = np.isfinite(image) & np.isfinite(sigma) & (sigma > 0) & (geometry.radius(cube) <= max_radius_arcsec)
+    if use.sum() < 10:
+        raise ValueError(f"{cube.name}: only {int(use.sum())} spaxels to fit a disc to")
+    # In units of its own brightness: line fluxes are far below what linear algebra calls zero.
+    unit_value = float(np.max(np.abs(image[use])))
+    weight, values = unit_value / sigma[use] if error is not None else sigma[use], image[use] / unit_value
+    best = min(
+        (
+            _gauss_newton(sky, use, weight, values, 1.0 / h, background)
+            for h in start_arcsec * np.array([0.5, 1.0, 2.0])
+        ),
+        key=lambda result: result[0],
+    )
+    chi2, rate, linear = best
+    design = _columns(sky, use, rate, linear[0], background) * weight[:, None]
+    # The last column is the slope to the rate; parameters: amplitude, (background), rate.
+    inverse = np.linalg.pinv(design.T @ design)
+    pick = np.array([0, design.shape[1] - 1])
+    scale = np.array([1.0 / linear[0], 1.0])
+    formal = inverse[np.ix_(pick, pick)] * np.outer(scale, scale)
+    if error is None:
+        formal = formal * chi2 / max(use.sum() - design.shape[1], 1)
+    covariance = formal
+    if blanks is not None and len(blanks) >= 10:
+        estimator = ((inverse @ design.T) * weight)[pick] * scale[:, None]
+        moved = np.nan_to_num(blanks[:, use] / unit_value) @ estimator.T
+        covariance = _robust_covariance(moved)
+    level = float(linear[1]) * unit_value if background else 0.0
+    log_centre = float(np.log(linear[0] * unit_value)) if linear[0] > 0 else np.nan
+    return Exponential(log_centre, rate, covariance, level, int(use.sum()), formal, unit, geometry.cos_inclination)
+
+
+class _Sky:
+    """Exponential discs as they appear on a cube's spaxels."""
+
+    def __init__(self, cube: Cube, geometry: Geometry, wave_um: float) -> None:
+        self.kernel = cube.psf(wave_um) if "SLITPA" in cube.header else None
+        pad = 0 if self.kernel is None else self.kernel.shape[0] // 2
+        self.radius = geometry.radius(cube, pad)
+
+    def image(self, rate: float, power: int) -> np.ndarray:
+        """``r**power exp(-rate r)`` behind the point-spread function."""
+        disc = self.radius**power * np.exp(-np.clip(rate * self.radius, -50.0, 500.0))
+        return disc if self.kernel is None else fftconvolve(disc, self.kernel, mode="valid")
+
+
+def _columns(sky: _Sky, use: np.ndarray, rate: float, amplitude: float, background: bool) -> np.ndarray:
+    columns = [sky.image(rate, 0)[use]]
+    if background:
+        columns.append(np.ones(int(use.sum())))
+    return np.stack([*columns, -amplitude * sky.image(rate, 1)[use]], axis=-1)
+
+
+def _gauss_newton(
+    sky: _Sky, use: np.ndarray, weight: np.ndarray, values: np.ndarray, rate: float, background: bool
+) -> tuple[float, float, np.ndarray]:
+    """Chi square, rate and linear parameters of the best disc; the linear ones solved in every step."""
+
+    def solve(rate: float) -> tuple[float, np.ndarray, np.ndarray]:
+        linear_columns = _columns(sky, use, rate, 1.0, background)[:, :-1] * weight[:, None]
+        linear, *_ = np.linalg.lstsq(linear_columns, values * weight, rcond=None)
+        residual = values * weight - linear_columns @ linear
+        return float(residual @ residual), linear, residual
+
+    chi2, linear, residual = solve(rate)
+    for _ in range(_STEPS):
+        design = _columns(sky, use, rate, linear[0], background) * weight[:, None]
+        step = np.linalg.lstsq(design, residual, rcond=None)[0][-1]
+        step = float(np.clip(step, -0.5 * abs(rate) - 0.1, 0.5 * abs(rate) + 0.1))
+        while True:
+            trial = solve(rate + step)
+            if trial[0] <= chi2 or abs(step) < 1e-7:
+                break
+            step /= 4.0
+        if trial[0] > chi2:
+            break
+        rate, (chi2, linear, residual) = rate + step, trial
+        if abs(step) < 1e-6:
+            break
+    return chi2, rate, linear
+
+
+def _robust_covariance(samples: np.ndarray) -> np.ndarray:
+    """Covariance of samples (n, 2) about their mean, those beyond 4 robust sigma left out."""
+    middle = np.median(samples, axis=0)
+    spread = 1.4826 * np.median(np.abs(samples - middle), axis=0)
+    good = (np.abs(samples - middle) <= 4.0 * spread).all(axis=1)
+    return np.cov(samples[good].T)
+
+
+@dataclass(frozen=True)
+class Rings:
+    """Means of an image in rings of the plane of a disc.
+
+    Attributes
+    ----------
+    radius, low, high : ndarray, shape (n,)
+        Mean radius of the spaxels and edges, arcsec.
+    mean : ndarray, shape (n,)
+        Mean brightness of the ring's spaxels, as observed (beam smearing included); NaN for empty rings.
+    covariance : ndarray, shape (n, n)
+        Of the means, from noise images where there were any, else from independent errors.
+    count : ndarray of int, shape (n,)
+        Spaxels in each.
+    """
+
+    radius: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    mean: np.ndarray
+    covariance: np.ndarray
+    count: np.ndarray
+
+    @property
+    def error(self) -> np.ndarray:
+        """1 sigma of the means."""
+        return np.sqrt(np.diag(self.covariance))
+
+
+def rings(
+    image: np.ndarray,
+    cube: Cube,
+    geometry: Geometry,
+    edges_arcsec: Sequence[float],
+    *,
+    error: np.ndarray | None = None,
+    blanks: np.ndarray | None = None,
+) -> Rings:
+    """Average an image in rings of the plane of a disc.
+
+    Parameters
+    ----------
+    image : ndarray, shape (n_y, n_x)
+        Brightness; NaN is left out. Line images come from `fit_lines` with given velocities: stacked after their
+        velocities were taken out.
+    cube : Cube
+        For the places of its spaxels.
+    geometry : Geometry
+        The disc.
+    edges_arcsec : sequence of float
+        Edges of the rings, increasing.
+    error : ndarray, shape (n_y, n_x), optional
+        1 sigma of the image.
+    blanks : ndarray, shape (n, n_y, n_x), optional
+        Noise images, n >= 10: the covariance of the means comes from them.
+
+    Returns
+    -------
+    Rings
+        The means.
+    """
+    radius, edges = geometry.radius(cube), np.asarray(edges_arcsec, dtype=float)
+    known = np.isfinite(image) & (np.isfinite(error) if error is not None else True)
+    member = np.stack([known & (radius >= a) & (radius < b) for a, b in pairwise(edges)])
+    member = member.reshape(len(member), -1)
+    count = member.sum(axis=1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = member / count[:, None].astype(float)
+        mean = np.where(count > 0, np.nan_to_num(share) @ np.nan_to_num(image.ravel()), np.nan)
+        middle = np.where(count > 0, np.nan_to_num(share) @ radius.ravel(), 0.5 * (edges[1:] + edges[:-1]))
+    share = np.nan_to_num(share)
+    if blanks is not None and len(blanks) >= 10:
+        covariance = np.atleast_2d(np.cov((np.nan_to_num(blanks).reshape(len(blanks), -1) @ share.T).T))
+    else:
+        variance = np.zeros(radius.size) if error is None else np.nan_to_num(error.ravel()) ** 2
+        covariance = np.diag(share**2 @ variance)
+    return Rings(middle, edges[:-1], edges[1:], mean, covariance, count)
+
+
+def fit_centre(image: np.ndarray, cube: Cube, geometry: Geometry, wave_um: float) -> Geometry:
+    """Move a disc to the centre of an image.
+
+    Parameters
+    ----------
+    image : ndarray, shape (n_y, n_x)
+        Brightness of an exponential disc on a constant background, of the stars best.
+    cube : Cube
+        For the places of its spaxels and its point-spread function.
+    geometry : Geometry
+        Start.
+    wave_um : float
+        Wavelength, for the point-spread function.
+
+    Returns
+    -------
+    Geometry
+        The same with another centre, at most 0.3 arcsec away.
+    """
+    stretch = np.cos(np.radians(geometry.dec))
+    use = np.isfinite(image)
+    values = image[use]
+
+    def misfit(offset: np.ndarray) -> np.ndarray:
+        east, north = np.clip(offset[:2], -0.3, 0.3)
+        moved = replace(geometry, ra=geometry.ra + east / 3600.0 / stretch, dec=geometry.dec + north / 3600.0)
+        columns = _columns(_Sky(cube, moved, wave_um), use, offset[2], 1.0, True)[:, :-1]
+        linear, *_ = np.linalg.lstsq(columns, values, rcond=None)
+        return values - columns @ linear
+
+    best = least_squares(misfit, [0.0, 0.0, 2.5], diff_step=1e-3, x_scale=[0.05, 0.05, 0.5])
+    east, north = np.clip(best.x[:2], -0.3, 0.3)
+    return replace(geometry, ra=geometry.ra + east / 3600.0 / stretch, dec=geometry.dec + north / 3600.0)
