@@ -17,6 +17,9 @@ from scipy.signal import fftconvolve
 
 from msa3d.cube import Cube
 from msa3d.cube.sky import tangent_offsets
+from msa3d.science.blanks import blank_images
+
+__all__ = ["Exponential", "Geometry", "Rings", "blank_images", "fit_centre", "fit_exponential", "rings"]
 
 _STEPS = 40
 
@@ -156,7 +159,7 @@ def fit_exponential(
     error : ndarray, shape (n_y, n_x), optional
         1 sigma of the image; every spaxel weighs the same without it.
     blanks : ndarray, shape (n, n_y, n_x), optional
-        Images with the noise of the image and nothing else (`blanks.Blanks.values` times the errors), n >= 10:
+        Images with the noise of the image and nothing else (`blanks.blank_images`), n >= 10:
         errors come from them.
     background : bool
         Fit a constant as well.

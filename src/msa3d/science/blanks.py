@@ -1,0 +1,70 @@
+"""What a line measures where there is none: the noise of its image, from the cube itself.
+
+A cube's errors know read-out, photons and what resampling shares between neighbours. What the read-out leaves along
+whole columns of the detector they do not know, and it adds up over spaxels. The estimator that measured a line
+(velocity and dispersion given, so that flux is linear in the data) is therefore put to wavelengths without lines.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from msa3d.cube import Cube
+from msa3d.science.linefit import REACH_KMS, LineFit, fit_lines
+from msa3d.science.lines import C_KMS, LINES
+from msa3d.science.resolution import LineSpread
+
+_FARTHEST_KMS = 500.0
+"""How far from its centre a galaxy's line may shine."""
+
+
+def blank_images(
+    cube: Cube,
+    redshift: float,
+    fit: LineFit,
+    name: str,
+    *,
+    spread: LineSpread | None = None,
+    number: int = 60,
+) -> np.ndarray:
+    """Images of a line where there is none, with the noise of that line's image.
+
+    The cube is fitted with the velocities and dispersions of `fit` at a false redshift, many times; each image is scaled
+    by the formal errors of the line's own spaxels over those at the false place. What formal errors know nothing of
+    (banding, what is left of outliers and of the background) is in them.
+
+    Parameters
+    ----------
+    cube : Cube
+        The cube.
+    redshift : float
+        Of the galaxy, whose lines are kept away from.
+    fit : LineFit
+        A fit with given velocity and dispersion.
+    name : str
+        The line.
+    spread : LineSpread, optional
+        As in `linefit.fit_lines`.
+    number : int
+        How many places to try, evenly over the cube; those too near to a line or a gap drop out.
+
+    Returns
+    -------
+    ndarray, shape (n, n_y, n_x)
+        erg s-1 cm-2 arcsec-2; NaN as in the line's image or where the cube has no data at the place.
+    """
+    lines = np.array([rest * (1.0 + redshift) for rest in LINES.values()])
+    margin = 1.0 + (REACH_KMS + 300.0) / C_KMS
+    whole = np.isfinite(fit.flux[name]).mean()
+    found = []
+    for at in np.linspace(cube.wave_um[0] * margin, cube.wave_um[-1] / margin, number):
+        if np.abs(C_KMS * (lines / at - 1.0)).min() < REACH_KMS + _FARTHEST_KMS:
+            continue
+        part = cube.between(at / margin, at * margin)
+        if np.isfinite(part.data).mean() < 0.8 * whole:
+            continue
+        blank = fit_lines(
+            part, at / LINES["Ha"] - 1.0, names=("Ha",), spread=spread, velocity=fit.velocity, sigma=fit.sigma
+        )
+        found.append(blank.snr("Ha") * fit.flux_error[name])
+    return np.array(found).reshape(-1, *cube.shape)
