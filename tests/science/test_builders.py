@@ -108,6 +108,10 @@ def test_a_row_a_variant(compared):
     assert 0.03 < published["along"] < 0.2
     assert 0.03 < published["fwhm"] < 0.2
     assert published["noise_ratio"] == 1.0
+    # The noise is faint: it hardly moves or blurs the image.
+    assert 0 < published["centroid_error"] < 1.0
+    assert published["fwhm_error"] < 0.02
+    assert np.isnan(compared.row("bars")["centroid_error"])
 
 
 def test_built_in_memory_it_is_the_cube_of_the_builder(compared):

@@ -199,16 +199,6 @@ def test_the_geometry_in_the_product_is_that_of_the_wcs_to_the_last_bit(tiny, ru
 # --- the switches
 
 
-def with_switches(dataset, **off):
-    """Give the dataset the switches, whether or not its description knows them."""
-    settings = SimpleNamespace(
-        **{name: getattr(dataset.postprocess, name) for name in ("min_source_id", "cosmic_rays", "pathloss")},
-        paper=PaperPostprocess(**off),
-        model_dump=lambda mode: {**dataset.postprocess.model_dump(mode="json"), **off},
-    )
-    return dataset.model_copy(update={"postprocess": settings})
-
-
 def test_all_blocks_are_examined_if_wanted():
     data = image(350)
     _, published, examined = rectified.reject_cosmic_rays(data, PUBLISHED)
@@ -242,7 +232,7 @@ def test_each_exposure_may_have_its_own_path_loss(tiny, run_of_two, reference):
     write_s2d(layout.s2d(second, 8512), np.ones((12, 240)), shifted.wcs(0, 1), 8512)
     wave_um, transmission = pathloss.uniform_pathloss(reference, "MOS1x3")
     for own, wavelengths in ((False, stepping.wave_um), (True, shifted.wave_um)):
-        postprocess.run(with_switches(tiny, one_pathloss=not own), layout, workers=1)
+        postprocess.run(tiny.replaced(postprocess={"paper": {"one_pathloss": not own}}), layout, workers=1)
         got = fits.getdata(layout.s2d(second, 8512, POST_SUFFIX), "SCI")
         np.testing.assert_allclose(got[3], 1 / np.interp(wavelengths, wave_um, transmission), rtol=1e-12)
 

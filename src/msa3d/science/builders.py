@@ -98,7 +98,8 @@ class BuilderComparison:
         for images laid on the spaxels of the drizzled cube, ``along``, ``across`` (the blur along the slit and
         across it, arcsec, each cube on its own spaxels), ``noise`` (erg s-1 cm-2 in an aperture of
         `RADIUS_ARCSEC`), ``noise_ratio`` (noise over flux, in units of the published cube's), ``area`` (arcsec2
-        with data). NaN where there is no truth.
+        with data), ``centroid_error`` and ``fwhm_error`` (by the noise alone; of the first and the last cube). NaN
+        where there is no truth.
     noise : astropy.table.Table
         ``radius`` (arcsec) and the noise of H-alpha in such an aperture, a column a cube (erg s-1 cm-2).
     profiles : astropy.table.Table

@@ -18,6 +18,7 @@ Cubes = Mapping[str, tuple[str, Cube]]
 _FORMATS = {
     "flux": ".3e", "flux_ratio": ".3f", "centroid_mas": ".1f", "fwhm": ".3f", "along": ".3f", "across": ".3f",
     "noise": ".2e", "area": ".2f", "noise_ratio": ".3f",
+    "centroid_error": ".1f", "fwhm_error": ".3f",
 }  # fmt: skip
 
 _NOISE_PLACES = 0.25 * np.array([[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1)])
@@ -80,9 +81,14 @@ class Meter:
         onto = list(cubes.values())[-1][1]
         rows = [self._row(name, label, cube, onto, radius_arcsec) for name, (label, cube) in cubes.items()]
         table = Table(rows)
+        table["centroid_error"], table["fwhm_error"] = np.full((2, len(table)), np.nan)
+        for index in {0, len(table) - 1}:
+            cube = list(cubes.values())[index][1]
+            table["centroid_error"][index], table["fwhm_error"][index] = self.errors(cube, onto)
         relative = np.asarray(table["noise"] / table["flux"], dtype=float)
         table["noise_ratio"] = relative / relative[0]
         table["flux"].unit = table["noise"].unit = "erg / (s cm2)"
+        table["centroid_error"].unit, table["fwhm_error"].unit = "mas", "arcsec"
         table["centroid_mas"].unit, table["area"].unit = "mas", "arcsec2"
         for width in ("fwhm", "along", "across"):
             table[width].unit = "arcsec"
@@ -115,6 +121,31 @@ class Meter:
         if self.truth is None:
             return linemerit.Match(*[np.nan] * 5)
         return linemerit.match(image, cube, self.truth, self.pa_deg, self.scatter(cube))
+
+    def errors(self, cube: Cube, onto: Cube) -> tuple[float, float]:
+        """How far the noise alone moves and blurs an image.
+
+        What the cube shows at every other wavelength without lines is added to the truth through the slit, which is
+        then matched like the image itself.
+
+        Parameters
+        ----------
+        cube, onto : Cube
+            Whose noise it is, and on whose spaxels it is measured.
+
+        Returns
+        -------
+        centroid_mas, fwhm_arcsec : float
+            Root mean square of the shift about its mean (both coordinates together) and of the blur; NaN without a
+            truth.
+        """
+        if self.truth is None:
+            return np.nan, np.nan
+        true = self.true_image(cube, self.image(cube))
+        noisy = [linemerit.laid_on(true + blank, cube, onto) for blank in self._blank_images(cube)[::2]]
+        found = [self._match(onto, image) for image in noisy]
+        east, north, fwhm = np.array([(item.east, item.north, item.fwhm) for item in found]).T
+        return 1000.0 * float(np.hypot(east.std(), north.std())), float(fwhm.std())
 
     def scatter(self, cube: Cube) -> np.ndarray:
         """Noise of the H-alpha image in each spaxel, where it is above the median: noisy spaxels count for less."""
