@@ -172,7 +172,8 @@ def star_formation(
     ----------
     halpha, hbeta : Exponential
         Discs behind the point-spread function, erg s-1 cm-2 arcsec-2; without Hb nothing is taken off, and the
-        rates are lower limits.
+        rates are lower limits. Fitted with the rate of Ha (``rate=``), it gives one decrement for the whole disc:
+        the scale length then is that of Ha.
     redshift : float
         Of the galaxy.
     law, calibration : str
@@ -189,10 +190,12 @@ def star_formation(
     per_flux = 4.0 * np.pi * luminosity_distance_cm(redshift) ** 2 / 10.0**relation.log_luminosity
     excess = 0.0 if hbeta is None else curve("Ha", law) / (curve("Hb", law) - curve("Ha", law))
 
+    tied = hbeta is not None and hbeta.covariance[1, 1] == 0.0
+
     def evaluate(p: np.ndarray) -> np.ndarray:
         # ln of the dust-free brightness is ln Ha + excess (ln Ha - ln Hb - ln case_b), a line in r.
         log_centre = p[0] + excess * (p[0] - p[2] - np.log(case_b)) if hbeta is not None else p[0]
-        rate = p[1] + excess * (p[1] - p[3])
+        rate = p[1] if tied else p[1] + excess * (p[1] - p[3])
         total = 2.0 * np.pi * halpha.cos_inclination * np.exp(log_centre) / rate**2
         return np.array([np.log(total * per_flux), 1.0 / rate])
 

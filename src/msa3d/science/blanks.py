@@ -29,9 +29,9 @@ def blank_images(
 ) -> np.ndarray:
     """Images of a line where there is none, with the noise of that line's image.
 
-    The cube is fitted with the velocities and dispersions of `fit` at a false redshift, many times; each image is scaled
-    by the formal errors of the line's own spaxels over those at the false place. What formal errors know nothing of
-    (banding, what is left of outliers and of the background) is in them.
+    The cube is fitted with the velocities and dispersions of `fit` at a false redshift, many times; each image is
+    scaled by the formal errors of the line's own spaxels over those at the false place. What formal errors know
+    nothing of (banding, what is left of outliers and of the background) is in them.
 
     Parameters
     ----------

@@ -18,6 +18,7 @@ from scipy.signal import fftconvolve
 from msa3d.cube import Cube
 from msa3d.cube.sky import tangent_offsets
 from msa3d.science.blanks import blank_images
+from msa3d.science.psf import effective_psf
 
 __all__ = ["Exponential", "Geometry", "Rings", "blank_images", "fit_centre", "fit_exponential", "rings"]
 
@@ -142,6 +143,7 @@ def fit_exponential(
     background: bool = False,
     max_radius_arcsec: float = np.inf,
     start_arcsec: float = 0.4,
+    rate: float | None = None,
     unit: str = "",
 ) -> Exponential:
     """Fit an exponential disc, convolved with the cube's point-spread function, to an image.
@@ -167,6 +169,8 @@ def fit_exponential(
         Largest radius in the plane that is used.
     start_arcsec : float
         Where the scale length starts.
+    rate : float, optional
+        One over the scale length, where it is that of a brighter line: only the brightness is fitted.
     unit : str
         Unit of the image.
 
@@ -188,19 +192,19 @@ def fit_exponential(
     # In units of its own brightness: line fluxes are far below what linear algebra calls zero.
     unit_value = float(np.max(np.abs(image[use])))
     weight, values = unit_value / sigma[use] if error is not None else sigma[use], image[use] / unit_value
-    best = min(
-        (
-            _gauss_newton(sky, use, weight, values, 1.0 / h, background)
-            for h in start_arcsec * np.array([0.5, 1.0, 2.0])
-        ),
-        key=lambda result: result[0],
-    )
-    chi2, rate, linear = best
-    design = _columns(sky, use, rate, linear[0], background) * weight[:, None]
-    # The last column is the slope to the rate; parameters: amplitude, (background), rate.
+    if rate is None:
+        starts = start_arcsec * np.array([0.5, 1.0, 2.0])
+        trials = [_gauss_newton(sky, use, weight, values, 1.0 / h, background) for h in starts]
+        chi2, rate, linear = min(trials, key=lambda result: result[0])
+        design = _columns(sky, use, rate, linear[0], background) * weight[:, None]
+        pick = np.array([0, design.shape[1] - 1])
+    else:
+        design = _columns(sky, use, rate, 1.0, background)[:, :-1] * weight[:, None]
+        linear, *_ = np.linalg.lstsq(design, values * weight, rcond=None)
+        chi2 = float(np.sum((values * weight - design @ linear) ** 2))
+        pick = np.array([0])
     inverse = np.linalg.pinv(design.T @ design)
-    pick = np.array([0, design.shape[1] - 1])
-    scale = np.array([1.0 / linear[0], 1.0])
+    scale = np.array([1.0 / linear[0], 1.0])[: pick.size]
     formal = inverse[np.ix_(pick, pick)] * np.outer(scale, scale)
     if error is None:
         formal = formal * chi2 / max(use.sum() - design.shape[1], 1)
@@ -209,6 +213,7 @@ def fit_exponential(
         estimator = ((inverse @ design.T) * weight)[pick] * scale[:, None]
         moved = np.nan_to_num(blanks[:, use] / unit_value) @ estimator.T
         covariance = _robust_covariance(moved)
+    covariance, formal = (np.pad(c, (0, 2 - pick.size)) for c in (covariance, formal))
     level = float(linear[1]) * unit_value if background else 0.0
     log_centre = float(np.log(linear[0] * unit_value)) if linear[0] > 0 else np.nan
     return Exponential(log_centre, rate, covariance, level, int(use.sum()), formal, unit, geometry.cos_inclination)
@@ -218,7 +223,7 @@ class _Sky:
     """Exponential discs as they appear on a cube's spaxels."""
 
     def __init__(self, cube: Cube, geometry: Geometry, wave_um: float) -> None:
-        self.kernel = cube.psf(wave_um) if "SLITPA" in cube.header else None
+        self.kernel = effective_psf(cube, wave_um) if "SLITPA" in cube.header else None
         pad = 0 if self.kernel is None else self.kernel.shape[0] // 2
         self.radius = geometry.radius(cube, pad)
 
@@ -269,7 +274,7 @@ def _robust_covariance(samples: np.ndarray) -> np.ndarray:
     middle = np.median(samples, axis=0)
     spread = 1.4826 * np.median(np.abs(samples - middle), axis=0)
     good = (np.abs(samples - middle) <= 4.0 * spread).all(axis=1)
-    return np.cov(samples[good].T)
+    return np.atleast_2d(np.cov(samples[good].T))
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,32 @@ def observed(cube: Cube) -> np.ndarray:
         return (np.isfinite(cube.data) & (cube.data != 0)).mean(axis=0) >= 0.5
 
 
+def well_observed(cube: Cube, fraction: float = 0.5) -> np.ndarray:
+    """Tell which spaxels were seen by enough of the exposures.
+
+    The ends of the slitlets, which few exposures reach, are where flat field, path loss and the light of neighbouring
+    shutters are known least.
+
+    Parameters
+    ----------
+    cube : Cube
+        The cube.
+    fraction : float
+        Least exposure time (or weight, where there is none), over the median of the spaxels with data.
+
+    Returns
+    -------
+    ndarray of bool, shape (n_y, n_x)
+        True for good spaxels; the same as `observed` for a cube without exposure times and weights.
+    """
+    seen = observed(cube)
+    plane = cube.etime if cube.etime is not None else cube.wmap
+    if plane is None or plane.ndim != 3:
+        return seen
+    depth = np.where(np.isfinite(cube.data), np.nan_to_num(plane), 0.0).mean(axis=0)
+    return seen & (depth >= fraction * np.median(depth[seen])) if seen.any() else seen
+
+
 def collapsed_image(cube: Cube, range_um: tuple[float, float] | None = None, *, clip_sigma: float = 5.0) -> np.ndarray:
     """Mean image of a range of wavelengths, outliers left out.
 

@@ -1,0 +1,119 @@
+"""The point-spread function of a cube with the wings of the telescope.
+
+A cube's own kernel (`Cube.psf`) holds what the slit, the detector and the drizzle do, and the core of the telescope's
+image. A segmented mirror has wings as well: a tenth of the light of a point source lies beyond 0.15 arcsec, which
+makes discs longer. They come in through the modulation transfer function of the pupil: the autocorrelation
+of 18 hexagons, times the loss by wavefront errors of given rms that are correlated over a segment.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from msa3d.cube import Cube
+from msa3d.cube.sky import ARCSEC_PER_RADIAN
+
+SEGMENT_M, PITCH_M, SECONDARY_M, STRUT_M = 1.32, 1.327, 0.74, 0.11
+"""Flat-to-flat size and pitch of the segments, diameter of the secondary, width of its struts (JWST)."""
+
+WAVEFRONT_UM = 0.065
+"""Wavefront error in flight, rms (Rigby et al. 2023, PASP 135, 048001: 65-75 nm with NIRSpec's share)."""
+
+_SAMPLES, _STEP_M = 256, 0.06
+_CORE_FWHM = 1.03
+"""FWHM over wavelength / diameter of the Gaussian that `Cube.psf` has for the telescope."""
+
+
+@lru_cache(maxsize=1)
+def _pupil_mtf() -> tuple[np.ndarray, np.ndarray]:
+    """Azimuthal mean of the autocorrelation of the pupil by separation (m), 1 at 0."""
+    axis = (np.arange(_SAMPLES) - _SAMPLES // 2) * _STEP_M
+    x, y = np.meshgrid(axis, axis)
+    clear = np.zeros(x.shape)
+    steps = range(-2, 3)
+    for q in steps:
+        for r in steps:
+            if (q, r) == (0, 0) or abs(q + r) > 2:
+                continue
+            dx, dy = np.abs(x - q * PITCH_M * np.sqrt(0.75)), np.abs(y - (0.5 * q + r) * PITCH_M)
+            clear[np.maximum(dy, dx * np.sqrt(0.75) + dy / 2) <= SEGMENT_M / 2] = 1.0
+    clear[np.hypot(x, y) < SECONDARY_M / 2] = 0.0
+    for angle in np.radians([90.0, 240.0, 300.0]):
+        on_strut = (x * np.cos(angle) + y * np.sin(angle) > 0) & (
+            np.abs(y * np.cos(angle) - x * np.sin(angle)) < STRUT_M / 2
+        )
+        clear[on_strut] = 0.0
+    auto = np.fft.ifft2(np.abs(np.fft.fft2(clear, s=(2 * _SAMPLES, 2 * _SAMPLES))) ** 2).real
+    u = np.fft.fftfreq(2 * _SAMPLES, 1.0 / (2 * _SAMPLES)) * _STEP_M
+    separation = np.hypot(*np.meshgrid(u, u))
+    index = np.rint(separation / _STEP_M).astype(int).ravel()
+    mean = np.bincount(index, auto.ravel()) / np.maximum(np.bincount(index), 1)
+    return np.arange(mean.size) * _STEP_M, mean / mean[0]
+
+
+def telescope_mtf(frequency, wave_um: float, wavefront_um: float = WAVEFRONT_UM) -> np.ndarray:
+    """Modulation transfer function of the telescope.
+
+    Parameters
+    ----------
+    frequency : array-like
+        Spatial frequency, cycles per arcsec.
+    wave_um : float
+        Wavelength, um.
+    wavefront_um : float
+        Rms of the wavefront error, um, correlated over a segment.
+
+    Returns
+    -------
+    ndarray
+        1 at frequency 0.
+    """
+    separation = np.asarray(frequency) * ARCSEC_PER_RADIAN * wave_um * 1e-6
+    at, value = _pupil_mtf()
+    # Mean over realisations of the wavefront: exp(-phase variance (1 - correlation)) (Roddier 1981).
+    correlation = np.clip(1.0 - separation / SEGMENT_M, 0.0, None)
+    return np.interp(separation, at, value) * np.exp(-((2 * np.pi * wavefront_um / wave_um) ** 2) * (1 - correlation))
+
+
+def effective_psf(cube: Cube, wave_um: float, *, wavefront_um: float = WAVEFRONT_UM, reach_arcsec: float = 1.2):
+    """Point-spread function on a cube's spaxels, wings of the telescope included.
+
+    Parameters
+    ----------
+    cube : Cube
+        A cube of the drizzle builder, whose header knows slit and pixel.
+    wave_um : float
+        Wavelength, um.
+    wavefront_um : float
+        Rms of the wavefront error, um.
+    reach_arcsec : float
+        Half the size of the kernel.
+
+    Returns
+    -------
+    ndarray, odd shape (n, n)
+        Kernel with sum 1.
+
+    Raises
+    ------
+    msa3d.errors.ProductError
+        As `Cube.psf`.
+    """
+    inner = cube.psf(wave_um)
+    scale = float(np.sqrt(abs(np.linalg.det(cube.wcs.pixel_scale_matrix)))) * 3600.0
+    half = max(int(np.ceil(reach_arcsec / scale)), inner.shape[0] // 2)
+    # Twice the kernel in the transform: wings do not wrap around.
+    n = 4 * half + 1
+    padded = np.zeros((n, n))
+    start = n // 2 - inner.shape[0] // 2
+    padded[start : start + inner.shape[0], start : start + inner.shape[1]] = inner
+    u = np.fft.fftfreq(n, scale)
+    frequency = np.hypot(u[:, None], u[None, :])
+    core = _CORE_FWHM * wave_um * 1e-6 / 6.5 * ARCSEC_PER_RADIAN / (2.0 * np.sqrt(2.0 * np.log(2.0)))
+    # The Gaussian core that the cube's kernel has is taken out: frequencies stop well before it is small.
+    change = telescope_mtf(frequency, wave_um, wavefront_um) / np.exp(-2.0 * (np.pi * core * frequency) ** 2)
+    folded = np.fft.fftshift(np.fft.ifft2(np.fft.fft2(np.fft.ifftshift(padded)) * change).real)
+    kernel = folded[half : 3 * half + 1, half : 3 * half + 1]
+    return kernel / kernel.sum()
