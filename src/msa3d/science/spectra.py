@@ -55,7 +55,7 @@ def observed(cube: Cube) -> np.ndarray:
         return (np.isfinite(cube.data) & (cube.data != 0)).mean(axis=0) >= 0.5
 
 
-def well_observed(cube: Cube, fraction: float = 0.5) -> np.ndarray:
+def well_observed(cube: Cube, fraction: float = 0.9) -> np.ndarray:
     """Tell which spaxels were seen by enough of the exposures.
 
     The ends of the slitlets, which few exposures reach, are where flat field, path loss and the light of neighbouring
@@ -79,6 +79,28 @@ def well_observed(cube: Cube, fraction: float = 0.5) -> np.ndarray:
         return seen
     depth = np.where(np.isfinite(cube.data), np.nan_to_num(plane), 0.0).mean(axis=0)
     return seen & (depth >= fraction * np.median(depth[seen])) if seen.any() else seen
+
+
+def complete_radius(good: np.ndarray, radius_arcsec: np.ndarray) -> float:
+    """Radius within which every spaxel is good.
+
+    A slitlet ends at different radii along and across; beyond the first gap rings are not whole, and what the
+    slitlet's end adds to an image pulls a profile.
+
+    Parameters
+    ----------
+    good : ndarray of bool, shape (n_y, n_x)
+        Spaxels that are good (`well_observed`).
+    radius_arcsec : ndarray, shape (n_y, n_x)
+        Radius of each in the plane of the disc.
+
+    Returns
+    -------
+    float
+        Arcsec; the radius of the nearest spaxel that is not good, or the greatest of all where all are.
+    """
+    bad = radius_arcsec[~good]
+    return float(bad.min() if bad.size else radius_arcsec.max())
 
 
 def collapsed_image(cube: Cube, range_um: tuple[float, float] | None = None, *, clip_sigma: float = 5.0) -> np.ndarray:
