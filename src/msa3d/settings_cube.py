@@ -20,7 +20,7 @@ class OutlierSettings(Model):
     method : {"leave-one-out", "none"}
         Whether to look for them.
     snr : float
-        Residual over its error, from which a pixel is rejected.
+        Residual over its error from which a pixel is rejected.
     gradient : float
         Part of the local contrast of the cube that counts as error of the prediction: it protects sharp
         emission lines and edges.
@@ -31,8 +31,8 @@ class OutlierSettings(Model):
     """
 
     method: Literal["leave-one-out", "none"] = "leave-one-out"
-    snr: Positive = 5.0
-    gradient: NotNegative = 0.4
+    snr: Positive = 4.0
+    gradient: NotNegative = 1.5
     min_exposures: int = Field(2, ge=1)
     rounds: int = Field(4, ge=1)
 
@@ -78,7 +78,7 @@ class DrizzleSettings(Model):
     dec_center: Annotated[float, Field(ge=-90, le=90)] | None = None
     slit_frac: Fraction = 1.0
     pixfrac: Fraction = 1.0
-    weighting: Literal["volume", "exptime", "ivm"] = "exptime"
+    weighting: Literal["volume", "exptime", "ivm"] = "ivm"
     wavemin: Positive | None = None
     wavemax: Positive | None = None
     ends: NotNegative = 0.5
