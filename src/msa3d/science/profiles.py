@@ -377,7 +377,7 @@ def fit_centre(image: np.ndarray, cube: Cube, geometry: Geometry, wave_um: float
     """
     stretch = np.cos(np.radians(geometry.dec))
     use = np.isfinite(image)
-    values = image[use]
+    values = image[use] / np.max(np.abs(image[use]))
 
     def misfit(offset: np.ndarray) -> np.ndarray:
         east, north = np.clip(offset[:2], -0.3, 0.3)

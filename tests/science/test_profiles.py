@@ -1,0 +1,149 @@
+"""Exponential discs behind the point-spread function, rings, noise images."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.signal import fftconvolve
+from tests.science.cubes import DEC, RA, REDSHIFT, SPREAD, add_lines, disc, empty, header, wavelengths
+
+from msa3d.science.blanks import blank_images
+from msa3d.science.linefit import fit_lines
+from msa3d.science.profiles import fit_centre, fit_exponential, rings
+from msa3d.science.psf import effective_psf, telescope_mtf
+from msa3d.science.spectra import complete_radius, well_observed
+from msa3d.simulate.psf import psf_image
+
+WAVE = wavelengths(1.3, 1.31)
+
+
+@pytest.fixture(scope="module")
+def seen():
+    """A disc of scale 0.35 arcsec, drawn five times finer than its spaxels, behind the cube's point spread."""
+    fine = empty(31 * 5, WAVE[:1])
+    fine = replace(fine, wcs=_finer(fine.wcs))
+    cube = empty(31, WAVE, drizzled=True)
+    sharp = np.exp(-disc().radius(fine) / 0.35)
+    # The spaxel's own average is in the kernel: pick middles.
+    kernel = effective_psf(cube, 1.38)
+    spread = np.zeros((kernel.shape[0] * 5 - 4,) * 2)
+    spread[::5, ::5] = kernel
+    return cube, fftconvolve(sharp, spread, mode="same")[2::5, 2::5]
+
+
+def _finer(wcs):
+    wcs = wcs.deepcopy()
+    wcs.wcs.cdelt = wcs.wcs.cdelt / 5
+    return wcs
+
+
+def test_a_disc_comes_back_as_it_was_before_the_point_spread(seen):
+    cube, image = seen
+    fit = fit_exponential(1e-17 * image, cube, disc(), 1.38, max_radius_arcsec=1.0)
+    assert fit.scale_arcsec == pytest.approx(0.35, rel=0.005)
+    assert fit.total == pytest.approx(1e-17 * 2 * np.pi * 0.35**2 * np.cos(np.radians(30)), rel=0.01)
+    blurred = fit_exponential(image, replace(cube, header=type(cube.header)()), disc(), 1.38, max_radius_arcsec=1.0)
+    assert blurred.scale_arcsec > 1.1 * 0.35
+
+
+def test_background_and_fixed_rate(seen):
+    cube, image = seen
+    fit = fit_exponential(image + 0.3, cube, disc(), 1.38, background=True, max_radius_arcsec=1.2)
+    assert fit.background == pytest.approx(0.3, abs=0.003)
+    assert fit.scale_arcsec == pytest.approx(0.35, rel=0.01)
+    fixed = fit_exponential(image, cube, disc(), 1.38, rate=1 / 0.35, max_radius_arcsec=1.0)
+    assert fixed.log_centre == pytest.approx(0.0, abs=0.01)
+    assert fixed.covariance[1, 1] == 0.0
+
+
+def test_errors_of_a_disc_are_those_of_its_noise(seen):
+    """Noise shared by whole columns: the formal error is too small, that from noise images is right."""
+    cube, image = seen
+    rng = np.random.default_rng(2)
+
+    def noise(n):
+        return 0.01 * (rng.normal(size=(n, 31, 31)) + rng.normal(size=(n, 1, 31)))
+
+    error = np.full(image.shape, 0.01 * np.sqrt(2))
+    scatter = [fit_exponential(image + extra, cube, disc(), 1.38, error=error).rate for extra in noise(60)]
+    fit = fit_exponential(image, cube, disc(), 1.38, error=error, blanks=noise(200))
+    measured, formal = np.sqrt(fit.covariance[1, 1]), np.sqrt(fit.formal[1, 1])
+    assert measured == pytest.approx(np.std(scatter), rel=0.3)
+    assert formal < 0.6 * measured
+
+
+def test_too_few_spaxels(seen):
+    with pytest.raises(ValueError, match="spaxels"):
+        fit_exponential(seen[1], seen[0], disc(), 1.38, max_radius_arcsec=0.1)
+
+
+def test_the_centre_is_found(seen):
+    cube, image = seen
+    off = replace(disc(), ra=RA + 0.06 / 3600 / np.cos(np.radians(DEC)), dec=DEC - 0.04 / 3600)
+    # In the unit of line fluxes, far below one.
+    found = fit_centre(np.where(disc().radius(cube) < 1.2, 1e-18 * image, np.nan), cube, off, 1.38)
+    assert abs(found.ra - RA) * 3600 < 0.005
+    assert abs(found.dec - DEC) * 3600 < 0.005
+
+
+def test_rings():
+    cube = empty(31, WAVE)
+    radius = disc().radius(cube)
+    image = 2.0 - radius
+    image[0, 0] = np.nan
+    found = rings(image, cube, disc(), [0.0, 0.5, 1.0, 9.0, 10.0], error=np.full(image.shape, 0.3))
+    np.testing.assert_allclose(found.mean[:3], 2.0 - found.radius[:3])
+    assert np.isnan(found.mean[3])
+    assert found.count.sum() == np.isfinite(image).sum()
+    np.testing.assert_allclose(found.error[:3], 0.3 / np.sqrt(found.count[:3]))
+
+
+def test_blank_images_have_the_noise_of_the_line():
+    cube = empty(8, wavelengths(1.25, 1.45), sigma=0.05, seed=8)
+    add_lines(cube, {"Ha": 5e-17}, 0.0, 40.0)
+    given = {"velocity": np.zeros((8, 8)), "sigma": np.full((8, 8), 40.0), "spread": SPREAD}
+    fit = fit_lines(cube, REDSHIFT, names=("Ha",), **given)
+    blanks = blank_images(cube, REDSHIFT, fit, "Ha", spread=SPREAD, number=30)
+    assert len(blanks) > 10
+    assert (blanks / fit.flux_error["Ha"]).std() == pytest.approx(1.0, abs=0.1)
+    assert abs(np.mean(blanks)) < 0.1 * np.mean(fit.flux_error["Ha"])
+
+
+def test_the_telescope_is_that_of_the_simulation():
+    """Both know the same mirror; they do not share code."""
+    # Sampled finely enough that nothing of the transfer function is aliased: it ends at 22 cycles per arcsec.
+    step, n = 0.02, 301
+    image = psf_image(1.45, step, n)
+    frequency = np.fft.fftfreq(n, step)
+    transfer = (
+        np.fft.fft2(np.fft.ifftshift(image)).real / np.sinc(step * frequency)[:, None] / np.sinc(step * frequency)
+    )
+    few = (np.hypot(frequency[:, None], frequency) < 4.0) & (np.hypot(frequency[:, None], frequency) > 0)
+    model = telescope_mtf(np.hypot(frequency[:, None], frequency), 1.45)
+    assert np.abs(transfer - model)[few].max() < 0.06
+    assert np.abs(np.mean((transfer - model)[few])) < 0.03
+
+
+def test_wings_are_in_the_kernel():
+    cube = empty(21, WAVE, drizzled=True)
+    kernel, inner = effective_psf(cube, 1.38), cube.psf(1.38)
+    assert kernel.sum() == pytest.approx(1.0)
+    assert kernel.shape[0] > inner.shape[0]
+    assert kernel.max() < inner.max()
+    assert header()["SLITPA"] == cube.header["SLITPA"]
+
+
+def test_spaxels_seen_by_few_are_left_out():
+    cube = empty(11, WAVE)
+    cube.data[...] = 1.0
+    time = np.full(cube.data.shape, 100.0)
+    time[:, :, 9:] = 50.0
+    good = well_observed(replace(cube, etime=time))
+    assert good[:, :9].all()
+    assert not good[:, 9:].any()
+    assert well_observed(cube).all()
+    radius = replace(disc(), inclination_deg=0.0).radius(cube)
+    assert complete_radius(good, radius) == pytest.approx(0.4, abs=1e-3)
+    assert complete_radius(np.ones((11, 11), bool), radius) == radius.max()
