@@ -1,8 +1,8 @@
 """One galaxy from its cube to its numbers: continuum, kinematics, lines, bins, profiles, gradients, table.
 
-The order matters. The disc that is fitted to Ha says where the lines of a spaxel are and how wide; with that given, fluxes
-of all lines are linear in the data and so unbiased however faint they are; the same estimator where there is no line
-says how uncertain they are; and discs behind the point-spread function give gradients free of beam smearing.
+The order matters. The disc that is fitted to Ha says where the lines of a spaxel are and how wide; with that given,
+fluxes of all lines are linear in the data and so unbiased however faint they are; the same estimator where there is
+no line says how uncertain they are; discs behind the point-spread function give gradients free of beam smearing.
 """
 
 from __future__ import annotations
