@@ -39,6 +39,12 @@ CYCLE = (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, BLACK)
 INTENSITY_MAP = "viridis"
 FLUX_MAP = "magma"
 SIGNED_MAP = "RdBu_r"
+DISPERSION_MAP = "viridis"
+METALLICITY_MAP = "cividis"
+ATTENUATION_MAP = "YlOrBr"
+RESULT_COLOUR, TRUTH_COLOUR, PUBLISHED_COLOUR = BLUE, ORANGE, GREEN
+"""What was measured here, what was put into a simulation, and what the paper reports: the same in all figures."""
+
 EMPTY_COLOUR = "#D9D9D9"
 
 SIMULATED_MARK = "SIMULATED \u2013 msa3d"
