@@ -35,6 +35,7 @@ _SUBSPAXEL = 6
 _CHANNELS = 32
 _PERIODS = np.linspace(0.95, 1.05, 41)
 _LEAST_CORRELATION = 0.6
+_NEGLIGIBLE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,7 @@ class LineModel:
         self._frequency = fft.rfftfreq(_CHANNELS)
         self._axes, self._slit_shift = (along, across), slit_shift
         self._transfer = self._instrument(self._frequency)
+        self._largest = np.abs(self._transfer).max(axis=(1, 2))
         self._sampler = self._make_sampler(along, across)
 
     def _place(self, cube: Cube, ra: float, dec: float) -> None:
@@ -277,9 +279,11 @@ class LineModel:
         bins = self.line_um / C_KMS / self.step_um
         one = np.exp(-2j * np.pi * self._frequency[1] * (self._first + bins * velocity_kms))
         gas = np.exp(-2 * (np.pi * self._frequency * sigma_kms * bins) ** 2)
-        spectrum = np.empty((self._frequency.size, self.shape[0] * self.shape[1]), dtype=complex)
+        spectrum = np.zeros((self._frequency.size, self.shape[0] * self.shape[1]), dtype=complex)
         wave = light.astype(complex)
-        for k in range(self._frequency.size):
+        # What the widths of gas and instrument have damped to nothing need not be computed.
+        last = int(np.flatnonzero(self._largest * gas > _NEGLIGIBLE)[-1])
+        for k in range(last + 1):
             seen = fft.ifft2(fft.fft2(wave) * (self._transfer[k] * gas[k]))
             spectrum[k] = self._sampler @ seen.ravel()
             wave = wave * one

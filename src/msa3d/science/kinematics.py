@@ -204,8 +204,8 @@ def fit_disc(
     columns: bool = True,
     iterations: int = ITERATIONS,
     sample: bool = True,
-    walkers: int = 20,
-    steps: int = 300,
+    walkers: int = 16,
+    steps: int = 240,
     seed: int = 0,
 ) -> DiscFit:
     """Fit a rotating disc to a cube.
@@ -269,7 +269,8 @@ def fit_disc(
     problem = Problem(cube, model, work.index, used, settings | {"light": light})
     vector = _optimise(problem, lines, used, pa_deg)
     for _ in range(2):
-        problem = _refined(problem, vector, work, settings, iterations)
+        scale, _ = noise_scale(cube, problem, vector, redshift)
+        problem = _refined(problem, vector, work, settings, iterations, scale)
         vector = _least_squares(problem, vector).x
     scale, covariance = noise_scale(cube, problem, vector, redshift)
     samples = _sample(problem, vector, covariance, scale, walkers, steps, seed) if sample else None
@@ -293,14 +294,15 @@ class _Work:
         return fit_lines(self.part, self.redshift, names=names, spread=self.spread, velocity=velocity, sigma=sigma)
 
 
-def _refined(problem: Problem, vector: np.ndarray, work: _Work, settings: dict, iterations: int) -> Problem:
+def _refined(problem: Problem, vector: np.ndarray, work: _Work, settings: dict, iterations: int, scale: float):
     """Measure the line anew where a disc says it must be: unbiased, and so in faint spaxels too."""
     disc, model = problem.disc(vector), problem.model
     moments = _moments(problem, disc, vector[3])
     lines = work.lines(moments["velocity"], moments["sigma"])
     flux, error = lines.flux[work.line], lines.flux_error[work.line]
     place = {"pa_deg": disc.pa_deg, "inclination_deg": disc.inclination_deg, "x0": disc.x0, "y0": disc.y0}
-    light = deconvolve(model, flux, error, iterations=iterations, **place)
+    # Light that followed the noise would shift the lines as the noise does.
+    light = deconvolve(model, flux, error * np.sqrt(scale), iterations=iterations, **place)
     with np.errstate(invalid="ignore"):
         used = np.isfinite(flux) & (model.flux(light) > LEAST_MODEL_SNR * error)
     return Problem(work.cube, model, work.index, used, settings | {"light": light})
