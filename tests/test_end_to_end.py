@@ -130,27 +130,37 @@ def test_everything_says_that_it_is_simulated(whole):
     assert not unmarked
 
 
-def test_header_of_the_cube(whole, data_regression):
+BUILDERS = pytest.mark.parametrize("builder", ["paper", "drizzle"])
+
+
+def cube_file(layout, builder: str) -> Path:
+    return layout.cube_medians(8512) if builder == "paper" else layout.cube(8512, Dataset.load("tiny"))
+
+
+@BUILDERS
+def test_header_of_the_cube(whole, data_regression, builder):
     """World coordinates, units and provenance."""
     layout, _, _ = whole
-    with fits.open(layout.cube_medians(8512)) as hdus:
+    with fits.open(cube_file(layout, builder)) as hdus:
         header = hdus["SCI"].header
         primary = hdus[0].header
         wanted = ("NAXIS1", "NAXIS2", "NAXIS3", "CTYPE1", "CTYPE2", "CTYPE3", "CUNIT1", "CUNIT2", "CUNIT3", "BUNIT")
         said = {key: header[key] for key in wanted}
         said |= {key: round(float(header[key]), 7) for key in ("CRVAL1", "CRVAL2", "CDELT1", "CDELT2", "CDELT3")}
-        said |= {key: primary[key] for key in ("MSA3DSET", "MSA3DSIM", "CRDS_CTX", "CAL_VER")}
+        said |= {key: primary[key] for key in ("MSA3DSET", "MSA3DSIM", "MSA3DBLD", "CRDS_CTX", "CAL_VER")}
+        said["planes"] = [hdu.name for hdu in hdus[1:]]
     data_regression.check(said)
 
 
-def test_the_spectrum_of_the_galaxy(whole, ndarrays_regression):
+@BUILDERS
+def test_the_spectrum_of_the_galaxy(whole, ndarrays_regression, builder):
     """The integrated spectrum around Ha, which the book shows."""
     from msa3d.cube import open_cube
     from msa3d.science.spectra import integrated_spectrum
 
     layout, _, _ = whole
     target = Dataset.load("tiny").targets[0]
-    spectrum = integrated_spectrum(open_cube(layout.cube_medians(8512)), target.ra, target.dec, 0.8)
+    spectrum = integrated_spectrum(open_cube(cube_file(layout, builder)), target.ra, target.dec, 0.8)
     near = np.abs(spectrum.wave_um - 0.65646 * (1 + target.redshift)) < 0.006
     ndarrays_regression.check(
         {"wave_um": spectrum.wave_um[near], "mjy_sr": spectrum.brightness[near]},
@@ -158,7 +168,8 @@ def test_the_spectrum_of_the_galaxy(whole, ndarrays_regression):
     )
 
 
-def test_the_galaxy_comes_back_where_it_was_put(whole):
+@BUILDERS
+def test_the_galaxy_comes_back_where_it_was_put(whole, builder):
     """Position, Ha flux and velocity of the cube against the truth seen on the same spaxels."""
     from msa3d.cube import open_cube
     from msa3d.science.lines import fit_halpha
@@ -167,7 +178,7 @@ def test_the_galaxy_comes_back_where_it_was_put(whole):
 
     layout, _, _ = whole
     target = Dataset.load("tiny").targets[0]
-    cube = open_cube(layout.cube_medians(8512))
+    cube = open_cube(cube_file(layout, builder))
     truth = on_spaxels(open_cube(layout.truth / "truth_s08512.fits"), cube)
     spectra = [integrated_spectrum(c, target.ra, target.dec, 0.8) for c in (cube, truth)]
     got, put = (fit_halpha(s.wave_um, s.brightness[:, None, None], target.redshift) for s in spectra)
