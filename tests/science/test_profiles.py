@@ -9,7 +9,7 @@ import pytest
 from scipy.signal import fftconvolve
 from tests.science.cubes import DEC, RA, REDSHIFT, SPREAD, add_lines, disc, empty, header, wavelengths
 
-from msa3d.science.blanks import blank_images
+from msa3d.science.blanks import blank_images, continuum_image
 from msa3d.science.linefit import fit_lines
 from msa3d.science.profiles import fit_centre, fit_exponential, rings
 from msa3d.science.psf import effective_psf, telescope_mtf
@@ -147,3 +147,15 @@ def test_spaxels_seen_by_few_are_left_out():
     radius = replace(disc(), inclination_deg=0.0).radius(cube)
     assert complete_radius(good, radius) == pytest.approx(0.4, abs=1e-3)
     assert complete_radius(np.ones((11, 11), bool), radius) == radius.max()
+
+
+def test_continuum_image_and_its_noise():
+    cube = empty(10, wavelengths(1.1, 1.2), sigma=0.1, seed=9)
+    cube.data[...] += 0.3
+    cube.data[:, 0, 0] = np.nan
+    image, error, blanks = continuum_image(cube, 1.11, 1.19)
+    assert np.isnan(image[0, 0])
+    assert np.nanmean(image) == pytest.approx(0.3, abs=0.003)
+    np.testing.assert_allclose(error[1:], 0.1 / np.sqrt(cube.between(1.11, 1.19).wave_um.size))
+    assert np.nanstd(image) == pytest.approx(error[1, 1], rel=0.3)
+    assert np.sqrt(np.nansum(blanks**2) / blanks.shape[0] / 99) == pytest.approx(error[1, 1], rel=0.1)

@@ -25,7 +25,7 @@ def blank_images(
     name: str,
     *,
     spread: LineSpread | None = None,
-    number: int = 60,
+    number: int = 120,
 ) -> np.ndarray:
     """Images of a line where there is none, with the noise of that line's image.
 
@@ -68,3 +68,42 @@ def blank_images(
         )
         found.append(blank.snr("Ha") * fit.flux_error[name])
     return np.array(found).reshape(-1, *cube.shape)
+
+
+def continuum_image(
+    cube: Cube, first_um: float, last_um: float, number: int = 20
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean image of a range of wavelengths, with its error and images of its noise.
+
+    Parameters
+    ----------
+    cube : Cube
+        With errors.
+    first_um, last_um : float
+        A range without lines, um.
+    number : int
+        Parts into which the range is cut: what they differ by is the noise of the mean. A spectrum that changes over
+        the range is taken for noise, a background that does not change is not seen.
+
+    Returns
+    -------
+    image, error : ndarray, shape (n_y, n_x)
+        Mean of the finite voxels and its formal error, MJy/sr; NaN where fewer than half of the voxels are finite.
+    blanks : ndarray, shape (number, n_y, n_x)
+        Deviations of the parts, scaled to the noise of the mean; NaN as the image.
+    """
+    part = cube.between(first_um, last_um)
+    known = np.isfinite(part.data)
+    good = known.mean(axis=0) >= 0.5
+
+    def mean(values: np.ndarray, used: np.ndarray) -> np.ndarray:
+        return np.where(used, values, 0.0).sum(axis=0) / np.maximum(used.sum(axis=0), 1)
+
+    image = mean(part.data, known)
+    pieces = np.array_split(np.arange(part.wave_um.size), number)
+    blanks = np.array([mean(part.data[i], known[i]) - image for i in pieces]) / np.sqrt(number - 1)
+    correlation = part.spectral_correlation
+    shared = 1.0 + 2.0 * np.sum(correlation[1:]) if correlation is not None else 1.0
+    variance = 0.0 if part.err is None else np.where(known, np.nan_to_num(part.err) ** 2, 0.0).sum(axis=0)
+    error = np.sqrt(variance * shared) / np.maximum(known.sum(axis=0), 1)
+    return np.where(good, image, np.nan), np.where(good, error, np.nan), np.where(good, blanks, np.nan)

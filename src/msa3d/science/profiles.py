@@ -212,7 +212,7 @@ def fit_exponential(
     if blanks is not None and len(blanks) >= 10:
         estimator = ((inverse @ design.T) * weight)[pick] * scale[:, None]
         moved = np.nan_to_num(blanks[:, use] / unit_value) @ estimator.T
-        covariance = _robust_covariance(moved)
+        covariance = _not_below(_robust_covariance(moved), formal)
     covariance, formal = (np.pad(c, (0, 2 - pick.size)) for c in (covariance, formal))
     level = float(linear[1]) * unit_value if background else 0.0
     log_centre = float(np.log(linear[0] * unit_value)) if linear[0] > 0 else np.nan
@@ -275,6 +275,14 @@ def _robust_covariance(samples: np.ndarray) -> np.ndarray:
     spread = 1.4826 * np.median(np.abs(samples - middle), axis=0)
     good = (np.abs(samples - middle) <= 4.0 * spread).all(axis=1)
     return np.atleast_2d(np.cov(samples[good].T))
+
+
+def _not_below(covariance: np.ndarray, formal: np.ndarray) -> np.ndarray:
+    """Raise a sampled covariance to the formal one in every direction: noise is never less than known noise."""
+    root = np.linalg.cholesky(formal)
+    inverse = np.linalg.inv(root)
+    values, vectors = np.linalg.eigh(inverse @ covariance @ inverse.T)
+    return root @ (vectors * np.maximum(values, 1.0)) @ vectors.T @ root.T
 
 
 @dataclass(frozen=True)
