@@ -13,7 +13,7 @@ from msa3d.cube import Cube
 from msa3d.dataset import Dataset
 from msa3d.figures import style
 from msa3d.figures.line_maps import VELOCITY_LABEL
-from msa3d.figures.sky import draw_map, label_sky, map_bar, map_height
+from msa3d.figures.sky import draw_map, label_sky, map_bar
 from msa3d.figures.skymarks import mark_map
 from msa3d.figures.slit_stepping import target_of
 from msa3d.science.cosmology import kpc_per_arcsec
@@ -78,6 +78,7 @@ def plot(
     *,
     injected: Disc | None = None,
     published: tuple[float, float, float] | None = None,
+    snr: float = 3.0,
     source_id: int | None = None,
 ) -> Figure:
     """Draw the maps and the rotation curve.
@@ -99,6 +100,8 @@ def plot(
         What was put in.
     published : tuple of float, optional
         Radius (arcsec), V sin i and its error (km/s), as the paper has it.
+    snr : float
+        What was observed is shown in spaxels of at least that signal to noise (``maps["snr"]``, if there).
     source_id : int, optional
         The source; the case study without it.
 
@@ -112,11 +115,16 @@ def plot(
     used = maps["used"].astype(bool)
     shown = {name: np.where(used, maps[name], np.nan) for name in
              ("observed_velocity", "velocity", "observed_sigma", "sigma")}  # fmt: skip
+    if "snr" in maps:
+        with np.errstate(invalid="ignore"):
+            seen = maps["snr"] >= snr
+        for name in ("observed_velocity", "observed_sigma"):
+            shown[name] = np.where(seen, shown[name], np.nan)
     for name in ("observed_velocity", "velocity"):
         shown[name] = shown[name] - disc.systemic
-    height = map_height(*place, 1.6, least=1.5, most=2.3)
-    figure = style.new_figure(style.FULL_WIDTH, 2 * height + 2.3)
+        figure = style.new_figure(style.FULL_WIDTH, 5.6)
     grid = figure.subplots(2, 3)
+    figure.get_layout_engine().set(wspace=0.08)
     limit = style.symmetric_limit(shown["velocity"], 99.0) * 1.1
     signed = {"cmap": style.colour_map(style.SIGNED_MAP), "vmin": -limit, "vmax": limit}
     low, high = style.percentile_limits(np.concatenate([shown["observed_sigma"][used], shown["sigma"][used]]), 3, 97)
@@ -133,6 +141,7 @@ def plot(
         mesh = draw_map(axes, cube, image, place[1], **colours)
         label_sky(axes, north=axes in grid[:, 0])
         axes.set_title(title)
+        _zoom(axes, place, used)
         mark_map(axes, cube, kpc_per_arcsec=scale, wave_um=wave, fontsize=5.5)
         _major_axis(axes, disc)
         map_bar(figure, mesh, axes, label if axes in (grid[0, 2], grid[1, 1]) else "")
@@ -188,6 +197,16 @@ def major_axis_points(
     return tuple(np.array(points).reshape(-1, 3).T)
 
 
+def _zoom(axes: Axes, place: tuple, used: np.ndarray, pad: float = 0.35) -> None:
+    """Show the spaxels that were used and their surroundings, in a square."""
+    if used.any():
+        offsets = [a[used] for a in place[0].offsets(*place[1])]
+        half = 0.5 * max(np.ptp(a) for a in offsets) + pad
+        east, north = (0.5 * (a.min() + a.max()) for a in offsets)
+        axes.set_xlim(east + half, east - half)
+        axes.set_ylim(north - half, north + half)
+
+
 def _major_axis(axes: Axes, disc: Disc) -> None:
     """Dash the major axis of the disc, half an arcsecond to either side."""
     angle = np.radians(disc.pa_deg)
@@ -218,7 +237,7 @@ def _curve(axes: Axes, place: tuple, maps: Mapping, used: np.ndarray, curves: tu
         color=style.BLACK,
         markersize=2.5,
         elinewidth=0.7,
-        label="near major axis",
+        label="observed near major axis",
     )
     if published is not None:
         axes.errorbar(

@@ -67,6 +67,7 @@ def plot(
     *,
     injected: tuple[float, float] | None = None,
     published: tuple[float, float] | None = None,
+    limits: tuple[float, float] | None = None,
     source_id: int | None = None,
 ) -> Figure:
     """Draw map and gradient of a quantity.
@@ -90,6 +91,8 @@ def plot(
     published : tuple of float, optional
         Published gradient and its error, for each kpc; drawn through the fit at the middle radius, as the published
         value at the centre is not at hand.
+    limits : tuple of float, optional
+        Of the colours; without it the range of the rings, half as wide again to either side.
     source_id : int, optional
         The source; the case study without it.
 
@@ -103,8 +106,7 @@ def plot(
     height = map_height(cube, centre, 2.1, least=1.9, most=2.9)
     figure = style.new_figure(style.FULL_WIDTH, height + 1.3)
     left, right = figure.subplots(1, 2, width_ratios=[1.0, 1.6])
-    known = image[np.isfinite(image)]
-    low, high = style.percentile_limits(np.concatenate([known, points.value]), 5.0, 95.0)
+    low, high = limits or _limits(points.value if np.isfinite(points.value).sum() > 1 else image)
     mesh = draw_map(left, cube, image, centre, cmap=style.colour_map(quantity.colours), vmin=low, vmax=high)
     label_sky(left)
     wave = LINES["Ha"] * (1 + target.redshift)
@@ -118,6 +120,12 @@ def plot(
     told = "" if gradient is None else f"; its gradient is {_signed(gradient.slope, gradient.slope_error, quantity)}"
     alt = f"{quantity.name.capitalize()} of {name}: a map, and the mean in rings against the radius in the disc{told}."
     return style.finish(figure, simulated=cube.simulated, alt=alt)
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """Range of the finite values, half as wide again to either side."""
+    low, high = style.percentile_limits(values, 0.0, 100.0)
+    return low - 0.5 * (high - low), high + 0.5 * (high - low)
 
 
 def _signed(slope: float, error: float | None, quantity: Quantity) -> str:

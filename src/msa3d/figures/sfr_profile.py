@@ -74,6 +74,7 @@ def plot(
     scale = kpc_per_arcsec(target.redshift)
     figure = style.new_figure(style.FULL_WIDTH, 3.1)
     left, right = figure.subplots(1, 2)
+    figure.get_layout_engine().set(wspace=0.08)
     other = left.twinx()
     rows = (
         (left, star_formation, style.VERMILION, "o", "H\u03b1 star formation", SFR_LABEL),
