@@ -1,0 +1,141 @@
+"""A disc put into a cube comes back, and light beside the slit's middle is not taken for rotation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from tests.science.cubes import DEC, RA, REDSHIFT, header, sky
+
+from msa3d.cube import Cube
+from msa3d.errors import ProductError
+from msa3d.science.disc import Disc
+from msa3d.science.discmodel import SLIT_SIGN, LineModel, find_lattice
+from msa3d.science.kinematics import fit_disc
+from msa3d.science.light import deconvolve, exponential
+from msa3d.science.lines import LINES
+from msa3d.science.resolution import C_KMS
+
+HA_UM = LINES["Ha"] * (1.0 + REDSHIFT)
+TRUE = Disc(pa_deg=40.0, inclination_deg=35.0, v_sin_i=90.0, r_turn=0.15, systemic=6.0)
+SIGMA0 = 40.0
+
+
+def blank(n: int = 17) -> Cube:
+    wave = HA_UM + np.arange(-130, 131) * 2.36e-4
+    shape = (wave.size, n, n)
+    return Cube(np.zeros(shape), wave, sky(n), 2.35e-13, True, "disc", err=np.ones(shape), header=header())
+
+
+def with_disc(noise: float, seed: int = 0, scale: float = 0.35) -> Cube:
+    cube = blank()
+    middle = slice(120, 141)
+    model = LineModel(cube, cube.wave_um[middle], HA_UM, RA, DEC, columns=False)
+    light = exponential(model, scale, TRUE.pa_deg, TRUE.inclination_deg)
+    line = model.predict(light, TRUE.velocity(model.east, model.north), SIGMA0)
+    data = np.random.default_rng(seed).normal(0.0, noise, cube.data.shape) + 0.3
+    data[middle] += line / line.max()
+    return replace(cube, data=data, err=np.full_like(data, noise))
+
+
+def test_a_disc_comes_back():
+    fit = fit_disc(with_disc(0.01), REDSHIFT, ra=RA, dec=DEC, inclination_deg=35.0, sample=False)
+    for name, value in (("pa_deg", 40.0), ("v_sin_i", 90.0), ("r_turn", 0.15), ("sigma0", SIGMA0), ("systemic", 6.0)):
+        assert abs(fit.best[name] - value) < 3.5 * fit.error[name], name
+    assert fit.error["sigma0"] < 2.0
+    assert fit.error["pa_deg"] < 2.0
+    assert fit.chi2 == pytest.approx(fit.freedom, rel=0.1)
+    median, low, high = fit.rotation([0.5])
+    assert low[0] < median[0] < high[0]
+    assert np.nanmax(np.abs(fit.data - fit.model)) < 0.08
+
+
+def test_without_the_shift_of_light_beside_the_middle_the_position_angle_is_wrong():
+    cube = with_disc(0.01)
+    right = fit_disc(cube, REDSHIFT, ra=RA, dec=DEC, inclination_deg=35.0, pa_deg=40.0, sample=False)
+    wrong = fit_disc(cube, REDSHIFT, ra=RA, dec=DEC, inclination_deg=35.0, pa_deg=40.0, sample=False, slit_shift=0)
+    assert abs(wrong.best["pa_deg"] - 40.0) > 3.0 * abs(right.best["pa_deg"] - 40.0)
+    assert wrong.chi2 > right.chi2 + 25.0
+
+
+def test_sampling_gives_the_errors_of_the_covariance():
+    cube = with_disc(0.01)
+    plain = fit_disc(cube, REDSHIFT, ra=RA, dec=DEC, inclination_deg=35.0, pa_deg=40.0, sample=False)
+    options = {"walkers": 12, "steps": 45, "pa_deg": 40.0}
+    sampled = fit_disc(cube, REDSHIFT, ra=RA, dec=DEC, inclination_deg=35.0, **options)
+    assert sampled.samples.shape == (12 * 30, 5)
+    for name in ("pa_deg", "sigma0", "systemic"):
+        assert sampled.error[name] == pytest.approx(plain.error[name], rel=0.6)
+
+
+def test_noise_that_neighbours_share_makes_errors_larger():
+    cube = with_disc(0.01)
+    shared = np.zeros((3, 3, 3))
+    shared[1] = [[0.1, 0.5, 0.1], [0.5, 1.0, 0.5], [0.1, 0.5, 0.1]]
+    fits = [
+        fit_disc(
+            replace(cube, correlation=c), REDSHIFT, ra=RA, dec=DEC, inclination_deg=35.0, pa_deg=40.0, sample=False
+        )
+        for c in (None, shared)
+    ]
+    assert fits[1].scale > 1.5 * fits[0].scale
+    assert fits[1].error["sigma0"] > 1.2 * fits[0].error["sigma0"]
+
+
+def test_the_slit_shifts_light_beside_its_middle():
+    cube = replace(blank(), header=header(slit_pa=0.0))
+    model = LineModel(cube, cube.wave_um[120:141], HA_UM, RA, DEC, columns=False)
+    # Light that grows to the east enters the slit's east side more: shifted to the red for SLIT_SIGN -1.
+    light = np.exp(-0.5 * (np.hypot(model.east - 0.3, model.north) / 0.2) ** 2)
+    line = model.predict(light, np.zeros_like(light), 30.0)
+    away = (cube.wave_um[120:141] / HA_UM - 1.0) * C_KMS
+    mean = (line * away[:, None, None]).sum(axis=0) / line.sum(axis=0)
+    expected = model.slit_velocity(light) / model.flux(light)
+    middle = 8, slice(5, 9)
+    assert mean[middle] == pytest.approx(expected[middle], abs=0.5)
+    assert np.all(np.sign(mean[8, 7:9]) == -SLIT_SIGN)
+
+
+def test_surface_brightness_is_kept_and_transposed_is_the_adjoint():
+    cube = blank()
+    model = LineModel(cube, cube.wave_um[120:141], HA_UM, RA, DEC, columns=False)
+    assert model.flux(np.ones(model.east.shape)) == pytest.approx(np.ones(cube.shape), rel=1e-9)
+    light = np.exp(-0.5 * (np.hypot(model.east, model.north) / 0.15) ** 2)
+    line = model.predict(light, np.zeros_like(light), 30.0)
+    assert line.sum(axis=0) == pytest.approx(model.flux(light), abs=2e-3 * model.flux(light).max())
+    image = np.random.default_rng(1).normal(size=cube.shape)
+    assert (model.flux(light) * image).sum() == pytest.approx((model.transposed(image) * light).sum(), rel=1e-9)
+
+
+def test_light_is_found_behind_the_instrument():
+    cube = blank()
+    model = LineModel(cube, cube.wave_um[120:141], HA_UM, RA, DEC, columns=False)
+    light = exponential(model, 0.3, 0.0, 0.0)
+    clump = 2.0 * np.exp(-0.5 * (np.hypot(model.east - 0.4, model.north + 0.2) / 0.08) ** 2)
+    seen = model.flux(light + clump)
+    found = deconvolve(model, seen, np.full(cube.shape, 0.002))
+    smooth = deconvolve(model, seen, np.full(cube.shape, 0.002), iterations=0)
+    assert np.abs(model.flux(found) - seen).max() < 0.5 * np.abs(model.flux(smooth) - seen).max()
+    assert found.min() >= 0.0
+
+
+def test_columns_are_read_off_the_number_of_exposures():
+    across = np.broadcast_to((np.arange(25) - 12) * 0.1 * np.cos(0.2), (25, 25)) + np.arange(25)[:, None] * 0.0199
+    distance = np.abs((across - 0.07 + 0.1) % 0.2)
+    border = np.minimum(distance, 0.2 - distance) < 0.059
+    found = find_lattice(np.where(border, 14.0, 7.0), across, 0.2, 0.059)
+    assert found.period == pytest.approx(0.2, abs=0.003)
+    assert (found.first - 0.07 + 0.1) % 0.2 - 0.1 == pytest.approx(0.0, abs=0.02)
+    assert find_lattice(np.full((25, 25), 7.0), across, 0.2, 0.059) is None
+
+
+def test_cubes_that_tell_too_little_are_refused():
+    cube = with_disc(0.01)
+    where = {"ra": RA, "dec": DEC, "inclination_deg": 35.0}
+    with pytest.raises(ProductError, match="no errors"):
+        fit_disc(replace(cube, err=None), REDSHIFT, **where)
+    with pytest.raises(ProductError, match="SLITWID"):
+        fit_disc(replace(cube, header=type(cube.header)()), REDSHIFT, **where)
+    with pytest.raises(ProductError, match="spaxels show Ha"):
+        fit_disc(with_disc(5.0), REDSHIFT, **where)
