@@ -14,11 +14,10 @@ import numpy as np
 
 from msa3d.cube import Cube, open_cube
 from msa3d.dataset import Dataset
-from msa3d.errors import ProductError
 from msa3d.layout import Layout
 from msa3d.science import abundance, attenuation, calibration
 from msa3d.science.binning import BinMap, bins_for_line, stacked
-from msa3d.science.blanks import blank_images
+from msa3d.science.blanks import blank_images, continuum_image
 from msa3d.science.cosmology import kpc_per_arcsec
 from msa3d.science.gradient import Gradient
 from msa3d.science.kinematics import DiscFit, fit_disc
@@ -33,7 +32,6 @@ log = logging.getLogger(__name__)
 
 CONTINUUM_REST_UM = (0.508, 0.62)
 """Free of strong lines."""
-CHUNKS = 20
 BIN_SNR = 10.0
 RING_ARCSEC = 0.2
 RINGS_TO_ARCSEC = 1.2
@@ -201,7 +199,9 @@ def measure(
         All that was measured.
     """
     spread = spread or line_spread_of(cube.header, step_um=float(np.median(np.diff(cube.wave_um))))
-    image, chunks, continuum_um = continuum_image(cube, redshift)
+    first, last = (edge * (1.0 + redshift) for edge in CONTINUUM_REST_UM)
+    image, error, noise = continuum_image(cube, first, last)
+    continuum_um = 0.5 * (first + last)
     geometry = _centred(image, cube, geometry, continuum_um)
     place = {"ra": geometry.ra, "dec": geometry.dec, "inclination_deg": geometry.inclination_deg}
     disc = fit_disc(cube, redshift, **place, pa_deg=pa_deg, spread=spread, sample=sample)
@@ -215,7 +215,8 @@ def measure(
         cube,
         geometry,
         continuum_um,
-        blanks=chunks,
+        error=error,
+        blanks=noise,
         background=True,
         max_radius_arcsec=complete_radius(good, geometry.radius(cube)),
         unit="MJy/sr",
@@ -254,41 +255,6 @@ def _metallicity(discs: dict[str, Exponential], geometry: Geometry) -> dict[str,
             if np.isfinite([gradient.slope, gradient.centre]).all():
                 found[name] = gradient
     return found
-
-
-def continuum_image(cube: Cube, redshift: float) -> tuple[np.ndarray, np.ndarray, float]:
-    """Mean of the line-free range, and what its noise looks like.
-
-    Parameters
-    ----------
-    cube : Cube
-        The cube.
-    redshift : float
-        Of the galaxy.
-
-    Returns
-    -------
-    image : ndarray, shape (n_y, n_x)
-        MJy/sr; NaN without data.
-    noise : ndarray, shape (n, n_y, n_x)
-        Images with the noise of that image: differences of `CHUNKS` parts of the range from their mean.
-    wave_um : float
-        Mean wavelength, um.
-    """
-    part = cube.between(*(np.array(CONTINUUM_REST_UM) * (1.0 + redshift)))
-    data = np.where(part.data != 0, part.data, np.nan) if cube.err is None else part.data
-    known = np.isfinite(data)
-    full = known.mean(axis=(1, 2)) > 0.5 * known.any(axis=0).mean()
-    if full.sum() < 5 * CHUNKS:
-        raise ProductError(f"{cube.name}: too few wavelengths at {CONTINUUM_REST_UM} um at rest for z = {redshift:g}")
-    pieces = []
-    for index in np.array_split(np.flatnonzero(full), CHUNKS):
-        weight = known[index].sum(axis=0)
-        total = np.where(known[index], data[index], 0.0).sum(axis=0)
-        pieces.append(np.where(weight > 0.5 * index.size, total / np.maximum(weight, 1), np.nan))
-    pieces = np.array(pieces)
-    image = pieces.mean(axis=0)
-    return image, (pieces - image) / np.sqrt(CHUNKS - 1), float(part.wave_um[full].mean())
 
 
 def _centred(image: np.ndarray, cube: Cube, geometry: Geometry, wave_um: float) -> Geometry:

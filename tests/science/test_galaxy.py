@@ -1,0 +1,81 @@
+"""A galaxy of known gradients comes back from a noisy cube, and what is written can be read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+from tests.science.cubes import REDSHIFT
+from tests.science.galaxies import DISC, GEOMETRY, SCALES, SIGMA0, STARS, TOTALS, noiseless, noisy
+
+from msa3d.dataset import Dataset
+from msa3d.layout import Layout
+from msa3d.science import galaxyfile
+from msa3d.science.galaxy import Galaxy, measure
+
+NII_GRADIENT = -0.57 * (1 / SCALES["[NII]6583"] - 1 / SCALES["Ha"]) / np.log(10) / GEOMETRY.kpc_per_arcsec
+
+
+@pytest.fixture(scope="module")
+def galaxy() -> Galaxy:
+    # The position angle is not told.
+    return measure(noisy(noiseless(), 0.1, 5), REDSHIFT, replace(GEOMETRY, pa_deg=0.0), source_id=8512, sample=False)
+
+
+def test_the_disc_and_its_centre_come_back(galaxy: Galaxy):
+    assert abs(galaxy.geometry.ra - GEOMETRY.ra) * 3600 * np.cos(np.radians(GEOMETRY.dec)) < 0.02
+    assert abs(galaxy.geometry.dec - GEOMETRY.dec) * 3600 < 0.02
+    best, error = galaxy.kinematics.best, galaxy.kinematics.error
+    for name, true in (("pa_deg", DISC.pa_deg), ("v_sin_i", DISC.v_sin_i), ("sigma0", SIGMA0)):
+        assert abs(best[name] - true) < 4.0 * error[name], name
+    assert error["sigma0"] < 3.0
+
+
+def test_discs_of_all_lines_come_back(galaxy: Galaxy):
+    for name, scale in SCALES.items():
+        found = galaxy.discs[name]
+        assert abs(found.scale_arcsec - scale) < 4.0 * found.scale_error, name
+        assert abs(found.total - TOTALS[name]) < 4.0 * found.total_error, name
+    assert abs(galaxy.stars.scale_arcsec - STARS) < 4.0 * galaxy.stars.scale_error
+    assert galaxy.discs["Ha"].scale_error < 0.02
+    # Lines that were not put in are not found.
+    for name in ("[SII]6716", "[SII]6731"):
+        assert name not in galaxy.discs or galaxy.discs[name].total < 4.0 * galaxy.discs[name].total_error
+
+
+def test_gradients_come_back(galaxy: Galaxy):
+    found = galaxy.metallicity["PP04_N2"]
+    assert abs(found.slope - NII_GRADIENT) < 4.0 * found.slope_error
+    assert found.slope_error < 0.02
+    assert galaxy.av.slope_error < 1.0
+    assert {"PP04_N2", "PP04_O3N2", "M13_N2"} <= set(galaxy.metallicity)
+
+
+def test_bins_cover_the_galaxy_and_reach_their_signal(galaxy: Galaxy):
+    assert galaxy.bins.n_bins > 20
+    radius = GEOMETRY.radius(galaxy.cube)
+    assert (galaxy.bins.labels[radius < 0.5] >= 0).all()
+    seen = galaxy.binned.snr("Ha")[0]
+    assert np.median(seen) > 7.0
+
+
+def test_what_is_written_can_be_read(galaxy: Galaxy, tmp_path):
+    dataset, layout = Dataset.load("tiny"), Layout(tmp_path)
+    paths = galaxyfile.write(galaxy, layout, dataset)
+    assert all(path.is_file() and path.parent == layout.science for path in paths)
+    with fits.open(paths[0]) as hdus:
+        assert hdus[0].header["MSA3DSIM"]
+        assert {"FLUX_HA", "ERR_NII6583", "VELOCITY", "MODEL_VELOCITY", "BINS", "BIN_OH"} <= {hdu.name for hdu in hdus}
+        np.testing.assert_allclose(hdus["FLUX_HA"].data, galaxy.lines.flux["Ha"], rtol=1e-5)
+        assert hdus["BINS"].header["CTYPE1"] == "RA---TAN"
+    assert len(Table.read(paths[1])) == len(galaxy.rings["Ha"].radius)
+    table = Table.read(paths[2])
+    found = {row["quantity"]: row for row in table}
+    assert found["sigma0"]["injected"] == 36.0
+    assert found["metallicity_gradient"]["published"] == -0.020
+    assert "systemic" not in found
+    # What was not measured is told, not left out.
+    assert "not measured" in str(found["log_mass"]["note"])
