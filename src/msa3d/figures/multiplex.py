@@ -47,11 +47,11 @@ def plot(inputs: Inputs | None = None, *, most: int = 100) -> Figure:
     result = compare(inputs)
     left.plot([inputs.targets], [result.gain], "o", color=style.RESULT_COLOUR, markersize=4)
     left.annotate(
-        f"{inputs.targets} targets: {result.gain:.1f}", (inputs.targets, result.gain), (6, -3), ha="left", va="top",
+        f"{inputs.targets} targets: {result.gain:.1f}", (inputs.targets, result.gain), (-6, 6), ha="right", va="bottom",
         textcoords="offset points", fontsize=7,
     )  # fmt: skip
     left.set_xlim(0, most)
-    left.set_ylim(0, 1.55 * compare(inputs, targets=most).gain)
+    left.set_ylim(0, 1.6 * compare(inputs, targets=most).gain)
     left.set_xlabel("targets")
     left.set_ylabel("time of the IFU / time of slit-stepping")
     left.set_title("a  gain at equal depth")
@@ -59,7 +59,7 @@ def plot(inputs: Inputs | None = None, *, most: int = 100) -> Figure:
     _factors(right, result)
     alt = (
         f"Gain of slit-stepping over the integral-field unit against the number of targets: {result.gain:.1f} for "
-        f"{inputs.targets} targets with overheads and detector noise; the paper says more than 15. Beside it the factors."
+        f"{inputs.targets} targets with overheads; the paper says more than 15. Beside it, factors."
     )
     # A calculation, not data: no mark of simulation.
     return style.finish(figure, simulated=False, alt=alt)
@@ -78,7 +78,7 @@ def _factors(axes, result) -> None:
             textcoords="offset points", ha="left" if side > 0 else "right", va="center", fontsize=7,
         )  # fmt: skip
     axes.set_yticks(rows, names)
-    axes.set_xlim(-1.5, 2.2)
+    axes.set_xlim(-2.0, 2.4)
     ticks = (-1, 0, 1, 2)
     axes.set_xticks(ticks, ["0.1", "1", "10", "100"])
     axes.axvline(0.0, color=style.BLACK, linewidth=0.6)

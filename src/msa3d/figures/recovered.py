@@ -18,7 +18,7 @@ def plot(tables: Mapping[str, Table], *, simulated: bool = True) -> Figure:
     Parameters
     ----------
     tables : mapping of str to astropy.table.Table
-        Report of each galaxy (or builder) by its name, with columns ``quantity``, ``injected``, ``recovered``, ``error``,
+        Report of each galaxy (or builder) by name: columns ``quantity``, ``injected``, ``recovered``, ``error``,
         ``pull``, and perhaps ``unit`` and ``published``. Rows without a pull are left out.
     simulated : bool
         Whether the data are from a simulation.
@@ -85,7 +85,7 @@ def _pulls(table: Table) -> dict[str, float]:
 
 def _numbers(axes, table: Table, rows: Mapping[str, int]) -> None:
     """Write published, injected and recovered values beside the rows."""
-    places = (("published", 0.16, "published"), ("injected", 0.38, "put in"), ("recovered", 0.68, "recovered"))
+    places = (("published", 0.11, "published"), ("injected", 0.32, "put in"), ("recovered", 0.61, "recovered"))
     colours = {"published": style.PUBLISHED_COLOUR, "injected": style.TRUTH_COLOUR, "recovered": style.RESULT_COLOUR}
     axes.set_axis_off()
     axes.set_xlim(0, 1)

@@ -90,6 +90,8 @@ def _draw_marks(axes, box, shape, kpc_per_arcsec, fontsize, *, compass) -> None:
     """Draw the marks of one panel on the strip below the height `bottom`."""
     left, right, bottom, strip = box
     wide = left - right
+    # A zoomed map may have grey spaxels here.
+    axes.axhspan(bottom - strip, bottom, facecolor="white", edgecolor="none", zorder=2)
     axes.axhline(bottom, color=style.GREY, linewidth=0.4)
     letters = {"fontsize": fontsize, "ha": "center", "color": style.BLACK, "zorder": 5}
     length = _round_length(0.35 * wide)

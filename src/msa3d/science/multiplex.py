@@ -13,9 +13,9 @@ ORIGINS = {
     "targets": "43 galaxies: Barisic et al. 2024",
     "steps": "9 steps across the slit: published pattern",
     "dithers": "7 dithers along the slit: published pattern",
-    "exposure_s": "our round number; the gain hardly depends on it while it is long",
-    "noise_penalty": "detector noise: two IFU pixels (0.1 arcsec slices) where a 0.2 arcsec shutter has one; 1 when the "
-    "sky's or the source's own noise rules",
+    "exposure_s": "our round number, near the 1167 s (16 groups) of the embedded observation",
+    "noise_penalty": "detector noise: two IFU pixels (0.1 arcsec slices) where a 0.2 arcsec shutter has one; 1 when "
+    "the sky's or the source's own noise rules",
     "throughput_ratio": "our assumption: equal; below 1 where the IFU passes less light",
     "exposure_overhead_s": "JDox, NIRSpec Overheads: 45 s set-up (IRS2) and 7 s clean-up",
     "specification_s": "JDox, NIRSpec Overheads: 65 s compilation an exposure specification",
