@@ -25,6 +25,10 @@ from msa3d.science.resolution import C_KMS, FWHM_PER_SIGMA, line_spread_of
 
 REACH_KMS = 450.0
 
+ASPECT = 0.02
+"""Thickness over half-light radius. GalPaK adds what a disc's thickness needs, h V / r, to its dispersion: of a
+disc of the usual 0.15 seen face on hardly anything would be left for sigma0, and numbers could not be compared."""
+
 
 def galpak_check(
     cube: Cube,
@@ -90,7 +94,7 @@ def galpak_check(
             psf=galpak.ImagePointSpreadFunction(_cropped(effective_psf(cube, line_um), cube.shape)),
             lsf=galpak.GaussianLineSpreadFunction(fwhm=bins * FWHM_PER_SIGMA),
         )
-        model = galpak.DiskModel(rotation_curve="arctan", redshift=redshift, dispersion_profile="thin")
+        model = galpak.DiskModel(rotation_curve="arctan", redshift=redshift, aspect=ASPECT)
         work = galpak.GalPaK3D(
             galpak.HyperspectralCube(data=data, header=header),
             variance=galpak.HyperspectralCube(data=variance, header=header),
