@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from msa3d.dataset import Dataset
+from msa3d.errors import ProductError
 from msa3d.layout import Layout
 from msa3d.provenance import atomic_path, stamp
 from msa3d.science import abundance, attenuation, report
@@ -16,6 +18,8 @@ from msa3d.science.calibration import DEFAULT_METALLICITY
 from msa3d.science.disc import RE_OVER_SCALE_LENGTH
 from msa3d.science.galaxy import Galaxy, analyse
 from msa3d.science.report import Row
+
+log = logging.getLogger(__name__)
 
 STELLAR_PER_GAS = 0.44 * 4.05 / 3.1
 """A_V of the stars over that of the gas: 0.44 of E(B-V), R_V 4.05 and 3.1 (Calzetti et al. 2000)."""
@@ -217,8 +221,7 @@ def write(galaxy: Galaxy, layout: Layout, dataset: Dataset) -> list[Path]:
         fits.HDUList(hdus).writeto(partial)
     with atomic_path(paths[1]) as partial:
         profiles(galaxy).write(partial, format="ascii.ecsv")
-    table = report.report_table(rows(galaxy, dataset), galaxy.source_id, simulated=galaxy.cube.simulated)
-    return paths + report.write_report(table, layout.science / f"report_{name}")
+    return paths + report.write_report(_table(galaxy, dataset), layout.science / f"report_{name}")
 
 
 def measure_source(
@@ -249,3 +252,71 @@ def measure_source(
     galaxy = analyse(layout, dataset, source_id, builder, inclination_deg=inclination, sample=sample)
     write(galaxy, layout, dataset)
     return galaxy
+
+
+def measure_targets(layout: Layout, dataset: Dataset, *, sample: bool = True) -> dict[int, Galaxy]:
+    """Measure all targets of a run and write what was found.
+
+    Parameters
+    ----------
+    layout : Layout
+        The run.
+    dataset : Dataset
+        Its description.
+    sample : bool
+        Sample the posterior of the kinematics of the case study; the others take errors from the curvature.
+
+    Returns
+    -------
+    dict of int to Galaxy
+        By source id. A galaxy whose lines are too faint, or whose cube has no errors (the published builder), is
+        left out, and the log says why.
+    """
+    found = {}
+    for target in dataset.targets:
+        try:
+            found[target.source_id] = measure_source(
+                *(layout, dataset, target.source_id, dataset.cubebuild.builder),
+                sample=sample and target.source_id == dataset.case_study,
+            )
+        except ProductError as error:
+            log.warning("source %d is not measured: %s", target.source_id, error)
+    return found
+
+
+HEADLINE = (
+    *("sigma0", "v_sin_i_re", "redshift", "metallicity_gradient", "av_gradient", "log_sfr", "scale_line"),
+    *("scale_continuum", "scale_ratio"),
+)
+"""Quantities of the report that the book quotes."""
+
+
+def headline(found: dict[int, Galaxy], dataset: Dataset) -> dict[str, float]:
+    """Give the numbers of the case study that the book quotes.
+
+    Parameters
+    ----------
+    found : dict of int to Galaxy
+        As `measure_targets` gives them.
+    dataset : Dataset
+        Its description.
+
+    Returns
+    -------
+    dict of str to float
+        ``headline_<quantity>_<column>`` for the columns published, injected, recovered, error and pull; NaN where
+        there is none.
+    """
+    columns = ("published", "injected", "recovered", "error", "pull")
+    values = {f"headline_{name}_{column}": float("nan") for name in HEADLINE for column in columns}
+    galaxy = found.get(dataset.case_study)
+    table = [] if galaxy is None else _table(galaxy, dataset)
+    for row in table:
+        if row["quantity"] in HEADLINE:
+            values |= {f"headline_{row['quantity']}_{column}": float(row[column]) for column in columns}
+    worst, rms, _ = (float("nan"), float("nan"), 0) if galaxy is None else report.pull_statistics(table)
+    return values | {"headline_worst": worst, "headline_rms": rms}
+
+
+def _table(galaxy: Galaxy, dataset: Dataset) -> Table:
+    return report.report_table(rows(galaxy, dataset), galaxy.source_id, simulated=galaxy.cube.simulated)
