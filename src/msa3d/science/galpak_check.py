@@ -38,6 +38,7 @@ def galpak_check(
     dec: float,
     inclination_deg: float,
     pa_deg: float,
+    start: dict[str, float] | None = None,
     line: str = "Ha",
     iterations: int = 600,
     seconds: int = 60,
@@ -57,6 +58,9 @@ def galpak_check(
         Held fixed: kinematics of a disc seen face on do not tell it.
     pa_deg : float
         First guess of the position angle of the receding half of the major axis.
+    start : dict of str to float, optional
+        First guesses of ``v_sin_i``, ``sigma0`` (km/s) and ``r_turn`` (arcsec), as `DiscFit.best`: its chain needs
+        ten thousand steps and more from far away, which do not fit into the time.
     line : str
         Key of `msa3d.science.lines.LINES`.
     iterations : int
@@ -102,11 +106,11 @@ def galpak_check(
             instrument=instrument,
             quiet=True,
         )
-        start = _start(cube, data, wave, line_um, ra, dec, inclination_deg, pa_deg)
+        first = _start(cube, data, wave, line_um, (ra, dec), inclination_deg, pa_deg, start or {})
         work.run_mcmc(
             max_iterations=iterations,
             known_parameters=galpak.GalaxyParameters(inclination=inclination_deg),
-            initial_parameters=galpak.GalaxyParameters(**start),
+            initial_parameters=galpak.GalaxyParameters(**first),
             verbose=False,
         )
     return _found(work, wave, line_um, inclination_deg, pa_deg, cube)
@@ -153,10 +157,11 @@ def _cropped(kernel: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return image / image.sum()
 
 
-def _start(cube, data, wave, line_um, ra, dec, inclination_deg, pa_deg) -> dict[str, float]:
+def _start(cube, data, wave, line_um, place, inclination_deg, pa_deg, guess) -> dict[str, float]:
     """First guess, in GalPaK's pixels."""
-    x, y = cube.wcs.world_to_pixel_values(ra, dec)
+    x, y = cube.wcs.world_to_pixel_values(*place)
     step = wave[1] - wave[0]
+    scale = float(np.sqrt(abs(np.linalg.det(cube.wcs.pixel_scale_matrix)))) * 3600.0
     return {
         "x": float(x),
         "y": float(y),
@@ -165,9 +170,9 @@ def _start(cube, data, wave, line_um, ra, dec, inclination_deg, pa_deg) -> dict[
         "radius": 5.0,
         "inclination": inclination_deg,
         "pa": pa_deg,
-        "turnover_radius": 2.0,
-        "maximum_velocity": 60.0 / max(np.sin(np.radians(inclination_deg)), 0.1),
-        "velocity_dispersion": 45.0,
+        "turnover_radius": guess.get("r_turn", 0.2) / scale,
+        "maximum_velocity": guess.get("v_sin_i", 60.0) / max(np.sin(np.radians(inclination_deg)), 0.1),
+        "velocity_dispersion": guess.get("sigma0", 45.0),
     }
 
 
