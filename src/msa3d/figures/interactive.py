@@ -11,10 +11,12 @@ import logging
 from pathlib import Path
 
 import numpy as np
+from matplotlib.colors import to_hex
 
 from msa3d.cube import Cube, cube_path, open_cube
 from msa3d.dataset import Dataset, Target
 from msa3d.errors import ProductError
+from msa3d.figures import style
 from msa3d.figures.slit_stepping import target_of
 from msa3d.layout import Layout
 from msa3d.provenance import atomic_path
@@ -33,9 +35,9 @@ TEMPLATE = Path(__file__).with_name("interactive.html")
 
 _LEAST_SNR = 3.0
 _MAPS = (
-    ("H\u03b1 surface brightness", "1e-17 erg/s/cm2/arcsec2", "Magma", False),
-    ("velocity", "km/s", "RdBu", True),
-    ("dispersion", "km/s", "Viridis", False),
+    ("H\u03b1 surface brightness", "1e-17 erg/s/cm2/arcsec2", style.FLUX_MAP, False),
+    ("velocity", "km/s", style.SIGNED_MAP, True),
+    ("dispersion", "km/s", style.DISPERSION_MAP, False),
 )
 
 
@@ -121,7 +123,7 @@ def page_data(cube: Cube, target: Target, fit: LineFit) -> dict:
         high = max(abs(low), abs(high)) if signed else high
         low = -high if signed else low
         maps.append(
-            {"name": name, "unit": unit, "colours": colours, "reverse": signed, "low": float(low), "high": float(high)}
+            {"name": name, "unit": unit, "colours": _stops(colours), "low": float(low), "high": float(high)}
             | {"values": _listed(image, 2)}
         )
     index = np.full(cube.shape, -1)
@@ -204,6 +206,11 @@ def spaxel_models(
     model = lines + level[:, None] + slope[:, None] * ramp
     model[~known] = np.nan
     return model
+
+
+def _stops(name: str) -> list:
+    """Give a colour map of the figures as places and colours, as plotly takes them."""
+    return [[float(at), to_hex(style.colour_map(name)(at))] for at in np.linspace(0.0, 1.0, 13)]
 
 
 def _packed(values: np.ndarray, scale: float) -> str:

@@ -16,6 +16,8 @@ from msa3d.errors import ProductError
 from msa3d.figures import style
 
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
+CORE = 0.03
+"""Where the point-spread function is brighter than that, relative to its maximum, it is core."""
 STRIP = 0.26
 """Height of the strip, as a fraction of the height of the map."""
 
@@ -33,16 +35,19 @@ def psf_ellipse(cube: Cube, wave_um: float) -> tuple[float, float, float] | None
     Returns
     -------
     tuple of float, or None
-        Full widths (arcsec) of the Gaussian with the same second moments along its long and short axis, and the
-        position angle of the long one (deg, from north through east); None where the cube does not tell.
+        Full widths at half maximum (arcsec) of the Gaussian with the second moments of its core, along its long and
+        short axis, and the position angle of the long one (deg, from north through east); None where the cube does
+        not tell.
     """
     try:
         kernel = cube.psf(wave_um)
     except ProductError:
         return None
     half = kernel.shape[0] // 2
-    y, x = (a - half for a in np.indices(kernel.shape))
-    moments = np.array([[np.sum(kernel * a * b) for b in (x, y)] for a in (x, y)])
+    place = np.stack([axis.ravel() - half for axis in np.indices(kernel.shape)[::-1]])
+    # Of the core alone: the wings have no end, and hardly bear on the width at half maximum.
+    weight = np.where(kernel >= CORE * kernel.max(), kernel, 0.0).ravel()
+    moments = (place * weight) @ place.T / weight.sum()
     east, north = cube.offsets(*cube.wcs.wcs.crval)
     # How far one spaxel along x and along y leads to the east and to the north.
     turn = np.array([[a[0, 1] - a[0, 0], a[1, 0] - a[0, 0]] for a in (east, north)])

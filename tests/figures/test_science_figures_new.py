@@ -1,0 +1,251 @@
+"""Figures of the science: made from a small galaxy, with units, marks, and nothing on top of anything else."""
+
+import base64
+import json
+import sys
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from synthetic import DEC, RA, REDSHIFT, STEP_UM, celestial, galaxy
+
+from msa3d.cube import Cube
+from msa3d.dataset import Dataset
+from msa3d.errors import ProductError
+from msa3d.figures import (
+    atlas,
+    attenuation,
+    channel_maps,
+    cube_overview,
+    interactive,
+    kinematics,
+    metallicity,
+    multiplex,
+    recovered,
+    save,
+    sfr_profile,
+    skymarks,
+    style,
+)
+from msa3d.figures.radial import Points
+from msa3d.science.disc import Disc
+from msa3d.science.gradient import Gradient
+from msa3d.science.linefit import fit_lines
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:(matplotlib|pyparsing)")
+
+NOISE = 0.05
+
+
+@pytest.fixture(scope="module")
+def dataset():
+    return Dataset.load("tiny")
+
+
+@pytest.fixture(scope="module")
+def cube():
+    wave = np.arange(1.0, 1.45, STEP_UM)
+    ny, nx = 21, 17
+    wcs = celestial(ny, nx, (0.1, 0.1), 0.0)
+    y, x = np.mgrid[0:ny, 0:nx]
+    world = wcs.pixel_to_world_values(x, y)
+    east, north = (world[0] - RA) * np.cos(np.deg2rad(DEC)) * 3600, (world[1] - DEC) * 3600
+    data = galaxy(wave, east, north)["cube"] + np.random.default_rng(4).normal(0, NOISE, (wave.size, ny, nx))
+    data[:, :2] = np.nan
+    header = fits.Header({"SLITWID": 0.2, "SLITLEN": 0.1, "SLITPA": 20.0, "SLITFRAC": 1.0, "PIXFRAC": 1.0})
+    planes = {"err": np.where(np.isfinite(data), NOISE, np.nan), "etime": np.full(data.shape, 8000.0)}
+    return Cube(data, wave, wcs, 2.35e-13, True, "small", header=header, **planes)
+
+
+@pytest.fixture(scope="module")
+def lines(cube):
+    return fit_lines(cube.between(1.36, 1.43), REDSHIFT, names=("Ha", "[NII]6583"))
+
+
+@pytest.fixture(scope="module")
+def disc():
+    return Disc(90.0, 30.0, 90.0, 0.2)
+
+
+@pytest.fixture(scope="module")
+def maps(cube, lines, disc):
+    model = disc.velocity(*cube.offsets(RA, DEC))
+    return {
+        "observed_velocity": lines.velocity,
+        "observed_velocity_error": lines.velocity_error,
+        "observed_sigma": lines.sigma,
+        "velocity": model,
+        "sigma": np.full(cube.shape, 65.0),
+        "snr": lines.snr(),
+        "used": lines.reliable(3.0),
+    }
+
+
+def gradient(centre, slope):
+    return Gradient.of((centre, slope), np.diag([1e-2, 1e-3]) ** 2, unit="dex", method="test")
+
+
+def profile(height):
+    radius = np.arange(0.1, 1.0, 0.2)
+    value = height * np.exp(-radius / 0.4)
+    return sfr_profile.Profile(radius, value, 0.1 * value, 0.4, 0.02, height, 0.41)
+
+
+def report(shift):
+    injected = np.array([1.104, 36.0, -0.02])
+    error = np.array([1e-5, 3.0, 0.004])
+    found = injected + shift * error
+    columns = {"quantity": ["redshift", "sigma0", "metallicity_gradient"], "unit": ["", "km/s", "dex/kpc"]}
+    columns |= {"published": [1.104, 36.0, -0.02], "injected": injected, "recovered": found, "error": error}
+    return Table({**columns, "pull": (found - injected) / error})
+
+
+POINTS = Points(np.arange(1.0, 8.0, 1.5), 8.6 - 0.02 * np.arange(1.0, 8.0, 1.5), np.full(5, 0.02))
+NAMES = (
+    "channel_maps", "cube_overview", "atlas", "kinematics", "metallicity", "attenuation", "sfr_profile",
+    "multiplex", "recovered",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def figure(request, dataset, cube, lines, maps, disc):
+    rotation = kinematics.Rotation.from_draws(
+        ("v_sin_i", "r_turn"), np.array([[80.0, 0.2], [90.0, 0.2], [100.0, 0.2]]), disc, np.linspace(0, 0.9, 20)
+    )
+    target = dataset.target(dataset.case_study)
+    image = np.where(lines.reliable(), 8.6, np.nan)
+    drawn = {
+        "channel_maps": lambda: channel_maps.plot(dataset, cube),
+        "cube_overview": lambda: cube_overview.plot(dataset, cube, truth=cube),
+        "atlas": lambda: atlas.plot(dataset, [atlas.Entry(target, cube, lines.velocity), atlas.Entry(target, cube)]),
+        "kinematics": lambda: kinematics.plot(
+            dataset, cube, maps, disc, rotation, injected=disc, published=(0.5, 60.0, 5.0)
+        ),
+        "metallicity": lambda: metallicity.plot(
+            dataset, cube, image, POINTS, gradient(8.7, -0.02), injected=(8.7, -0.02), published=(-0.02, 0.002)
+        ),
+        "attenuation": lambda: attenuation.plot(dataset, cube, image - 8, POINTS, None),
+        "sfr_profile": lambda: sfr_profile.plot(dataset, profile(0.05), profile(0.3)),
+        "multiplex": multiplex.plot,
+        "recovered": lambda: recovered.plot({"one": report(0.5), "two": report(-1.0)}),
+    }
+    return request.param, drawn[request.param]()
+
+
+def test_marked_described_and_saved(figure, tmp_path):
+    name, drawn = figure
+    marks = [text.get_text() for text in drawn.texts if text.get_gid() == "simulated-mark"]
+    assert marks == ([] if name == "multiplex" else [style.SIMULATED_MARK])
+    saved = save(drawn, tmp_path, name)
+    assert len(saved.alt) > 60
+    assert saved.pdf.read_bytes().startswith(b"%PDF")
+
+
+def test_panels_and_their_labels_do_not_overlap(figure):
+    """Panels with ticks, labels and titles keep apart; twins and colour bars belong to their panel."""
+    _, drawn = figure
+    drawn.canvas.draw()
+    renderer = drawn.canvas.get_renderer()
+    seen = {}
+    for axes in drawn.axes:
+        where = tuple(np.round(axes.get_position().bounds, 4))
+        seen.setdefault(where, axes.get_tightbbox(renderer))
+    for one, other in combinations(seen.values(), 2):
+        wide = min(one.x1, other.x1) - max(one.x0, other.x0)
+        high = min(one.y1, other.y1) - max(one.y0, other.y0)
+        assert wide < 2.0 or high < 2.0, f"panels at {one} and {other} overlap"
+
+
+def test_axes_name_quantity_and_unit(figure):
+    name, drawn = figure
+    labels = [axes.get_xlabel() for axes in drawn.axes] + [axes.get_ylabel() for axes in drawn.axes]
+    wanted = {
+        "channel_maps": "(MJy/sr)",
+        "cube_overview": "(\u00b5Jy)",
+        "atlas": "(\u00b5m)",
+        "kinematics": "(km/s)",
+        "metallicity": "(dex)",
+        "attenuation": "(mag)",
+        "sfr_profile": "(kpc)",
+        "multiplex": "targets",
+        "recovered": "error",
+    }[name]
+    assert any(wanted in label for label in labels)
+
+
+def test_the_psf_is_wider_across_the_slit(cube):
+    """A slit at 20 deg: the long axis of the ellipse stands across it, wherever the 90 deg are counted from."""
+    long, short, angle = skymarks.psf_ellipse(cube, 1.38)
+    assert 0.1 < short < long < 0.5
+    assert abs((angle - 20.0 + 90.0) % 180.0 - 90.0) > 60.0
+    assert skymarks.psf_ellipse(replace(cube, header=fits.Header()), 1.38) is None
+
+
+def test_channels_move_with_the_galaxy(cube):
+    velocity, planes = channel_maps.line_planes(cube, 0.656461 * (1 + REDSHIFT))
+    east, _ = cube.offsets(RA, DEC)
+    near = [int(np.argmin(np.abs(velocity - v))) for v in (-60.0, 60.0)]
+    middle = [np.nansum(np.clip(planes[k], 0, None) * east) / np.nansum(np.clip(planes[k], 0, None)) for k in near]
+    assert middle[1] - middle[0] > 0.2
+    with pytest.raises(ProductError, match="redshift"):
+        channel_maps.line_planes(cube, 1.449)
+
+
+def test_observed_velocities_are_turned_to_the_receding_half(cube, maps, disc):
+    # Both halves of an exact disc, and one fit that ran away.
+    observed = disc.velocity(*cube.offsets(RA, DEC))
+    observed[10, 12] = 499.0
+    exact = {"observed_velocity": observed, "observed_velocity_error": np.full(cube.shape, 5.0), "used": maps["used"]}
+    radius, value, error = kinematics.major_axis_points(cube, (RA, DEC), exact, disc, 0.1)
+    assert radius.size >= 3
+    np.testing.assert_allclose(value, disc.rotation(radius), atol=1.5)
+    assert np.all(error > 0)
+
+
+def test_pages_of_an_atlas(dataset, cube):
+    target = dataset.target(dataset.case_study)
+    assert len(list(atlas.pages(dataset, [atlas.Entry(target, cube)] * (atlas.ROWS + 1)))) == 2
+    with pytest.raises(ValueError, match="needs a galaxy"):
+        atlas.plot(dataset, [])
+
+
+def test_nothing_to_compare():
+    empty = report(1.0)
+    empty["pull"] = np.nan
+    with pytest.raises(ValueError, match="nothing to compare"):
+        recovered.plot({"one": empty})
+
+
+def test_the_interactive_page_holds_spectra_and_fits(dataset, cube, lines):
+    part = cube.between(1.36, 1.43)
+    data = interactive.page_data(part, dataset.target(dataset.case_study), lines)
+    json.dumps(data, allow_nan=False)
+    index = np.array(data["index"])
+    assert (index[:2] == -1).all() and index.max() == (index >= 0).sum() - 1
+    window = data["windows"][0]
+    assert [name for name, _ in window["lines"]].count("Ha") == 1
+    spectra, models = (
+        np.frombuffer(base64.b64decode(window[k]), "<i2").reshape(index.max() + 1, -1) for k in ("data", "model")
+    )
+    row = index[11, 8]
+    inside = (part.wave_um >= window["wave"][0] - 1e-6) & (part.wave_um <= window["wave"][-1] + 1e-6)
+    np.testing.assert_allclose(spectra[row] * window["scale"], part.data[inside, 11, 8], atol=window["scale"])
+    left = (spectra[row].astype(float) - models[row]) * window["scale"]
+    assert np.std(left) == pytest.approx(NOISE, rel=0.25)
+
+
+def test_the_interactive_page_needs_no_network(dataset, cube, lines, tmp_path, monkeypatch):
+    monkeypatch.setattr(interactive, "cube_path", lambda *_: tmp_path)
+    monkeypatch.setattr(interactive, "open_cube", lambda _: cube.between(1.36, 1.43))
+    page = interactive.write_interactive(None, dataset, tmp_path / "page" / "index.html", fit=lines)
+    text = page.read_text()
+    assert "http" not in text
+    assert f'src="{interactive.SCRIPT}"' in text
+    assert sum(path.stat().st_size for path in page.parent.iterdir()) < 6e6
