@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.optimize import minimize_scalar
 
 from msa3d.science.disc import Disc
 from msa3d.science.discmodel import LineModel
 
 ITERATIONS = 30
-_SCALES = np.geomspace(0.08, 1.2, 24)
+_SCALES = np.geomspace(0.08, 1.2, 12)
 
 
 def exponential(model: LineModel, scale_arcsec: float, pa_deg: float, inclination_deg: float, x0=0.0, y0=0.0):
@@ -71,15 +72,19 @@ def deconvolve(
     floor = np.hypot(error, 0.02 * np.nanmax(np.where(known, flux, np.nan)))
     weight = np.where(known, 1.0 / np.where(known, floor, 1.0) ** 2, 0.0)
     data = np.where(known, flux, 0.0)
-    best = None
-    for scale in _SCALES:
-        light = exponential(model, scale, pa_deg, inclination_deg, x0, y0)
+
+    def fitted(log_scale: float) -> tuple[float, np.ndarray]:
+        light = exponential(model, np.exp(log_scale), pa_deg, inclination_deg, x0, y0)
         seen = model.flux(light)
         amplitude = (weight * seen * data).sum() / (weight * seen**2).sum()
-        chi2 = (weight * (data - amplitude * seen) ** 2).sum()
-        if best is None or chi2 < best[0]:
-            best = (chi2, max(amplitude, 1e-30) * light)
-    light = best[1]
+        return (weight * (data - amplitude * seen) ** 2).sum(), max(amplitude, 1e-30) * light
+
+    near = min(np.log(_SCALES), key=lambda value: fitted(value)[0])
+    step = np.log(_SCALES[1] / _SCALES[0])
+    found = minimize_scalar(
+        lambda value: fitted(value)[0], bounds=(near - step, near + step), method="bounded", options={"xatol": 2e-3}
+    )
+    light = fitted(found.x)[1]
     above = np.maximum(data, 0.0)
     target = model.transposed(weight * above)
     for _ in range(iterations):
