@@ -116,11 +116,7 @@ def run(
     names = dataset.cubebuild.builders if builders is None else tuple(builders)
     if "drizzle" in names and dataset.cubebuild.drizzle.registration.method != "none":
         register.run(dataset, layout)
-    tasks = [
-        task
-        for name in names
-        for task in _tasks(name, dataset, layout, exposures, sources)
-    ]
+    tasks = [task for name in names for task in _tasks(name, dataset, layout, exposures, sources)]
     waiting = [task for task in tasks if not task.record.is_current()]
     log.info("cubebuild: %d of %d sources to do", len(waiting), len(tasks))
     done = run_tasks(build_cube, waiting, workers=workers, memory_gb_each=MEMORY_GB_EACH, label="cubebuild")
