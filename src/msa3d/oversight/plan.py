@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from msa3d.dataset import Dataset
     from msa3d.layout import Layout
 
-#: Seconds of a processor in step 1 for an exposure on both detectors: a constant, and a share of each slitlet. Measured on
-#: the machine that `REFERENCE_SCORE` is of: 11.7 s with 3 slitlets, 157 s with 43, all accelerations on.
+#: Seconds of a processor in step 1 for an exposure on both detectors: a constant, and a share of each slitlet.
+#: Measured on the machine that `REFERENCE_SCORE` is of: 11.7 s with 3 slitlets, 157 s with 43, all accelerations on.
 SECONDS_EACH = (1.0, 3.6)
 #: Wall seconds of the further steps, an exposure and cube.
 SECONDS_AFTER = 0.6
