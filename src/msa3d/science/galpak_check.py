@@ -25,9 +25,8 @@ from msa3d.science.resolution import C_KMS, FWHM_PER_SIGMA, line_spread_of
 
 REACH_KMS = 450.0
 
-ASPECT = 0.02
-"""Thickness over half-light radius. GalPaK adds what a disc's thickness needs, h V / r, to its dispersion: of a
-disc of the usual 0.15 seen face on hardly anything would be left for sigma0, and numbers could not be compared."""
+ASPECT = 0.15
+"""Thickness over half-light radius, GalPaK's own default: thinner discs fall between its voxels."""
 
 
 def galpak_check(
@@ -73,8 +72,9 @@ def galpak_check(
     Returns
     -------
     dict of str to float
-        ``v_sin_i``, ``sigma0``, ``systemic`` (km/s), ``pa_deg``, ``r_turn`` (arcsec), each with its ``_error``,
-        and ``chi2`` (reduced, as GalPaK gives it).
+        ``v_sin_i``, ``sigma0``, ``systemic`` (km/s), ``pa_deg``, ``r_turn`` (arcsec), each with its ``_error``;
+        ``sigma_re`` (km/s), the dispersion at the half-light radius, to which GalPaK adds what the disc's thickness
+        needs, h V / r: compare this one; and ``chi2`` (reduced, as GalPaK gives it).
 
     Raises
     ------
@@ -187,7 +187,10 @@ def _found(work, wave, line_um, inclination_deg, pa_deg, cube) -> dict[str, floa
         speed, angle = -speed, angle + 180.0
     if abs((angle - pa_deg + 180.0) % 360.0 - 180.0) > 90.0:
         angle += 180.0
+    radius, turn = float(best["radius"]), float(best["turnover_radius"])
+    thick = ASPECT * speed / max(sine, 1e-6) * 2.0 / np.pi * np.arctan(radius / turn)
     return {
+        "sigma_re": float(np.hypot(best["velocity_dispersion"], thick)),
         "v_sin_i": speed,
         "v_sin_i_error": float(error["maximum_velocity"]) * sine,
         "sigma0": float(best["velocity_dispersion"]),
@@ -196,7 +199,7 @@ def _found(work, wave, line_um, inclination_deg, pa_deg, cube) -> dict[str, floa
         "systemic_error": float(error["z"]) * kms,
         "pa_deg": (angle + 180.0) % 360.0 - 180.0,
         "pa_deg_error": float(error["pa"]),
-        "r_turn": float(best["turnover_radius"]) * scale,
+        "r_turn": turn * scale,
         "r_turn_error": float(error["turnover_radius"]) * scale,
         "chi2": float(np.squeeze(getattr(work, "best_chisq", np.nan))),
     }
