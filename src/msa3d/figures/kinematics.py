@@ -79,6 +79,7 @@ def plot(
     injected: Disc | None = None,
     published: tuple[float, float, float] | None = None,
     snr: float = 3.0,
+    centre: tuple[float, float] | None = None,
     source_id: int | None = None,
 ) -> Figure:
     """Draw the maps and the rotation curve.
@@ -102,6 +103,8 @@ def plot(
         Radius (arcsec), V sin i and its error (km/s), as the paper has it.
     snr : float
         What was observed is shown in spaxels of at least that signal to noise (``maps["snr"]``, if there).
+    centre : tuple of float, optional
+        ICRS place (deg) that offsets, and the disc's x0 and y0, refer to; the target's without it.
     source_id : int, optional
         The source; the case study without it.
 
@@ -111,7 +114,7 @@ def plot(
         Six panels.
     """
     target = target_of(dataset, source_id)
-    place = (cube, (target.ra, target.dec))
+    place = (cube, centre or (target.ra, target.dec))
     used = maps["used"].astype(bool)
     shown = {name: np.where(used, maps[name], np.nan) for name in
              ("observed_velocity", "velocity", "observed_sigma", "sigma")}  # fmt: skip
