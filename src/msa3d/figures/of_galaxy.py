@@ -35,9 +35,11 @@ def plot_kinematics(dataset: Dataset, galaxy: Galaxy) -> Figure:
     if {"v_sin_i", "r_turn"} <= known.keys():
         injected = Disc(fit.disc.pa_deg, fit.disc.inclination_deg, known["v_sin_i"], known["r_turn"])
     published = None
-    if {"v_sin_i_re", "re_disc_kpc"} <= told.keys():
-        speed, radius = told["v_sin_i_re"], told["re_disc_kpc"].value / galaxy.geometry.kpc_per_arcsec
-        published = (radius, speed.value, 0.5 * (speed.plus + speed.minus))
+    if {"v_rot", "inclination", "re_disc_kpc"} <= told.keys():
+        # Published deprojected, at the half-light radius of the disc.
+        speed, radius = told["v_rot"], told["re_disc_kpc"].value / galaxy.geometry.kpc_per_arcsec
+        sine = float(np.sin(np.radians(told["inclination"].value)))
+        published = (radius, speed.value * sine, 0.5 * (speed.plus + speed.minus) * sine)
     return kinematics.plot(
         dataset, galaxy.cube, fit.maps, fit.disc, rotation,
         injected=injected, published=published, source_id=galaxy.source_id, centre=tuple(centre),

@@ -138,7 +138,7 @@ def _profile(axes: Axes, quantity: Quantity, points: Points, gradient, injected,
     radius, value, error = points.radius_kpc[good], points.value[good], points.error[good]
     end = 1.08 * float(radius.max()) if radius.size else 8.0
     grid = np.linspace(0.0, end, 100)
-    shown = [value]
+    shown = [value, value - error, value + error]
     if gradient is not None:
         line, band = gradient.at(grid)
         axes.fill_between(grid, line - band, line + band, color=style.SKY, alpha=0.5, linewidth=0, zorder=1)
@@ -164,7 +164,7 @@ def _profile(axes: Axes, quantity: Quantity, points: Points, gradient, injected,
     low, high = (every.min(), every.max()) if every.size else (0.0, 1.0)
     spread = max(high - low, 1e-3, float(np.median(error)) if error.size else 0.0)
     # Room above for the legend, so that it covers no point.
-    axes.set_ylim(low - 0.45 * spread, high + 1.15 * spread)
+    axes.set_ylim(low - 0.1 * spread, high + 0.65 * spread)
     axes.set_xlim(0.0, end)
     axes.set_xlabel("radius in the disc (kpc)")
     axes.set_ylabel(quantity.label)
