@@ -122,7 +122,7 @@ $(eval $(call notebook,02_postprocess,$(ROOT)/notebooks/01_process.ipynb))
 $(eval $(call notebook,03_cubebuild,$(ROOT)/notebooks/02_postprocess.ipynb))
 $(eval $(call notebook,04_figures,$(ROOT)/notebooks/03_cubebuild.ipynb))
 
-$(BOOK): $(EXECUTED) src/msa3d/binding.py src/msa3d/book.py $(shell find book -type f -not -path 'book/_build/*' -not -path 'book/notebooks/*' 2>/dev/null)
+$(BOOK): $(EXECUTED) src/msa3d/binding.py src/msa3d/book.py $(shell find book -type f -not -path 'book/_build/*' -not -path 'book/notebooks/*' -not -path 'book/_static/interactive/*' 2>/dev/null)
 	$(IN) msa3d book "$(ROOT)" --dataset "$(DATASET)"
 	@mkdir -p book/_build && rm -f book/_build/.of-* && touch "$@"
 	@echo "The book: $(CURDIR)/book/_build/html/index.html"

@@ -20,8 +20,15 @@ def glued(name: str) -> nbformat.NotebookNode:
 
 
 def names_in(source: str) -> list[str]:
-    """What a cell glues; the one loop over prefixes and names is unrolled."""
+    """What a cell glues; loops over names are unrolled."""
+    from msa3d.science import builders, galaxyfile
+
     names = []
+    if "galaxyfile.headline(" in source:
+        return sorted(galaxyfile.headline({}, None))
+    if "builders_{row" in source:
+        rows = [*(variant.name for variant in builders.VARIANTS), "drizzle"]
+        return [f"builders_{row}_{name}" for row in rows for name in re.findall(r'"(\w+)"', source.split("glue(")[0])]
     for name in GLUED.findall(source):
         if "{" not in name:
             names.append(name)

@@ -115,6 +115,10 @@ def bind(layout: Layout, source: Path, notebooks: Path = Path("notebooks")) -> P
     if not (source / "_toc.yml").is_file():
         raise ProductError(f"There is no book in {source}: it has no _toc.yml.")
     gather(layout, sorted(path.name for path in notebooks.glob("*.ipynb")), source / "notebooks")
+    page = layout.figures / "interactive"
+    shutil.rmtree(source / "_static" / "interactive", ignore_errors=True)
+    if page.is_dir():
+        shutil.copytree(page, source / "_static" / "interactive")
     # All pages each time: Sphinx cannot see that a page changed because a number glued into it did.
     call = "from jupyter_book.cli.main import main; main()"
     options = ["-W", "-n", "--keep-going", "--all", "--quiet"]

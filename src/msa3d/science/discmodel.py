@@ -28,8 +28,8 @@ OVERSAMPLE = 3
 MARGIN = 8
 """Spaxels around the cube: light there comes in through the point spread."""
 SLIT_SIGN = -1
-"""Light west of the slit's middle (for a slit along north) is shifted to the red (+1) or to the blue (-1). The sense is
-that of the instrument model of jwst 1.14.0; simulated cubes tell it apart by a position angle that is 8 sigma off."""
+"""Light west of the slit's middle (for a slit along north) is shifted to the red (+1) or to the blue (-1). The sense
+was found on simulated cubes, where the other one puts the position angle 8 sigma off; check it on real ones."""
 
 _SUBSPAXEL = 6
 _CHANNELS = 32

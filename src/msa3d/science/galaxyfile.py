@@ -291,7 +291,7 @@ HEADLINE = (
 """Quantities of the report that the book quotes."""
 
 
-def headline(found: dict[int, Galaxy], dataset: Dataset) -> dict[str, float]:
+def headline(found: dict[int, Galaxy], dataset: Dataset | None) -> dict[str, float]:
     """Give the numbers of the case study that the book quotes.
 
     Parameters
@@ -309,7 +309,7 @@ def headline(found: dict[int, Galaxy], dataset: Dataset) -> dict[str, float]:
     """
     columns = ("published", "injected", "recovered", "error", "pull")
     values = {f"headline_{name}_{column}": float("nan") for name in HEADLINE for column in columns}
-    galaxy = found.get(dataset.case_study)
+    galaxy = found.get(dataset.case_study) if found else None
     table = [] if galaxy is None else _table(galaxy, dataset)
     for row in table:
         if row["quantity"] in HEADLINE:
