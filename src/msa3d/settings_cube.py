@@ -32,7 +32,7 @@ class OutlierSettings(Model):
 
     method: Literal["leave-one-out", "none"] = "leave-one-out"
     snr: Positive = 4.0
-    gradient: NotNegative = 1.5
+    gradient: NotNegative = 1.0
     min_exposures: int = Field(2, ge=1)
     rounds: int = Field(4, ge=1)
 
