@@ -106,7 +106,7 @@ class Registration:
             If it is missing or another table.
         """
         try:
-            table = Table.read(path, format="ascii.ecsv")
+            table = Table.read(str(path), format="ascii.ecsv")
             pairs = [
                 ("east", "north"),
                 ("east_error", "north_error"),
