@@ -31,17 +31,19 @@ else
 VENV :=
 BIN := $(patsubst %/,%,$(dir $(shell command -v python)))
 endif
+# The code beside this file, whichever copy of it an image or a conda environment has installed.
+SOURCE := $(CURDIR)/src
 
 # What matplotlib, Jupyter, IPython, astropy, numba, dask and the rest like to keep in a home directory goes to
 # $(VAR) instead. The user's own git configuration is still read, for safe.directory. What follows is shown.
 IN := @mkdir -p "$(VAR)/home"; \
 	unset XDG_CONFIG_HOME XDG_CACHE_HOME XDG_DATA_HOME XDG_STATE_HOME XDG_RUNTIME_DIR \
-		JUPYTER_PATH JUPYTER_CONFIG_PATH PYTHONPATH PYTHONHOME; \
+		JUPYTER_PATH JUPYTER_CONFIG_PATH PYTHONHOME; \
 	export GIT_CONFIG_GLOBAL="$${GIT_CONFIG_GLOBAL:-$${HOME:-}/.gitconfig}" \
 		HOME="$(VAR)/home" MPLCONFIGDIR="$(VAR)/matplotlib" IPYTHONDIR="$(VAR)/ipython" \
 		JUPYTER_CONFIG_DIR="$(VAR)/jupyter/config" JUPYTER_DATA_DIR="$(VAR)/jupyter/data" \
 		JUPYTER_RUNTIME_DIR="$(VAR)/jupyter/runtime" NUMBA_CACHE_DIR="$(VAR)/numba" \
-		MPLBACKEND=agg PYTHONHASHSEED=0 PYTHONNOUSERSITE=1 PATH="$(BIN):$$PATH"; \
+		MPLBACKEND=agg PYTHONPATH="$(SOURCE)" PYTHONHASHSEED=0 PYTHONNOUSERSITE=1 PATH="$(BIN):$$PATH"; \
 	set -x;
 
 PYTHON ?= $(shell for p in python3.11 python3 python; do \
@@ -68,7 +70,7 @@ CODE_04_figures := $(wildcard src/msa3d/science/*.py src/msa3d/figures/*.py src/
 
 OPTIONS = --dataset "$(DATASET)" $(if $(strip $(WORKERS)),--workers "$(WORKERS)")
 
-.PHONY: help all env data notebooks book test lint format lock bench merit image clean
+.PHONY: help all env data notebooks book test lint format lock bench merit image imagetest clean
 
 help: ## This list
 	@echo "make all          from nothing to the book of DATASET=$(DATASET) in $(ROOT)/ and book/_build/html/"
@@ -159,7 +161,11 @@ IMAGEARGS ?=
 BUILDER ?= $(shell for tool in docker podman buildah; do $$tool info >/dev/null 2>&1 && echo $$tool && break; done)
 image: ## The container image, with docker, podman or buildah
 	@test -n "$(BUILDER)" || { echo "None of docker, podman and buildah works here; name one: make image BUILDER=" >&2; exit 1; }
-	$(BUILDER) build $(IMAGEARGS) -t $(IMAGE) .
+	$(BUILDER) build --build-arg REVISION="$$(git describe --always --dirty --abbrev=12 2>/dev/null)" \
+		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" $(IMAGEARGS) -t $(IMAGE) .
+
+imagetest: ## The image built from nothing by buildah, and tried: tests, `make all` of tiny without a network
+	.ci/image
 
 clean: ## The environment and the book away; runs/ stays, as it may hold data of yours
 	rm -rf .venv .cache book/_build book/notebooks src/msa3d.egg-info build .hypothesis .benchmarks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -127,15 +128,41 @@ def test_conda_environment_is_the_same_python_and_lock():
 
 
 def test_image_is_the_same_python_and_lock():
-    lines = read("Dockerfile").splitlines()
-    bases = {line.split()[1] for line in lines if line.startswith("FROM ")} - {"base"}
+    dockerfile = read("Dockerfile")
     # Debian 12's own Python is 3.11.
-    assert bases == {"debian:bookworm-slim"}
-    dockerfile = "\n".join(lines)
+    assert re.findall(r"^ARG BASE=(.*)$", dockerfile, flags=re.M)[0].startswith("debian:bookworm-")
     assert "python3.11" in dockerfile
     assert "--require-hashes" in dockerfile
     assert "requirements.lock" in dockerfile
     assert not re.search(r"pip install(?![^\n]*(--require-hashes|--no-deps))", dockerfile.replace("\\\n", " "))
+
+
+def test_image_has_one_base_by_digest_beside_its_tag():
+    dockerfile = read("Dockerfile")
+    assert re.findall(r"^FROM (\S+)", dockerfile, flags=re.M) == ["${BASE}", "base", "base"]
+    (base,) = re.findall(r"^ARG BASE=(.+)$", dockerfile, flags=re.M)
+    assert re.fullmatch(r"debian:bookworm-\d{8}-slim@sha256:[0-9a-f]{64}", base)
+
+
+def test_packages_of_the_image_come_from_the_snapshot_that_its_base_names():
+    (script,) = re.findall(r"sed -i -E ('[^']+')", read("Dockerfile"))
+    # As Debian's images have it.
+    sources = "Types: deb\n# http://snapshot.debian.org/archive/debian/20260824T000000Z\nURIs: http://deb.debian.org/debian\n"
+    done = subprocess.run(["sed", "-E", script.strip("'")], input=sources, capture_output=True, text=True, check=True)
+    assert done.stdout == "Types: deb\nURIs: http://snapshot.debian.org/archive/debian/20260824T000000Z\n"
+
+
+def test_image_keeps_the_rules_of_binder():
+    """repo2docker: a user by number who owns the repository in his home, jupyter on PATH, any command may be run."""
+    dockerfile = read("Dockerfile")
+    assert re.findall(r"^ARG NB_UID=(\d+)$", dockerfile, flags=re.M) == ["1000"]
+    assert re.findall(r"^USER (\S+)$", dockerfile, flags=re.M) == ["${NB_UID}"]
+    assert not re.search(r"^ENTRYPOINT", dockerfile, flags=re.M)
+    assert "COPY --chown=${NB_UID}:${NB_UID} . /home/${NB_USER}/msa3d" in dockerfile
+    assert "HOME=/home/${NB_USER}" in dockerfile
+    assert {"jupyterlab", "notebook-shim"} <= set(locked())
+    # One of these directories would hide the Dockerfile from it.
+    assert not any((ROOT / name).exists() for name in ("binder", ".binder"))
 
 
 def test_make_uses_the_same_python_and_lock():

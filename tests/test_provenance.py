@@ -94,7 +94,8 @@ def test_stamp_file_changes_the_primary_header_only(tmp_path):
         assert provenance.is_simulated(hdus[0].header)
 
 
-def test_git_revision_of_an_image(monkeypatch):
+def test_git_revision_of_an_image(monkeypatch, tmp_path):
+    monkeypatch.setattr(codeversion, "_PACKAGE_DIR", tmp_path)
     provenance.git_revision.cache_clear()
     monkeypatch.setenv("MSA3D_GIT_REVISION", "abc123")
     assert provenance.git_revision() == "abc123"

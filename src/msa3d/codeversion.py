@@ -48,10 +48,9 @@ _PACKAGE_DIR = Path(__file__).parent
 def git_revision() -> str:
     """Short git revision of the source tree, with ``-dirty`` where it differs, or ``unknown``.
 
-    The environment variable ``MSA3D_GIT_REVISION`` wins: an image built without ``.git`` sets it.
+    Where the tree is not under git, as in an image built without ``.git``, the environment variable
+    ``MSA3D_GIT_REVISION`` tells.
     """
-    if os.environ.get("MSA3D_GIT_REVISION"):
-        return os.environ["MSA3D_GIT_REVISION"]
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(_PACKAGE_DIR), *arguments]
@@ -63,7 +62,7 @@ def git_revision() -> str:
         revision = git("rev-parse", "--short=12", "HEAD")
         return revision + ("-dirty" if git("status", "--porcelain", "--", ".") else "")
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return os.environ.get("MSA3D_GIT_REVISION") or "unknown"
 
 
 def _module_file(module: str) -> Path | None:
