@@ -34,9 +34,9 @@ def code(cells):
     return [cell for cell in cells if cell.cell_type == "code"]
 
 
-def test_the_four_are_there():
+def test_the_four_are_there_and_a_start():
     names = [path.stem for path in PATHS]
-    assert names == ["01_process", "02_postprocess", "03_cubebuild", "04_figures"]
+    assert names == ["00_start_here", "01_process", "02_postprocess", "03_cubebuild", "04_figures"]
 
 
 def test_no_outputs_no_counts_stable_ids(path, cells):

@@ -9,6 +9,7 @@ import sys
 import textwrap
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -113,6 +114,20 @@ def test_progress_bar(tasks, capsys):
     assert "squares: 100%" in capsys.readouterr().err
     workers.run_tasks(tasks.square, range(3), workers=1)
     assert capsys.readouterr().err == ""
+
+
+class Shell:
+    """What IPython gives a notebook's cells."""
+
+    kernel = object()
+
+
+def test_bar_redraws_for_those_who_watch_only(monkeypatch):
+    assert workers._bar(3, "x").mininterval == 30  # a log
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=Shell))
+    assert workers._bar(3, "x").mininterval == 0.5  # a notebook, cell by cell
+    monkeypatch.setenv(workers.UNWATCHED, "1")
+    assert workers._bar(3, "x").mininterval == 30  # a notebook under papermill
 
 
 def test_number_of_workers(monkeypatch, caplog):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msa3d.errors import ProductError
+from msa3d.notebook import START
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -114,7 +115,8 @@ def bind(layout: Layout, source: Path, notebooks: Path = Path("notebooks")) -> P
     """
     if not (source / "_toc.yml").is_file():
         raise ProductError(f"There is no book in {source}: it has no _toc.yml.")
-    gather(layout, sorted(path.name for path in notebooks.glob("*.ipynb")), source / "notebooks")
+    names = sorted(path.name for path in notebooks.glob("*.ipynb") if path.stem != START)
+    gather(layout, names, source / "notebooks")
     page = layout.figures / "interactive"
     shutil.rmtree(source / "_static" / "interactive", ignore_errors=True)
     if page.is_dir():

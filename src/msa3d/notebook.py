@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msa3d.errors import DatasetError, ProductError
+from msa3d.workers import UNWATCHED, set_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,6 +27,9 @@ log = logging.getLogger(__name__)
 
 #: Where a notebook given by its name is looked for.
 FOLDER = Path("notebooks")
+
+#: The notebook for those who open a session: it tells about the run, and is no part of it.
+START = "00_start_here"
 
 #: Key of the notebook's metadata that says what running it cost.
 METADATA = "msa3d"
@@ -150,7 +154,7 @@ def execute(name: str | Path, layout: Layout, parameters: Mapping[str, Any]) -> 
     failed.unlink(missing_ok=True)
 
     start = time.monotonic()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), set_environment({UNWATCHED: "1"}):
         # papermill wants the name of a notebook under way to end in .ipynb; ours must not.
         warnings.filterwarnings("ignore", message=r"The specified file \(.*\) does not end in one of")
         try:

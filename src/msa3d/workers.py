@@ -39,6 +39,10 @@ THREAD_VARIABLES = (
 )
 
 
+UNWATCHED = "MSA3D_UNWATCHED"
+"""Environment variable that says, where it is not empty, that nobody looks at the notebook which is running."""
+
+
 def available_cores() -> int:
     """Cores this process may use: its affinity, and the quota of its container."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -146,10 +150,10 @@ def run_tasks(
     if isinstance(workers, str) and not workers.isdigit():
         return _run_dask(function, tasks, names, workers, label, dict(environment or {}))
     number = number_of_workers(int(workers) if workers is not None else None, memory_gb_each, len(tasks))
-    with _environment({**(environment or {})}):
+    with set_environment({**(environment or {})}):
         if number == 1:
             return _run_serial(function, tasks, names, label)
-        with _environment(dict.fromkeys(THREAD_VARIABLES, "1")):
+        with set_environment(dict.fromkeys(THREAD_VARIABLES, "1")):
             return _run_processes(function, tasks, names, label, number)
 
 
@@ -159,8 +163,8 @@ def _name(task: Any) -> str:
 
 
 @contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the length of a block."""
+def set_environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the length of a block, for this process and those that it starts."""
     before = {key: os.environ.get(key) for key in values}
     os.environ.update(values)
     try:
@@ -173,9 +177,17 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ[key] = value
 
 
+def _is_watched() -> bool:
+    """Whether somebody looks on: in a terminal, or in a notebook that a person runs, cell by cell."""
+    if sys.stderr.isatty():
+        return True
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel") and not os.environ.get(UNWATCHED)
+
+
 def _bar(n_tasks: int, label: str) -> tqdm:
-    # Into a file or a notebook, one line every half minute is enough.
-    interval = 0.5 if sys.stderr.isatty() else 30
+    # A text that redraws itself for those who watch; into a log, a line every half minute is enough.
+    interval = 0.5 if _is_watched() else 30
     return tqdm(total=n_tasks, desc=label or None, mininterval=interval, file=sys.stderr, disable=not label)
 
 
