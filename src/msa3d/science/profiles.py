@@ -209,13 +209,15 @@ def fit_exponential(
     if error is None:
         formal = formal * chi2 / max(use.sum() - design.shape[1], 1)
     covariance = formal
-    if blanks is not None and len(blanks) >= 10:
+    known = bool(np.all(np.linalg.eigvalsh(formal) > 0))
+    if known and blanks is not None and len(blanks) >= 10:
         estimator = ((inverse @ design.T) * weight)[pick] * scale[:, None]
         moved = np.nan_to_num(blanks[:, use] / unit_value) @ estimator.T
         covariance = _not_below(_robust_covariance(moved), formal)
     covariance, formal = (np.pad(c, (0, 2 - pick.size)) for c in (covariance, formal))
     level = float(linear[1]) * unit_value if background else 0.0
-    log_centre = float(np.log(linear[0] * unit_value)) if linear[0] > 0 else np.nan
+    # Where there is no light, brightness and scale length cannot be told apart: no disc was found.
+    log_centre = float(np.log(linear[0] * unit_value)) if known and linear[0] > 0 else np.nan
     return Exponential(log_centre, rate, covariance, level, int(use.sum()), formal, unit, geometry.cos_inclination)
 
 
