@@ -18,6 +18,7 @@ from msa3d.science.calibration import DEFAULT_METALLICITY
 from msa3d.science.disc import RE_OVER_SCALE_LENGTH
 from msa3d.science.galaxy import Galaxy, analyse
 from msa3d.science.report import Row
+from msa3d.science.truelight import LINES_GIVEN
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def rows(galaxy: Galaxy, dataset: Dataset) -> list[Row]:
         *_gradients(galaxy, truth),
         *_scales(galaxy, truth),
         *_star_formation(galaxy, dataset),
+        *_fluxes(galaxy),
     ]
     return report.completed(found, dataset, galaxy.source_id)
 
@@ -116,6 +118,13 @@ def _star_formation(galaxy: Galaxy, dataset: Dataset) -> list[Row]:
         Row("sfr", "solMass/yr", found.sfr, note=f"68%: {low:.2g} to {high:.2g}; pull: see log_sfr; {found.method}"),
         Row("log_sfr", "dex(solMass/yr)", float(np.log10(found.sfr)), float(dex), float(truth), note="", **known),
     ]
+
+
+def _fluxes(galaxy: Galaxy) -> list[Row]:
+    """Light of each line to infinity, by its disc, not freed of dust."""
+    note = "whole disc, not freed of dust"
+    discs = {name: galaxy.discs[name] for name in LINES_GIVEN if name in galaxy.discs}
+    return [Row(f"flux_{name}", "erg s-1 cm-2", d.total, d.total_error, note=note) for name, d in discs.items()]
 
 
 def maps(galaxy: Galaxy) -> dict[str, tuple[np.ndarray, str]]:

@@ -18,6 +18,7 @@ from msa3d.provenance import atomic_path
 from msa3d.science.cosmology import kpc_per_arcsec
 from msa3d.science.disc import RE_OVER_SCALE_LENGTH, Disc
 from msa3d.science.resolution import C_KMS
+from msa3d.science.truelight import line_discs
 
 COLUMNS = (
     ("quantity", "name"),
@@ -139,7 +140,7 @@ def injected(dataset, source_id: int) -> dict[str, float]:
     -------
     dict of str to float
         Empty for real data, and for a source that the simulation has no galaxy for. Angles in deg, velocities
-        in km/s, ``scale_*`` and ``r_turn`` in arcsec, gradients per kpc.
+        in km/s, ``scale_*`` and ``r_turn`` in arcsec, gradients per kpc, ``flux_<line>`` in erg s-1 cm-2.
     """
     simulation = getattr(dataset, "simulation", None)
     sources = [] if simulation is None else simulation.sources
@@ -171,6 +172,7 @@ def injected(dataset, source_id: int) -> dict[str, float]:
         "av_centre": source.av_centre,
         "av_gradient": source.av_gradient_mag_kpc,
     }
+    values |= {f"flux_{line}": flux for line, (flux, _) in line_discs(values).items()}
     return {name: float(value) for name, value in values.items()}
 
 
