@@ -4,6 +4,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 import pytest
@@ -107,7 +108,8 @@ def run(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_book_builds_with_warnings_as_errors(pages, run):
+def test_the_book_builds_with_warnings_as_errors(pages, run, monkeypatch):
+    monkeypatch.setenv("GITHUB_REPOSITORY", "somebody/msa3d")
     first = binding.bind(run, pages, PROJECT / "notebooks")
     html = first.parent
     assert first.is_file()
@@ -118,6 +120,9 @@ def test_the_book_builds_with_warnings_as_errors(pages, run):
     assert "pasted-text" in text["validation"] and "1.500" in text["validation"]
     assert "1.14.0" in text["status"] and "01_process" in text["status"]
     assert "<math" in text["method"]
+    # Where it is known who publishes it, a reader can open the notebook itself, not its executed copy.
+    binder = "https://mybinder.org/v2/gh/somebody/msa3d/HEAD?urlpath=lab/tree/notebooks/01_process.ipynb"
+    assert binder in unquote(text["01_process"])
     for page in text.values():
         # No page may ask a server for a script, a style or a font when it is opened.
         assert not re.findall(r'<(?:script|img|iframe)[^>]+src="https?:', page)
@@ -125,6 +130,14 @@ def test_the_book_builds_with_warnings_as_errors(pages, run):
         # The machine that made it is nobody's business.
         assert str(run.root) not in page
     assert re.search(r'<img alt="[^"]{20,}"', text["04_figures"])
+
+
+def test_who_publishes_the_book_is_told_by_the_service(monkeypatch):
+    for name in ("GITHUB_REPOSITORY", "GITHUB_SERVER_URL", "READTHEDOCS_GIT_CLONE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    assert book.repository() is None
+    monkeypatch.setenv("READTHEDOCS_GIT_CLONE_URL", "https://github.com/somebody/msa3d.git")
+    assert book.repository() == "https://github.com/somebody/msa3d"
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
+import os
 import platform
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ PACKAGES = (
     "numpy", "scipy", "matplotlib", "papermill", "jupyter-book", "sphinx",
 )  # fmt: skip
 """Packages whose versions the status page lists."""
+
+BINDER = "https://mybinder.org"
 
 STATUS_COLUMNS = ("notebook", "finished (UTC)", "wall time (s)", "peak memory (GB)")
 
@@ -194,8 +197,27 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """
     app.add_directive("msa3d-status", _status_directive())
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
+    app.connect("config-inited", _offer_binder)
     app.connect("builder-inited", _check_notebooks)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def repository() -> str | None:
+    """Address of the repository that the book is published from, where the service that builds it tells."""
+    name = os.environ.get("GITHUB_REPOSITORY")
+    server = os.environ.get("GITHUB_SERVER_URL", "https://github.com")
+    return f"{server}/{name}" if name else os.environ.get("READTHEDOCS_GIT_CLONE_URL", "").removesuffix(".git") or None
+
+
+def _offer_binder(app: Sphinx, config: Any) -> None:
+    """Let a reader of a published notebook open it in Binder: as it is in the repository, not executed."""
+    if address := repository():
+        config.html_theme_options |= {
+            "repository_url": address,
+            "repository_branch": "HEAD",
+            "path_to_docs": "",
+            "launch_buttons": {"binderhub_url": BINDER, "notebook_interface": "jupyterlab"},
+        }
 
 
 def _check_notebooks(app: Sphinx) -> None:
