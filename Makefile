@@ -63,8 +63,8 @@ YAML := $(wildcard $(filter %.yaml %.yml,$(DATASET)) src/msa3d/datasets/$(DATASE
 # The ground floor, on which all steps stand; the rest of the top directory only calls, or binds.
 GROUND := $(filter-out $(addprefix %/,binding.py book.py cli.py notebook.py run_msa3d.py),$(wildcard src/msa3d/*.py))
 CODE_simulate := $(wildcard src/msa3d/simulate/*.py src/msa3d/simulate/data/*)
-CODE_01_process := $(wildcard src/msa3d/steps/process.py src/msa3d/steps/preprocess.py src/msa3d/steps/speed.py)
-CODE_02_postprocess := $(wildcard src/msa3d/steps/postprocess.py src/msa3d/steps/pathloss.py src/msa3d/steps/cal*.py)
+CODE_01_process := $(wildcard $(addprefix src/msa3d/steps/,process.py exposure.py preprocess.py nsclean.py darkpixels.py speed*.py))
+CODE_02_postprocess := $(wildcard $(addprefix src/msa3d/steps/,postprocess.py rectified.py pathloss.py cal*.py))
 CODE_03_cubebuild := $(wildcard src/msa3d/steps/cubebuild.py src/msa3d/steps/register.py src/msa3d/cube/*.py)
 CODE_04_figures := $(wildcard src/msa3d/science/*.py src/msa3d/figures/*.py src/msa3d/figures/*.mplstyle)
 

@@ -38,6 +38,7 @@ GROUND_FLOOR = frozenset(
         "dataset",
         "observation",
         "ratefile",
+        "steps.outdated",
     )
 ) | {"msa3d"}
 

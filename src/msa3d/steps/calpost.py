@@ -29,7 +29,7 @@ from msa3d.settings_drizzle import CalpostSettings
 from msa3d.steps import calbackground, calcosmics
 from msa3d.steps.calcorrections import BarShadows, Pathloss
 from msa3d.steps.calslit import CalSlit, slits_of
-from msa3d.workers import run_tasks
+from msa3d.steps.outdated import run_outdated
 
 if TYPE_CHECKING:
     from msa3d.dataset import Dataset
@@ -144,12 +144,11 @@ def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -
     tasks = [_task(activity, found, dataset, layout, settings, pathloss, bars) for activity, found in files.items()]
     for activity in files:
         provenance.remove_partials(layout.process_dir(activity))
-    waiting = [task for task in tasks if not task.record.is_current()]
-    log.info("calpost: %d of %d exposures to do", len(waiting), len(tasks))
-    done = run_tasks(calpost_exposure, waiting, workers=workers, memory_gb_each=MEMORY_GB_EACH, label="calpost")
-    by_activity = {result.activity: result for result in done}
-    report = CalpostReport([by_activity.get(task.name) or _recorded(task) for task in tasks])
-    if waiting or not (layout.process / STATISTICS).is_file():
+    results, done = run_outdated(
+        "calpost", calpost_exposure, tasks, _recorded, workers=workers, memory_gb_each=MEMORY_GB_EACH
+    )
+    report = CalpostReport(results)
+    if done or not (layout.process / STATISTICS).is_file():
         with provenance.atomic_path(layout.process / STATISTICS) as partial:
             report.statistics().write(partial, format="ascii.ecsv")
     return report

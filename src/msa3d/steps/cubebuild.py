@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import resource
 import time
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from msa3d.cube import SourceTask, builder
 from msa3d.cube.source import place_exposures
 from msa3d.errors import ProductError
 from msa3d.steps import register
-from msa3d.workers import run_tasks
+from msa3d.steps.outdated import run_outdated
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -24,8 +23,6 @@ if TYPE_CHECKING:
     from msa3d.cube import Placed
     from msa3d.dataset import Dataset
     from msa3d.layout import Layout
-
-log = logging.getLogger(__name__)
 
 MEMORY_GB_EACH = 2.0
 
@@ -117,11 +114,8 @@ def run(
     if "drizzle" in names and dataset.cubebuild.drizzle.registration.method != "none":
         register.run(dataset, layout)
     tasks = [task for name in names for task in _tasks(name, dataset, layout, exposures, sources)]
-    waiting = [task for task in tasks if not task.record.is_current()]
-    log.info("cubebuild: %d of %d sources to do", len(waiting), len(tasks))
-    done = run_tasks(build_cube, waiting, workers=workers, memory_gb_each=MEMORY_GB_EACH, label="cubebuild")
-    by_task = {(result.builder, result.source_id): result for result in done}
-    return CubeReport([by_task.get((task.builder, task.source.source_id)) or _recorded(task) for task in tasks])
+    results, _ = run_outdated("cubebuild", build_cube, tasks, _recorded, workers=workers, memory_gb_each=MEMORY_GB_EACH)
+    return CubeReport(results)
 
 
 def _tasks(

@@ -29,9 +29,9 @@ from msa3d.cube.source import Placed, place_exposures, sources_of
 from msa3d.errors import ProductError
 from msa3d.layout import POST_SUFFIX
 from msa3d.settings_paper import PaperPostprocess
+from msa3d.steps.outdated import run_outdated
 from msa3d.steps.pathloss import PathlossVector, pathloss_vectors
 from msa3d.steps.rectified import corrected
-from msa3d.workers import run_tasks
 
 if TYPE_CHECKING:
     from msa3d.dataset import Dataset, PostprocessSettings
@@ -141,12 +141,11 @@ def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -
     tasks = [_task(item, dataset, layout, sources, vectors, (reference, shadows)) for item in exposures]
     for item in exposures:
         provenance.remove_partials(layout.process_dir(item.activity))
-    waiting = [task for task in tasks if not task.record.is_current()]
-    log.info("postprocess: %d of %d exposures to do", len(waiting), len(tasks))
-    done = run_tasks(postprocess_exposure, waiting, workers=workers, memory_gb_each=MEMORY_GB_EACH, label="postprocess")
-    by_activity = {result.activity: result for result in done}
-    report = PostprocessReport([by_activity.get(task.name) or _recorded(task) for task in tasks])
-    if waiting or not (layout.process / STATISTICS).is_file():
+    results, done = run_outdated(
+        "postprocess", postprocess_exposure, tasks, _recorded, workers=workers, memory_gb_each=MEMORY_GB_EACH
+    )
+    report = PostprocessReport(results)
+    if done or not (layout.process / STATISTICS).is_file():
         with provenance.atomic_path(layout.process / STATISTICS) as partial:
             report.statistics().write(partial, format="ascii.ecsv")
     return report

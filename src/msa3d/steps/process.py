@@ -10,7 +10,6 @@ What runs inside one exposure is in `msa3d.steps.exposure`.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,7 @@ from msa3d.msafile import MsaFile
 from msa3d.observation import Observation
 from msa3d.steps import speed
 from msa3d.steps.exposure import ExposureResult, ExposureTask, process_exposure
-from msa3d.workers import run_tasks
+from msa3d.steps.outdated import run_outdated
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from msa3d.observation import Exposure
 
 __all__ = ["ProcessReport", "process_exposure", "run", "write_metafile_copy"]
-
-log = logging.getLogger(__name__)
 
 #: Peak memory of one exposure with about 40 slitlets on two detectors.
 MEMORY_GB_EACH = 2.0
@@ -115,18 +112,16 @@ def run(
         for exposure in observation.exposures
         if not only or exposure.activity in only
     ]
-    waiting = [task for task in tasks if not task.record.is_current()]
-    log.info("process: %d of %d exposures to do", len(waiting), len(tasks))
-    done = run_tasks(
+    results, _ = run_outdated(
+        "process",
         process_exposure,
-        waiting,
+        tasks,
+        _recorded,
         workers=workers,
         memory_gb_each=MEMORY_GB_EACH,
-        label="process",
         environment=references.environment(layout, dataset),
     )
-    by_activity = {result.activity: result for result in done}
-    return ProcessReport([by_activity.get(task.activity) or _recorded(task) for task in tasks])
+    return ProcessReport(results)
 
 
 def write_metafile_copy(dataset: Dataset, layout: Layout, observation: Observation) -> Path:
