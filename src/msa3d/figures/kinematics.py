@@ -232,6 +232,9 @@ def _curve(axes: Axes, place: tuple, maps: Mapping, used: np.ndarray, curves: tu
         curve = injected.rotation(rotation.radius_arcsec)
         axes.plot(kpc, curve, color=style.TRUTH_COLOUR, linestyle="--", linewidth=1.4, label="put in")
     radius, value, error = major_axis_points(*place, maps, disc)
+    # A mean that is less certain than the curve is high says nothing, and would set the scale.
+    told = error < 0.5 * max(float(np.max(np.abs(rotation.high))), 1.0)
+    radius, value, error = radius[told], value[told], error[told]
     axes.errorbar(
         radius * scale,
         value,

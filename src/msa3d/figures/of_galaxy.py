@@ -19,6 +19,9 @@ from msa3d.science.profiles import Exponential, Rings
 AV_ERROR = 1.0
 """Attenuation is mapped where its error is smaller, mag: chosen by the error, not by the value."""
 
+AV_SHOWN = (0.0, 3.0)
+"""Colours of the map, mag: noise makes negative values, which no dust does. More where rings have more."""
+
 _DRAWS = 300
 
 
@@ -71,9 +74,11 @@ def plot_attenuation(dataset: Dataset, galaxy: Galaxy) -> Figure | None:
     points = balmer_av(rings["Ha"].mean, rings["Hb"].mean, rings["Ha"].error, rings["Hb"].error)
     with np.errstate(invalid="ignore"):
         points = [np.where(points[1] < 3.0 * AV_ERROR, part, np.nan) for part in points]
+    most = max(AV_SHOWN[1], float(np.nanmax(points[0], initial=0.0)))
     return attenuation.plot(
         dataset, galaxy.cube, galaxy.bins.spread(value), Points(_kpc(galaxy, rings["Ha"]), *points), galaxy.av,
         injected=_pair(report.injected(dataset, galaxy.source_id), "av"), source_id=galaxy.source_id,
+        limits=(AV_SHOWN[0], most),
     )  # fmt: skip
 
 

@@ -111,7 +111,10 @@ def plot(
     label_sky(left)
     wave = LINES["Ha"] * (1 + target.redshift)
     mark_map(left, cube, kpc_per_arcsec=kpc_per_arcsec(target.redshift), wave_um=wave)
-    map_bar(figure, mesh, left, quantity.label)
+    known = image[np.isfinite(image)]
+    beyond = bool((known < low).any()), bool((known > high).any())
+    extend = {(True, False): "min", (False, True): "max", (True, True): "both"}.get(beyond, "neither")
+    map_bar(figure, mesh, left, quantity.label, extend)
     left.set_title(f"a  {quantity.name}")
     _profile(right, quantity, points, gradient, injected, published)
     right.set_title("b  against radius")

@@ -10,6 +10,33 @@ from matplotlib.figure import Figure
 
 from msa3d.figures import style
 
+LABELS = {
+    "sigma0": "dispersion σ",
+    "v_sin_i": "V sin i, asymptote",
+    "v_sin_i_re": "V sin i at Re",
+    "v_over_sigma": "V/σ",
+    "pa_deg": "position angle",
+    "r_turn": "turn-over radius",
+    "metallicity_gradient": "gradient of O/H, N2",
+    "metallicity_centre": "central O/H, N2",
+    "metallicity_gradient_PP04_O3N2": "gradient of O/H, O3N2",
+    "metallicity_centre_PP04_O3N2": "central O/H, O3N2",
+    "av_gradient": "gradient of A$_V$",
+    "av_centre": "central A$_V$",
+    "scale_line": "scale length, Hα",
+    "scale_continuum": "scale length, stars",
+    "scale_ratio": "ratio of the two",
+    "re_disc_kpc": "Re of the stars",
+    "log_sfr": "log SFR",
+    "flux_Ha": "flux of Hα",
+    "flux_Hb": "flux of Hβ",
+    "flux_[NII]6583": "flux of [N II] 6583",
+    "flux_[OIII]5007": "flux of [O III] 5007",
+}
+"""What quantities are called; others by their own names."""
+UNITS = {"dex(solMass/yr)": "dex", "1e-17 erg s-1 cm-2": "10$^{-17}$ cgs"}
+"""Units that are too long for a row."""
+
 
 @style.house_style()
 def plot(tables: Mapping[str, Table], *, simulated: bool = True) -> Figure:
@@ -56,7 +83,7 @@ def plot(tables: Mapping[str, Table], *, simulated: bool = True) -> Figure:
         )  # fmt: skip
     left.set_xlim(-most, most)
     left.set_ylim(-0.7, len(quantities) - 0.3)
-    left.set_yticks(list(rows.values()), [q.replace("_", " ") for q in rows])
+    left.set_yticks(list(rows.values()), [LABELS.get(q, q.replace("_", " ")) for q in rows])
     left.tick_params(axis="y", length=0)
     left.set_xlabel("(recovered \u2212 put in) / error")
     rms = float(np.sqrt(np.mean(everything**2)))
@@ -101,7 +128,8 @@ def _numbers(axes, table: Table, rows: Mapping[str, int]) -> None:
             if name in table.colnames:
                 axes.text(x, row - 0.05, _text(entry, name), ha="center", va="center", fontsize=6.5)
         if "unit" in table.colnames:
-            axes.text(1.0, row - 0.05, str(entry["unit"]), ha="right", va="center", fontsize=6.0, color=style.GREY)
+            unit = UNITS.get(str(entry["unit"]), str(entry["unit"]))
+            axes.text(1.0, row - 0.05, unit, ha="right", va="center", fontsize=6.0, color=style.GREY)
 
 
 def _text(entry, name: str) -> str:

@@ -52,7 +52,7 @@ def map_height(cube: Cube, centre: tuple[float, float], panel_width: float, *, l
     return float(np.clip(panel_width * np.ptp(north) / np.ptp(east), least, most))
 
 
-def map_bar(figure: Figure, mesh: ScalarMappable, axes: Axes, label: str) -> Colorbar:
+def map_bar(figure: Figure, mesh: ScalarMappable, axes: Axes, label: str, extend: str = "neither") -> Colorbar:
     """Draw a colour bar as high as the map beside it, whatever the map's shape.
 
     Parameters
@@ -65,6 +65,8 @@ def map_bar(figure: Figure, mesh: ScalarMappable, axes: Axes, label: str) -> Col
         The map's panel.
     label : str
         Quantity with its unit in brackets.
+    extend : str
+        Ends at which the bar is pointed, as values lie beyond: ``neither``, ``min``, ``max`` or ``both``.
 
     Returns
     -------
@@ -72,7 +74,7 @@ def map_bar(figure: Figure, mesh: ScalarMappable, axes: Axes, label: str) -> Col
         The bar.
     """
     high, wide = np.ptp(axes.get_ylim()), np.ptp(axes.get_xlim())
-    bar = figure.colorbar(mesh, cax=axes.inset_axes([1.04, 0.0, 0.05 * max(1.0, high / wide), 1.0]))
+    bar = figure.colorbar(mesh, cax=axes.inset_axes([1.04, 0.0, 0.05 * max(1.0, high / wide), 1.0]), extend=extend)
     bar.set_label(label)
     bar.ax.tick_params(direction="in", length=2)
     return bar

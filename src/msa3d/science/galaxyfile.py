@@ -124,7 +124,10 @@ def _fluxes(galaxy: Galaxy) -> list[Row]:
     """Light of each line to infinity, by its disc, not freed of dust."""
     note = "whole disc, not freed of dust"
     discs = {name: galaxy.discs[name] for name in LINES_GIVEN if name in galaxy.discs}
-    return [Row(f"flux_{name}", "erg s-1 cm-2", d.total, d.total_error, note=note) for name, d in discs.items()]
+    return [
+        Row(f"flux_{name}", report.FLUX_UNIT, disc.total * 1e17, disc.total_error * 1e17, note=note)
+        for name, disc in discs.items()
+    ]
 
 
 def maps(galaxy: Galaxy) -> dict[str, tuple[np.ndarray, str]]:

@@ -33,6 +33,8 @@ COLUMNS = (
     ("note", "what must be known to compare"),
 )
 
+FLUX_UNIT = "1e-17 erg s-1 cm-2"
+
 
 @dataclass(frozen=True)
 class Published:
@@ -140,7 +142,7 @@ def injected(dataset, source_id: int) -> dict[str, float]:
     -------
     dict of str to float
         Empty for real data, and for a source that the simulation has no galaxy for. Angles in deg, velocities
-        in km/s, ``scale_*`` and ``r_turn`` in arcsec, gradients per kpc, ``flux_<line>`` in erg s-1 cm-2.
+        in km/s, ``scale_*`` and ``r_turn`` in arcsec, gradients per kpc, ``flux_<line>`` in `FLUX_UNIT`.
     """
     simulation = getattr(dataset, "simulation", None)
     sources = [] if simulation is None else simulation.sources
@@ -172,7 +174,7 @@ def injected(dataset, source_id: int) -> dict[str, float]:
         "av_centre": source.av_centre,
         "av_gradient": source.av_gradient_mag_kpc,
     }
-    values |= {f"flux_{line}": flux for line, (flux, _) in line_discs(values).items()}
+    values |= {f"flux_{line}": 1e17 * flux for line, (flux, _) in line_discs(values).items()}
     return {name: float(value) for name, value in values.items()}
 
 
