@@ -19,6 +19,7 @@ from scipy import fft, sparse
 
 from msa3d.cube import Cube
 from msa3d.cube.kernels import BLUR_PIXELS
+from msa3d.cube.sky import tangent_offsets
 from msa3d.errors import ProductError
 from msa3d.science.psf import telescope_mtf
 from msa3d.science.resolution import C_KMS, LineSpread, line_spread_of
@@ -173,7 +174,7 @@ class LineModel:
         self._header = cube.header
         along, across = slit_axes(cube.header)
         self._place(cube, ra, dec)
-        self.lattice = self._find(cube, across) if columns else None
+        self.lattice = self._find(cube, across, ra, dec) if columns else None
         self._frequency = fft.rfftfreq(_CHANNELS)
         self._axes, self._slit_shift = (along, across), slit_shift
         self._transfer = self._instrument(self._frequency)
@@ -197,7 +198,11 @@ class LineModel:
         self.east = self._origin[0] + self._step[0, 0] * x + self._step[0, 1] * y
         self.north = self._origin[1] + self._step[1, 0] * x + self._step[1, 1] * y
 
-    def _find(self, cube: Cube, across: np.ndarray) -> Lattice | None:
+    def _find(self, cube: Cube, across: np.ndarray, ra: float, dec: float) -> Lattice | None:
+        if "COLSTEP" in cube.header:
+            # The middle of one column, and the step: known, not sought.
+            h = cube.header
+            return Lattice(float(across @ tangent_offsets(h["COLRA"], h["COLDEC"], ra, dec)), h["COLSTEP"], 1.0)
         if cube.nexp is None:
             return None
         nexp = cube.nexp

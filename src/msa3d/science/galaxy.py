@@ -15,7 +15,7 @@ import numpy as np
 from msa3d.cube import Cube, open_cube
 from msa3d.dataset import Dataset
 from msa3d.layout import Layout
-from msa3d.science import abundance, attenuation, calibration
+from msa3d.science import abundance, attenuation, calibration, papercube
 from msa3d.science.binning import BinMap, bins_for_line, stacked
 from msa3d.science.blanks import blank_images, continuum_image
 from msa3d.science.cosmology import kpc_per_arcsec
@@ -137,7 +137,7 @@ def analyse(
     pa_deg : float, optional
         First guess of the position angle.
     spread : LineSpread, optional
-        Line-spread function; without it that of the cube's header.
+        Line-spread function; without it that of the cube's header (of `papercube` for the published builder).
     sample : bool
         Sample the posterior of the kinematics, rather than take errors from the curvature.
 
@@ -154,6 +154,8 @@ def analyse(
     target = dataset.target(source_id)
     paper = builder == "paper"
     cube = open_cube(layout.cube_medians(source_id) if paper else layout.cube(source_id, dataset))
+    if paper:
+        cube, spread = papercube.prepared(cube, target.redshift), spread or papercube.SPREAD
     geometry = Geometry(target.ra, target.dec, inclination_deg, pa_deg or 0.0, kpc_per_arcsec(target.redshift))
     return measure(
         cube,
