@@ -154,6 +154,8 @@ lock: $(VENV) ## Renew requirements.lock from requirements.in, keeping what stil
 		--no-emit-index-url --no-emit-find-links -q requirements.in -o requirements.lock
 	$(IN) cd tests/extra && uv pip compile --no-cache --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --no-emit-find-links -q requirements-viewers.in -o requirements-viewers.lock
+	$(IN) cd tests/extra && uv pip compile --no-cache --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-emit-find-links -q -c ../../requirements.lock requirements-hub.in -o requirements-hub.lock
 
 IMAGE ?= msa3d
 IMAGEARGS ?=

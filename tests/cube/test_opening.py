@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import astropy.units as u
 import numpy as np
@@ -19,10 +15,9 @@ from msa3d import circle, extract, open_cube
 from msa3d.cube.extract import brightest
 from msa3d.cube.product import DO_NOT_USE
 
+from ..extraenv import EXTRA, python_of
 from . import smallcube
 
-ROOT = Path(__file__).parents[2]
-EXTRA = ROOT / "tests" / "extra"
 LOCK = EXTRA / "requirements-viewers.lock"
 FLOAT32 = {"rtol": 1e-6}
 #: Pixels (x, y) whose place on the sky is compared: corners, the middle, and one within.
@@ -117,27 +112,7 @@ def test_datamodels_of_jwst(path, known, sky):
 @pytest.fixture(scope="module")
 def viewers():
     """Python of the environment of requirements-viewers.lock, which is made once and kept."""
-    given = os.environ.get("MSA3D_VIEWERS_ENV")
-    digest = hashlib.sha256(LOCK.read_bytes()).hexdigest()[:12]
-    place = Path(given) if given else ROOT / ".cache" / f"viewers-{digest}"
-    python = place / "bin" / "python"
-    if (place / ".complete").is_file():
-        return python
-    uv = Path(sys.executable).with_name("uv")
-    uv = str(uv) if uv.is_file() else shutil.which("uv")
-    if uv is None:
-        pytest.skip("the environment for jdaviz is not there, and there is no uv to make it with")
-    for command in (
-        ["venv", "--clear", "--python", sys.executable, str(place)],
-        ["pip", "sync", "--no-cache", "--require-hashes", "--python", str(python), str(LOCK)],
-    ):
-        done = subprocess.run([uv, *command, "--quiet", "--no-progress"], capture_output=True, text=True)
-        if done.returncode:
-            told = f"uv could not make the environment for jdaviz: {done.stderr.strip()[-2000:]}"
-            # Without a package index it cannot be made: who wants to be sure says MSA3D_VIEWERS=1.
-            (pytest.fail if os.environ.get("MSA3D_VIEWERS") == "1" else pytest.skip)(told)
-    (place / ".complete").touch()
-    return python
+    return python_of("viewers", LOCK)
 
 
 @pytest.fixture(scope="module")
