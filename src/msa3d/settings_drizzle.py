@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -128,9 +129,19 @@ class RegistrationSettings(Model):
     prior_arcsec : float
         Expected rms of the offsets, a coordinate. It keeps offsets that the data do not constrain from following
         the noise: without much signal they stay near zero. 0 for none.
+    reference : path, optional
+        An image to compare the exposures with, instead of with each other: FITS, with celestial coordinates. The
+        offsets are then absolute.
+    reference_light : str
+        What it shows: ``continuum``, or ``Ha+[NII]``, ``[OIII]``, ``Hb``, ``[SII]``.
+    reference_fwhm : float
+        Gaussian that it is blurred with first, arcsec, where it is sharper than NIRSpec's.
     """
 
     method: Literal["none", "measure", "apply"] = "none"
     iterations: int = Field(20, ge=1)
     huber: Positive = 3.0
     prior_arcsec: NotNegative = 0.01
+    reference: Path | None = None
+    reference_light: Literal["continuum", "Ha+[NII]", "[OIII]", "Hb", "[SII]"] = "continuum"
+    reference_fwhm: NotNegative = 0.0

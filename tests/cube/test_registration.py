@@ -4,12 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
 
 from msa3d.cube import registration_profiles as profiles
 from msa3d.cube.registration import Registration, register, registration_of
 from msa3d.cube.registration_fit import Axis, solve
 from msa3d.cube.registration_profiles import Band, Frame
-from msa3d.cube.sky import from_tangent
+from msa3d.cube.registration_reference import Reference, seen_bands, solve_against
+from msa3d.cube.sky import from_tangent, tangent_offsets
 from msa3d.errors import ProductError
 from msa3d.settings_drizzle import RegistrationSettings
 
@@ -151,6 +154,53 @@ def test_the_table_comes_back_as_it_was(tmp_path):
         Registration.read(path)
 
 
+# --- against a given image
+
+
+def sky_image(path, pa_deg=0.0, ra=215.0, dec=52.9, size=201):
+    """The galaxies' light before the slit averages it, on pixels of 0.03 arcsec, turned by `pa_deg`."""
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [ra, dec], [(size + 1) / 2] * 2
+    turn = np.radians(pa_deg)
+    wcs.wcs.cd = 0.03 / 3600 * np.array([[-np.cos(turn), np.sin(turn)], [np.sin(turn), np.cos(turn)]])
+    y, x = np.mgrid[:size, :size]
+    east, north = tangent_offsets(*wcs.pixel_to_world_values(x, y), ra, dec)
+    light = sum(
+        peak * np.exp(-0.5 * ((east - u) ** 2 + (north - v) ** 2) / sigma**2) for u, v, sigma, peak in GALAXIES[8512]
+    )
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(light + 7.0, wcs.to_header())]).writeto(path)
+    return path
+
+
+@pytest.mark.parametrize("pa_deg", [0.0, 25.0])
+def test_offsets_against_an_image_are_absolute(tmp_path, pa_deg):
+    """Also the mean of all, which the exposures among themselves cannot tell: here 80 and -50 mas."""
+    truth = errors_of_pointing(0.02) + np.array([0.08, -0.05])
+    band = make_band(truth, 0.02)
+    seen = seen_bands(
+        Reference.read(sky_image(tmp_path / "image.fits", pa_deg)), [replace(band, name="8512 continuum nrs1")],
+        Frame(0.0), {8512: (215.0, 52.9)}, "continuum", 0.0,
+    )  # fmt: skip
+    solution = solve_against(seen, ROWS * COLUMNS, prior_arcsec=0.02)
+    left = solution.offsets - truth
+    assert np.all(np.abs(left.mean(axis=0)) < 0.001)
+    assert np.all(rms(left) < 0.006)
+    assert np.all((rms(left) / rms(solution.errors) > 0.5) & (rms(left) / rms(solution.errors) < 2.0))
+
+
+def test_an_image_of_another_place_or_light_is_told(tmp_path):
+    band = replace(make_band(errors_of_pointing(0.02), 0.02), name="8512 continuum nrs1")
+    image = Reference.read(sky_image(tmp_path / "image.fits", ra=215.1))
+    where = Frame(0.0), {8512: (215.0, 52.9)}
+    with pytest.raises(ProductError, match="covers none of the sources 8512"):
+        seen_bands(image, [band], *where, "continuum", 0.0)
+    with pytest.raises(ProductError, match=r"no source shows Hb .* there are: continuum"):
+        seen_bands(image, [band], *where, "Hb", 0.0)
+    fits.PrimaryHDU(np.zeros((3, 3))).writeto(tmp_path / "plain.fits")
+    with pytest.raises(ProductError, match=r"plain\.fits has no 2-D image with celestial coordinates"):
+        Reference.read(tmp_path / "plain.fits")
+
+
 # --- from files
 
 
@@ -188,6 +238,17 @@ def test_profiles_lie_where_the_headers_say(observed):
         # Bins a pixel high round the peaks a little.
         assert np.median(np.abs(band.value[this] - expected) / band.sigma[this]) < 2.5
     assert set(centres) == {8512}
+
+
+def test_offsets_of_files_against_an_image(observed, tmp_path):
+    files, truth = observed
+    shifted = sky_image(tmp_path / "image.fits", ra=215.0 + 0.1 / 3600 / np.cos(np.radians(52.9)))
+    settings = RegistrationSettings(prior_arcsec=0.03, reference=shifted)
+    found = register([f"{k:05d}" for k in range(len(files))], files, {8512: None}, settings)
+    left = found.offsets - truth
+    # The image stands 0.1 arcsec further east.
+    assert left.mean(axis=0) == pytest.approx([0.1, 0.0], abs=0.01)
+    assert rms(left - left.mean(axis=0))[1] < 0.010
 
 
 def test_offsets_of_files_are_found_east_and_north(observed):

@@ -21,6 +21,7 @@ from astropy.table import Table
 from msa3d import provenance
 from msa3d.cube.registration_fit import Solution, solve
 from msa3d.cube.registration_profiles import Band, Frame, read_profiles
+from msa3d.cube.registration_reference import Reference, Seen, seen_bands, solve_against
 from msa3d.errors import ProductError
 from msa3d.settings_drizzle import RegistrationSettings
 
@@ -149,17 +150,26 @@ def register(
     ProductError
         If no source shows enough structure in three exposures.
     """
-    bands, frame, _ = read_profiles(files, sources)
+    settings = settings or RegistrationSettings()
+    bands, frame, centres = read_profiles(files, sources)
     if not bands:
         raise ProductError(
             "no source has structure above the noise in three exposures or more: the pointing cannot be measured; "
             "set registration.method to none"
         )
-    return registration_of(bands, frame, activities, settings or RegistrationSettings())
+    seen = None
+    if settings.reference is not None:
+        image = Reference.read(settings.reference)
+        seen = seen_bands(image, bands, frame, centres, settings.reference_light, settings.reference_fwhm)
+    return registration_of(bands, frame, activities, settings, seen)
 
 
 def registration_of(
-    bands: list[Band], frame: Frame, activities: Sequence[str], settings: RegistrationSettings
+    bands: list[Band],
+    frame: Frame,
+    activities: Sequence[str],
+    settings: RegistrationSettings,
+    seen: list[Seen] | None = None,
 ) -> Registration:
     """Measure the offsets from profiles.
 
@@ -173,18 +183,16 @@ def registration_of(
         The exposures, in the order of their numbers in the bands.
     settings : RegistrationSettings
         Parameters.
+    seen : list of Seen, optional
+        A given image, as the bands see it; by default the exposures are compared with each other.
 
     Returns
     -------
     Registration
     """
-    solution = solve(
-        bands,
-        len(activities),
-        iterations=settings.iterations,
-        huber=settings.huber,
-        prior_arcsec=settings.prior_arcsec,
-    )
+    options = settings.model_dump(include={"iterations", "huber", "prior_arcsec"})
+    fit, data = (solve, bands) if seen is None else (solve_against, seen)
+    solution = fit(data, len(activities), **options)
     offsets = np.stack(frame.to_sky(*solution.offsets.T), axis=1)
     across, along = np.median(solution.errors, axis=0) * 1e3
     log.info("registration: median formal errors %.1f mas across, %.1f mas along the slit", across, along)
