@@ -10,8 +10,9 @@ from scipy.signal import fftconvolve
 from tests.science.cubes import DEC, RA, REDSHIFT, SPREAD, add_lines, disc, empty, header, wavelengths
 
 from msa3d.science.blanks import blank_images, continuum_image
+from msa3d.science.centre import fit_centre
 from msa3d.science.linefit import fit_lines
-from msa3d.science.profiles import fit_centre, fit_exponential, rings
+from msa3d.science.profiles import fit_exponential, rings
 from msa3d.science.psf import effective_psf, telescope_mtf
 from msa3d.science.spectra import complete_radius, well_observed
 from msa3d.simulate.psf import psf_image

@@ -18,13 +18,14 @@ from msa3d.layout import Layout
 from msa3d.science import abundance, attenuation, calibration, papercube
 from msa3d.science.binning import BinMap, bins_for_line, stacked
 from msa3d.science.blanks import blank_images, continuum_image
+from msa3d.science.centre import centre_covariance, fit_centre
 from msa3d.science.cosmology import kpc_per_arcsec
 from msa3d.science.gradient import Gradient
 from msa3d.science.kinematics import DiscFit, fit_disc
 from msa3d.science.linefit import LineFit, fit_lines
 from msa3d.science.lineprofile import SPECIES
 from msa3d.science.lines import LINES
-from msa3d.science.profiles import Exponential, Geometry, Rings, fit_centre, fit_exponential, rings
+from msa3d.science.profiles import Exponential, Geometry, Rings, fit_exponential, rings
 from msa3d.science.resolution import LineSpread, line_spread_of
 from msa3d.science.spectra import complete_radius, well_observed
 
@@ -205,24 +206,25 @@ def measure(
     image, error, noise = continuum_image(cube, first, last)
     continuum_um = 0.5 * (first + last)
     geometry = _centred(image, cube, geometry, continuum_um)
+    good = well_observed(cube)
+    light = np.where(good, image, np.nan)
+    options = {"error": error, "blanks": noise, "background": True, "unit": "MJy/sr"}
+
+    def starlight(geometry: Geometry) -> Exponential:
+        most = complete_radius(good, geometry.radius(cube))
+        return fit_exponential(light, cube, geometry, continuum_um, max_radius_arcsec=most, **options)
+
+    known = np.isfinite(light)
+    sure = centre_covariance(starlight(geometry), cube, geometry, continuum_um, noise, known)
     place = {"ra": geometry.ra, "dec": geometry.dec, "inclination_deg": geometry.inclination_deg}
+    if np.isfinite(sure).all():
+        place["centre_covariance"] = sure
     disc = fit_disc(cube, redshift, **place, pa_deg=pa_deg, spread=spread, sample=sample)
     geometry = replace(geometry, pa_deg=disc.best["pa_deg"] % 360.0)
     lines = fit_lines(cube, redshift, spread=spread, velocity=disc.maps["velocity"], sigma=disc.maps["sigma"])
     discs, tied, ring_means, factor = _profiles(cube, redshift, geometry, lines, spread)
     bins = bins_for_line(cube, lines, BIN_SNR, where=_within(cube, geometry, lines))
-    good = well_observed(cube)
-    stars = fit_exponential(
-        np.where(good, image, np.nan),
-        cube,
-        geometry,
-        continuum_um,
-        error=error,
-        blanks=noise,
-        background=True,
-        max_radius_arcsec=complete_radius(good, geometry.radius(cube)),
-        unit="MJy/sr",
-    )
+    stars = starlight(geometry)
     return Galaxy(
         source_id,
         builder,

@@ -22,6 +22,7 @@ from scipy.optimize import least_squares
 
 from msa3d.cube import Cube
 from msa3d.errors import ProductError
+from msa3d.science.centre import response_to_centre
 from msa3d.science.disc import Disc
 from msa3d.science.discmodel import SLIT_SIGN, LineModel
 from msa3d.science.discproblem import LIMITS, Problem
@@ -134,6 +135,7 @@ def fit_disc(
     line: str = "Ha",
     pa_deg: float | None = None,
     free_centre: bool = False,
+    centre_covariance: np.ndarray | None = None,
     curve: str = "arctan",
     spread: LineSpread | None = None,
     slit_shift: int = SLIT_SIGN,
@@ -162,6 +164,8 @@ def fit_disc(
         First guess; without it four are tried.
     free_centre : bool
         Fit the centre too.
+    centre_covariance : ndarray, shape (2, 2), optional
+        Of a centre that is not free, to the east and to the north, arcsec squared: it adds to all errors.
     curve : str
         ``arctan`` or ``freeman``, see `Disc`.
     spread : LineSpread, optional
@@ -210,6 +214,13 @@ def fit_disc(
         vector = _least_squares(problem, vector).x
     scale, covariance = noise_scale(cube, problem, vector, redshift)
     samples = _sample(problem, vector, covariance, scale, walkers, steps, seed) if sample else None
+    if centre_covariance is not None and not free_centre:
+        response = response_to_centre(problem, vector)
+        covariance = covariance + response @ centre_covariance @ response.T
+        if samples is not None:
+            moved = np.random.default_rng(seed).multivariate_normal(np.zeros(2), centre_covariance, len(samples))
+            change = moved @ response.T
+            samples = np.where(np.arange(vector.size) == 2, samples * np.exp(change), samples + change)
     return _result(cube, problem, vector, covariance, scale, samples, lines, redshift, line)
 
 

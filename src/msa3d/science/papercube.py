@@ -73,7 +73,7 @@ def prepared(cube: Cube, redshift: float) -> Cube:
     along = cube.wcs.pixel_scale_matrix[:, 1]
     header["SLITWID"] = float(np.hypot(*cube.wcs.pixel_scale_matrix[:, 0])) * 3600.0
     header["SLITLEN"], header["SLITFRAC"], header["PIXFRAC"] = cube.header["NATPIX"], 1.0, 1.0
-    # Rows of the published cube run against the slit's own axis.
+    # Rows count pixels of the detector, which run against the slit's own axis.
     header["SLITPA"] = float(np.degrees(np.arctan2(-along[0], -along[1])))
     middle = cube.wcs.pixel_to_world_values(nx // 2, (ny - 1) / 2.0)
     header["COLRA"], header["COLDEC"], header["COLSTEP"] = *map(float, middle), header["SLITWID"]

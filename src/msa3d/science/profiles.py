@@ -8,11 +8,10 @@ believed: the same estimator applied to images of the same cube that hold noise 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from scipy.optimize import least_squares
 from scipy.signal import fftconvolve
 
 from msa3d.cube import Cube
@@ -20,7 +19,7 @@ from msa3d.cube.sky import tangent_offsets
 from msa3d.science.blanks import blank_images
 from msa3d.science.psf import effective_psf
 
-__all__ = ["Exponential", "Geometry", "Rings", "blank_images", "fit_centre", "fit_exponential", "rings"]
+__all__ = ["Exponential", "Geometry", "Rings", "blank_images", "disc_columns", "fit_exponential", "rings"]
 
 _STEPS = 40
 
@@ -235,6 +234,11 @@ class _Sky:
         return disc if self.kernel is None else fftconvolve(disc, self.kernel, mode="valid")
 
 
+def disc_columns(cube: Cube, geometry: Geometry, wave_um: float, rate: float, where: np.ndarray) -> np.ndarray:
+    """Exponential disc behind the point-spread function and its derivative by the rate, (n, 2), in some spaxels."""
+    return _columns(_Sky(cube, geometry, wave_um), where, rate, 1.0, False)
+
+
 def _columns(sky: _Sky, use: np.ndarray, rate: float, amplitude: float, background: bool) -> np.ndarray:
     columns = [sky.image(rate, 0)[use]]
     if background:
@@ -364,38 +368,3 @@ def rings(
         variance = np.zeros(radius.size) if error is None else np.nan_to_num(error.ravel()) ** 2
         covariance = np.diag(share**2 @ variance)
     return Rings(middle, edges[:-1], edges[1:], mean, covariance, count)
-
-
-def fit_centre(image: np.ndarray, cube: Cube, geometry: Geometry, wave_um: float) -> Geometry:
-    """Move a disc to the centre of an image.
-
-    Parameters
-    ----------
-    image : ndarray, shape (n_y, n_x)
-        Brightness of an exponential disc on a constant background, of the stars best.
-    cube : Cube
-        For the places of its spaxels and its point-spread function.
-    geometry : Geometry
-        Start.
-    wave_um : float
-        Wavelength, for the point-spread function.
-
-    Returns
-    -------
-    Geometry
-        The same with another centre, at most 0.3 arcsec away.
-    """
-    stretch = np.cos(np.radians(geometry.dec))
-    use = np.isfinite(image)
-    values = image[use] / np.max(np.abs(image[use]))
-
-    def misfit(offset: np.ndarray) -> np.ndarray:
-        east, north = np.clip(offset[:2], -0.3, 0.3)
-        moved = replace(geometry, ra=geometry.ra + east / 3600.0 / stretch, dec=geometry.dec + north / 3600.0)
-        columns = _columns(_Sky(cube, moved, wave_um), use, offset[2], 1.0, True)[:, :-1]
-        linear, *_ = np.linalg.lstsq(columns, values, rcond=None)
-        return values - columns @ linear
-
-    best = least_squares(misfit, [0.0, 0.0, 2.5], diff_step=1e-3, x_scale=[0.05, 0.05, 0.5])
-    east, north = np.clip(best.x[:2], -0.3, 0.3)
-    return replace(geometry, ra=geometry.ra + east / 3600.0 / stretch, dec=geometry.dec + north / 3600.0)
