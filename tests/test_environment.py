@@ -147,7 +147,9 @@ def test_image_has_one_base_by_digest_beside_its_tag():
 def test_packages_of_the_image_come_from_the_snapshot_that_its_base_names():
     (script,) = re.findall(r"sed -i -E ('[^']+')", read("Dockerfile"))
     # As Debian's images have it.
-    sources = "Types: deb\n# http://snapshot.debian.org/archive/debian/20260824T000000Z\nURIs: http://deb.debian.org/debian\n"
+    sources = (
+        "Types: deb\n# http://snapshot.debian.org/archive/debian/20260824T000000Z\nURIs: http://deb.debian.org/debian\n"
+    )
     done = subprocess.run(["sed", "-E", script.strip("'")], input=sources, capture_output=True, text=True, check=True)
     assert done.stdout == "Types: deb\nURIs: http://snapshot.debian.org/archive/debian/20260824T000000Z\n"
 
