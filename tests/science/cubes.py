@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
+from scipy.signal import fftconvolve
 
 from msa3d.cube import Cube
 from msa3d.science.lineprofile import SPECIES, bin_edges, species_profile
 from msa3d.science.lines import LINES, to_line_flux
 from msa3d.science.profiles import Geometry
+from msa3d.science.psf import effective_psf
 from msa3d.science.resolution import LineSpread
 
 RA, DEC, REDSHIFT = 215.0, 52.9, 1.1
@@ -63,3 +65,12 @@ def add_lines(cube: Cube, flux: dict[str, np.ndarray], velocity, sigma, continuu
 def disc(inclination_deg: float = 30.0, pa_deg: float = 40.0) -> Geometry:
     """A disc in the middle."""
     return Geometry(RA, DEC, inclination_deg, pa_deg, 8.2)
+
+
+def seen(cube: Cube, geometry: Geometry, scale_arcsec: float, wave_um: float) -> np.ndarray:
+    """An exponential disc of central brightness 1, averaged over the spaxels, behind the point-spread function."""
+    pad, parts = 12, 10
+    fine = np.exp(-geometry.radius(cube, pad, parts) / scale_arcsec)
+    ny, nx = (n // parts for n in fine.shape)
+    mean = fine.reshape(ny, parts, nx, parts).mean(axis=(1, 3))
+    return fftconvolve(mean, effective_psf(cube, wave_um, spaxel=False), mode="same")[pad:-pad, pad:-pad]

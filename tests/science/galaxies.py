@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 from scipy.ndimage import correlate1d
-from scipy.signal import fftconvolve
-from tests.science.cubes import DEC, RA, REDSHIFT, empty, wavelengths
+from tests.science.cubes import DEC, RA, REDSHIFT, empty, seen, wavelengths
 
 from msa3d.cube import Cube
 from msa3d.science.disc import Disc
@@ -15,7 +14,6 @@ from msa3d.science.discmodel import LineModel
 from msa3d.science.light import exponential
 from msa3d.science.lines import LINES, NII_RATIO, to_line_flux
 from msa3d.science.profiles import Geometry
-from msa3d.science.psf import effective_psf
 
 KPC_PER_ARCSEC = 8.2
 DISC = Disc(pa_deg=40.0, inclination_deg=35.0, v_sin_i=90.0, r_turn=0.15)
@@ -36,9 +34,7 @@ def noiseless(n: int = 21) -> Cube:
     for name, scale in SCALES.items():
         for line, ratio in ((name, 1.0), *_TIED.get(name, ())):
             _add(cube, line, scale, TOTALS[name] / ratio)
-    radius = GEOMETRY.radius(cube, 12)
-    stars = fftconvolve(np.exp(-radius / STARS), effective_psf(cube, 1.18), mode="same")[12:-12, 12:-12]
-    cube.data[...] += 0.6 * stars
+    cube.data[...] += 0.6 * seen(cube, GEOMETRY, STARS, 1.18)
     return cube
 
 
@@ -51,8 +47,7 @@ def _add(cube: Cube, line: str, scale: float, total: float) -> None:
     step = np.median(np.diff(cube.wave_um))
     image = to_line_flux(found.sum(axis=0) * step, at)
     # The disc to infinity, of which the cube holds a part: the brightness is that of its middle.
-    peak = fftconvolve(np.exp(-GEOMETRY.radius(cube, 12) / scale), effective_psf(cube, at), mode="same")[12:-12, 12:-12]
-    wanted = total / (2.0 * np.pi * GEOMETRY.cos_inclination * scale**2) * peak
+    wanted = total / (2.0 * np.pi * GEOMETRY.cos_inclination * scale**2) * seen(cube, GEOMETRY, scale, at)
     cube.data[near] += found * (wanted.sum() / image.sum())
 
 

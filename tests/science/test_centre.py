@@ -6,14 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.signal import fftconvolve
-from tests.science.cubes import DEC, RA, REDSHIFT, disc, empty
+from tests.science.cubes import DEC, RA, REDSHIFT, disc, empty, seen
 from tests.science.test_kinematics import TRUE, with_disc
 
 from msa3d.science.centre import centre_covariance, fit_centre
 from msa3d.science.kinematics import fit_disc
 from msa3d.science.profiles import fit_exponential
-from msa3d.science.psf import effective_psf
 
 WAVE, NOISE = 1.2, 0.05
 
@@ -21,8 +19,7 @@ WAVE, NOISE = 1.2, 0.05
 @pytest.fixture(scope="module")
 def scene():
     cube = empty(21, np.array([1.1, 1.2, 1.3]), drizzled=True)
-    bright = np.exp(-disc().radius(cube, 12) / 0.4)
-    return cube, fftconvolve(bright, effective_psf(cube, WAVE), mode="same")[12:-12, 12:-12]
+    return cube, seen(cube, disc(), 0.4, WAVE)
 
 
 def test_centres_scatter_as_their_covariance_says(scene):

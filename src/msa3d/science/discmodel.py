@@ -223,6 +223,8 @@ class LineModel:
         blur = BLUR_PIXELS * h["SLITLEN"]
         spatial = telescope_mtf(np.hypot(*q), self.line_um) * np.exp(-2 * (np.pi * blur * q_along) ** 2)
         spatial = spatial * np.sinc(q_along * h["SLITLEN"]) * np.sinc(q_along * h["SLITLEN"] * h["PIXFRAC"])
+        # Linear interpolation between the model's pixels (`_make_sampler`) smooths: taken out beforehand.
+        spatial = spatial / np.sinc(cycles[0]) ** 2 / np.sinc(cycles[1]) ** 2
         if self.lattice is None:
             spatial = spatial * np.sinc(q_across * h["SLITWID"] * h["SLITFRAC"])
         bins = self.spread.pixel_um / self.step_um

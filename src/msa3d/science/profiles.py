@@ -22,6 +22,7 @@ from msa3d.science.psf import effective_psf
 __all__ = ["Exponential", "Geometry", "Rings", "blank_images", "disc_columns", "fit_exponential", "rings"]
 
 _STEPS = 40
+_PARTS = 4
 
 
 @dataclass(frozen=True)
@@ -58,14 +59,17 @@ class Geometry:
         minor = (east * np.cos(angle) - north * np.sin(angle)) / self.cos_inclination
         return np.hypot(major, minor), np.arctan2(minor, major)
 
-    def radius(self, cube: Cube, pad: int = 0) -> np.ndarray:
-        """Radius in the plane of the spaxels' centres, arcsec; `pad` spaxels more on each side."""
-        return self.polar(cube, pad)[0]
+    def radius(self, cube: Cube, pad: int = 0, parts: int = 1) -> np.ndarray:
+        """Radius in the plane of the spaxels' centres, arcsec; arguments as of `polar`."""
+        return self.polar(cube, pad, parts)[0]
 
-    def polar(self, cube: Cube, pad: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Radius (arcsec) and azimuth (rad) in the plane of the spaxels' centres."""
-        ny, nx = cube.shape
-        y, x = np.mgrid[-pad : ny + pad, -pad : nx + pad].astype(float)
+    def polar(self, cube: Cube, pad: int = 0, parts: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Radius (arcsec) and azimuth (rad) in the plane of the spaxels' centres.
+
+        `pad` spaxels more on each side; of `parts` x `parts` equal parts of each spaxel.
+        """
+        y, x = ((np.arange((n + 2 * pad) * parts) + 0.5) / parts - 0.5 - pad for n in cube.shape)
+        x, y = np.meshgrid(x, y)
         return self.in_plane(*tangent_offsets(*cube.wcs.pixel_to_world_values(x, y), self.ra, self.dec))
 
 
@@ -224,13 +228,16 @@ class _Sky:
     """Exponential discs as they appear on a cube's spaxels."""
 
     def __init__(self, cube: Cube, geometry: Geometry, wave_um: float) -> None:
-        self.kernel = effective_psf(cube, wave_um) if "SLITPA" in cube.header else None
+        # The disc has a cusp: it is averaged over each spaxel, which the kernel then must not do again.
+        self.kernel = effective_psf(cube, wave_um, spaxel=False) if "SLITPA" in cube.header else None
         pad = 0 if self.kernel is None else self.kernel.shape[0] // 2
-        self.radius = geometry.radius(cube, pad)
+        self.radius = geometry.radius(cube, pad, _PARTS)
 
     def image(self, rate: float, power: int) -> np.ndarray:
         """``r**power exp(-rate r)`` behind the point-spread function."""
         disc = self.radius**power * np.exp(-np.clip(rate * self.radius, -50.0, 500.0))
+        ny, nx = (n // _PARTS for n in disc.shape)
+        disc = disc.reshape(ny, _PARTS, nx, _PARTS).mean(axis=(1, 3))
         return disc if self.kernel is None else fftconvolve(disc, self.kernel, mode="valid")
 
 

@@ -77,7 +77,14 @@ def telescope_mtf(frequency, wave_um: float, wavefront_um: float = WAVEFRONT_UM)
     return np.interp(separation, at, value) * np.exp(-((2 * np.pi * wavefront_um / wave_um) ** 2) * (1 - correlation))
 
 
-def effective_psf(cube: Cube, wave_um: float, *, wavefront_um: float = WAVEFRONT_UM, reach_arcsec: float = 1.2):
+def effective_psf(
+    cube: Cube,
+    wave_um: float,
+    *,
+    wavefront_um: float = WAVEFRONT_UM,
+    reach_arcsec: float = 1.2,
+    spaxel: bool = True,
+):
     """Point-spread function on a cube's spaxels, wings of the telescope included.
 
     Parameters
@@ -90,6 +97,8 @@ def effective_psf(cube: Cube, wave_um: float, *, wavefront_um: float = WAVEFRONT
         Rms of the wavefront error, um.
     reach_arcsec : float
         Half the size of the kernel.
+    spaxel : bool
+        Average over a spaxel; without it the kernel is for images that are means over spaxels already.
 
     Returns
     -------
@@ -114,6 +123,8 @@ def effective_psf(cube: Cube, wave_um: float, *, wavefront_um: float = WAVEFRONT
     core = _CORE_FWHM * wave_um * 1e-6 / 6.5 * ARCSEC_PER_RADIAN / (2.0 * np.sqrt(2.0 * np.log(2.0)))
     # The Gaussian core that the cube's kernel has is taken out: frequencies stop well before it is small.
     change = telescope_mtf(frequency, wave_um, wavefront_um) / np.exp(-2.0 * (np.pi * core * frequency) ** 2)
+    if not spaxel:
+        change = change / np.sinc(u[:, None] * scale) / np.sinc(u[None, :] * scale)
     folded = np.fft.fftshift(np.fft.ifft2(np.fft.fft2(np.fft.ifftshift(padded)) * change).real)
     kernel = folded[half : 3 * half + 1, half : 3 * half + 1]
     return kernel / kernel.sum()
