@@ -205,12 +205,19 @@ def _found(work, wave, line_um, inclination_deg, pa_deg, cube) -> dict[str, floa
     }
 
 
+class _TimeUpError(BaseException):
+    """No error of GalPaK's, which catches all of its own."""
+
+
 @contextmanager
 def _quiet(seconds: int, name: str):
     """Without a word, and within a time: GalPaK talks through loggers, prints and warnings."""
+    late = False
 
     def stop(*_):
-        raise ProductError(f"{name}: GalPaK took more than {seconds} s; give fewer iterations")
+        nonlocal late
+        late = True
+        raise _TimeUpError
 
     main = threading.current_thread() is threading.main_thread()
     before = logging.root.manager.disable
@@ -218,12 +225,20 @@ def _quiet(seconds: int, name: str):
     old = signal.signal(signal.SIGALRM, stop) if main else None
     try:
         if main:
-            signal.alarm(seconds)
+            # Again every second: what GalPaK catches on its way must not keep it going.
+            signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
         with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
+    except Exception:
+        if not late:
+            raise
+    except _TimeUpError:
+        pass
     finally:
         if main:
-            signal.alarm(0)
+            signal.setitimer(signal.ITIMER_REAL, 0.0)
             signal.signal(signal.SIGALRM, old)
         logging.disable(before)
+    if late:
+        raise ProductError(f"{name}: GalPaK took more than {seconds} s; give fewer iterations")
