@@ -63,7 +63,9 @@ ENV USER=${NB_USER} HOME=/home/${NB_USER} PATH=/opt/msa3d/bin:${PATH} \
     MSA3D_ENV=image MSA3D_GIT_REVISION=${REVISION} LANG=C.UTF-8
 COPY --chown=${NB_UID}:${NB_UID} . /home/${NB_USER}/msa3d
 WORKDIR /home/${NB_USER}/msa3d
+# A volume that is mounted on runs/ is then the user's.
 RUN /opt/msa3d/bin/pip install -q --no-cache-dir --no-deps --no-build-isolation --no-index -e . \
+    && mkdir runs \
     && chown -R --from=0 "${NB_UID}:${NB_UID}" .
 # By number, so that Kubernetes can see that it is not root.
 USER ${NB_UID}
