@@ -70,7 +70,7 @@ CODE_04_figures := $(wildcard src/msa3d/science/*.py src/msa3d/figures/*.py src/
 
 OPTIONS = --dataset "$(DATASET)" $(if $(strip $(WORKERS)),--workers "$(WORKERS)")
 
-.PHONY: help all env data notebooks book test lint format lock bench merit image imagetest clean
+.PHONY: help all env data notebooks book links test lint format lock bench merit realisations image imagetest clean
 
 help: ## This list
 	@echo "make all          from nothing to the book of DATASET=$(DATASET) in $(ROOT)/ and book/_build/html/"
@@ -129,6 +129,9 @@ $(BOOK): $(EXECUTED) src/msa3d/binding.py src/msa3d/book.py $(shell find book -t
 	@mkdir -p book/_build && rm -f book/_build/.of-* && touch "$@"
 	@echo "The book: $(CURDIR)/book/_build/html/index.html"
 
+links: $(BOOK) ## Every link of the book, out into the world (needs the network)
+	$(IN) jupyter-book build book --builder linkcheck --all --quiet
+
 test: $(VENV) ## Unit tests, and the whole way end to end on the smallest dataset
 	$(IN) python -m pytest -p no:cacheprovider -n $(TESTERS) --dist loadfile $(PYTESTARGS)
 
@@ -137,6 +140,10 @@ bench: $(VENV) ## What the steps cost
 
 merit: $(VENV) ## Figures of merit of the cube builder, into the table that the book shows
 	$(IN) MSA3D_MERIT=book/figures_of_merit.csv python -m pytest -p no:cacheprovider tests/cube/test_merit.py $(PYTESTARGS)
+
+realisations: $(VENV) ## Pulls of twenty noise realisations of a galaxy, into the table that the book shows
+	$(IN) MSA3D_REALISATIONS=book/realisations.csv python -m pytest -p no:cacheprovider -o python_files='bench_*.py' \
+		tests/benchmarks/bench_realisations.py $(PYTESTARGS)
 
 lint: $(VENV) ## Style, docstrings, no outputs in notebooks
 	$(IN) ruff check --no-cache
