@@ -266,7 +266,9 @@ def measure_source(
     return galaxy
 
 
-def measure_targets(layout: Layout, dataset: Dataset, *, sample: bool = True) -> dict[int, Galaxy]:
+def measure_targets(
+    layout: Layout, dataset: Dataset, builder: str | None = None, *, sample: bool = True
+) -> dict[int, Galaxy]:
     """Measure all targets of a run and write what was found.
 
     Parameters
@@ -275,20 +277,21 @@ def measure_targets(layout: Layout, dataset: Dataset, *, sample: bool = True) ->
         The run.
     dataset : Dataset
         Its description.
+    builder : str, optional
+        Whose cubes; those of the dataset's builder without it.
     sample : bool
         Sample the posterior of the kinematics of the case study; the others take errors from the curvature.
 
     Returns
     -------
     dict of int to Galaxy
-        By source id. A galaxy whose lines are too faint, or whose cube has no errors (the published builder), is
-        left out, and the log says why.
+        By source id. A galaxy whose lines are too faint is left out, and the log says why.
     """
     found = {}
     for target in dataset.targets:
         try:
             found[target.source_id] = measure_source(
-                *(layout, dataset, target.source_id, dataset.cubebuild.builder),
+                *(layout, dataset, target.source_id, builder or dataset.cubebuild.builder),
                 sample=sample and target.source_id == dataset.case_study,
             )
         except ProductError as error:
