@@ -199,6 +199,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
     app.connect("config-inited", _offer_binder)
     app.connect("builder-inited", _check_notebooks)
+    # After all that add scripts.
+    app.connect("html-page-context", _leave_thebe_out, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -218,6 +220,15 @@ def _offer_binder(app: Sphinx, config: Any) -> None:
             "path_to_docs": "",
             "launch_buttons": {"binderhub_url": BINDER, "notebook_interface": "jupyterlab"},
         }
+
+
+def _leave_thebe_out(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
+    """Take out the scripts of Thebe, which Jupyter Book declares twice, an error in the browser's console."""
+    context["script_files"] = [
+        script
+        for script in context["script_files"]
+        if "thebe" not in f"{script.filename} {script.attributes.get('body', '')}".lower()
+    ]
 
 
 def _check_notebooks(app: Sphinx) -> None:

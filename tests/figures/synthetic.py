@@ -7,6 +7,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from scipy.special import erf
 
+from msa3d.cube import Cube
 from msa3d.dataset import Dataset
 from msa3d.layout import Layout
 from msa3d.provenance import mark_simulated
@@ -92,3 +93,18 @@ def write_run(root: Path, source_id: int = 8512, *, noise: float = 0.05, simulat
     layout.truth.mkdir()
     cube_hdus(fine, wave, truth["cube"], simulated=simulated).writeto(layout.truth / f"truth_s{source_id:05d}.fits")
     return layout
+
+
+def small_cube(noise: float = 0.05) -> Cube:
+    """A cube of the galaxy on 21 x 17 spaxels, the lowest two rows not observed."""
+    wave = np.arange(1.0, 1.45, STEP_UM)
+    ny, nx = 21, 17
+    wcs = celestial(ny, nx, (0.1, 0.1), 0.0)
+    y, x = np.mgrid[0:ny, 0:nx]
+    world = wcs.pixel_to_world_values(x, y)
+    east, north = (world[0] - RA) * np.cos(np.deg2rad(DEC)) * 3600, (world[1] - DEC) * 3600
+    data = galaxy(wave, east, north)["cube"] + np.random.default_rng(4).normal(0, noise, (wave.size, ny, nx))
+    data[:, :2] = np.nan
+    header = fits.Header({"SLITWID": 0.2, "SLITLEN": 0.1, "SLITPA": 20.0, "SLITFRAC": 1.0, "PIXFRAC": 1.0})
+    planes = {"err": np.where(np.isfinite(data), noise, np.nan), "etime": np.full(data.shape, 8000.0)}
+    return Cube(data, wave, wcs, 2.35e-13, True, "small", header=header, **planes)

@@ -14,9 +14,8 @@ from astropy.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from synthetic import DEC, RA, REDSHIFT, STEP_UM, celestial, galaxy
+from synthetic import DEC, RA, REDSHIFT, small_cube
 
-from msa3d.cube import Cube
 from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
 from msa3d.figures import (
@@ -51,17 +50,7 @@ def dataset():
 
 @pytest.fixture(scope="module")
 def cube():
-    wave = np.arange(1.0, 1.45, STEP_UM)
-    ny, nx = 21, 17
-    wcs = celestial(ny, nx, (0.1, 0.1), 0.0)
-    y, x = np.mgrid[0:ny, 0:nx]
-    world = wcs.pixel_to_world_values(x, y)
-    east, north = (world[0] - RA) * np.cos(np.deg2rad(DEC)) * 3600, (world[1] - DEC) * 3600
-    data = galaxy(wave, east, north)["cube"] + np.random.default_rng(4).normal(0, NOISE, (wave.size, ny, nx))
-    data[:, :2] = np.nan
-    header = fits.Header({"SLITWID": 0.2, "SLITLEN": 0.1, "SLITPA": 20.0, "SLITFRAC": 1.0, "PIXFRAC": 1.0})
-    planes = {"err": np.where(np.isfinite(data), NOISE, np.nan), "etime": np.full(data.shape, 8000.0)}
-    return Cube(data, wave, wcs, 2.35e-13, True, "small", header=header, **planes)
+    return small_cube(NOISE)
 
 
 @pytest.fixture(scope="module")
