@@ -14,18 +14,24 @@ GLUED = re.compile(r'glue\(\s*f?"([^"]+)"')
 PREFIX = "application/papermill.record/"
 
 
+#: What is glued as anything but a number.
+OTHER = {"used": repr({"packages": {"numpy": "1.2.3"}, "calibrations": ["PP04_N2"]})}
+
+
 def glued(name: str) -> nbformat.NotebookNode:
     metadata = {"scrapbook": {"mime_prefix": PREFIX, "name": name}}
-    return new_output("display_data", data={f"{PREFIX}text/plain": "1.5"}, metadata=metadata)
+    return new_output("display_data", data={f"{PREFIX}text/plain": OTHER.get(name, "1.5")}, metadata=metadata)
 
 
 def names_in(source: str) -> list[str]:
     """What a cell glues; loops over names are unrolled."""
-    from msa3d.science import builders, galaxyfile
+    from msa3d.science import builders, galaxyfile, sidebyside
 
     names = []
     if "galaxyfile.headline(" in source:
         return sorted(galaxyfile.headline({}, None))
+    if "sidebyside.quoted(" in source:
+        return sorted(sidebyside.quoted({}, None))
     if "builders_{row" in source:
         rows = [*(variant.name for variant in builders.VARIANTS), "drizzle"]
         return [f"builders_{row}_{name}" for row in rows for name in re.findall(r'"(\w+)"', source.split("glue(")[0])]

@@ -6,11 +6,16 @@ import sys
 from collections.abc import Iterable
 from functools import cache
 from importlib import metadata, resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
+from astropy.io import fits
 
 from msa3d.errors import DatasetError
+
+if TYPE_CHECKING:
+    from msa3d.layout import Layout
+    from msa3d.science.galaxy import Galaxy
 
 _MODULES = {"dust-extinction": "dust_extinction"}
 """Distributions whose name is not that of their module."""
@@ -25,7 +30,10 @@ def _table() -> dict[str, Any]:
 def _calibrations() -> dict[str, dict[str, Any]]:
     text = resources.files("msa3d.science").joinpath("data/calibrations.yaml").read_text()
     groups = yaml.safe_load(text).values()
-    return {name: item for group in groups for name, item in group.items() if isinstance(item, dict)}
+    found = {name: item for group in groups for name, item in group.items() if isinstance(item, dict)}
+    from msa3d.science.attenuation import LAWS
+
+    return found | {name: {"reference": told, "bibcode": bibcode} for name, (_, told, bibcode) in LAWS.items()}
 
 
 def used_packages(modules: Iterable[str] | None = None) -> dict[str, str]:
@@ -53,13 +61,41 @@ def used_packages(modules: Iterable[str] | None = None) -> dict[str, str]:
     return found
 
 
+def used(layout: Layout, galaxies: Iterable[Galaxy] = ()) -> dict[str, Any]:
+    """Find what a run has used, for its acknowledgements.
+
+    Parameters
+    ----------
+    layout : Layout
+        The run. Calibrated exposures say whether, and in which version, jwst made them: it works in other processes.
+    galaxies : iterable of Galaxy
+        What was measured: by which calibrations, with which attenuation law.
+
+    Returns
+    -------
+    dict
+        ``packages``: version by package, and ``calibrations``: names, as `acknowledgements` and `bibtex` take them.
+    """
+    packages = {name: version for name, version in used_packages().items() if name != "jwst"}
+    for path in sorted(layout.process.glob("exp_*/*_cal.fits"))[:1]:
+        header = fits.getheader(path)
+        if header.get("S_FLAT") == "COMPLETE":
+            packages["jwst"] = str(header["CAL_VER"])
+    names: dict[str, None] = {}
+    for galaxy in galaxies:
+        # A star formation rate says how it was made: its calibration, and the law, or that there was no dust in it.
+        made_by = galaxy.star_formation.method.split(", ")
+        names |= dict.fromkeys([*galaxy.metallicity, *(name for name in made_by if name in _calibrations())])
+    return {"packages": packages, "calibrations": list(names)}
+
+
 def references(calibrations: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Look up calibrations in the table of calibrations.
 
     Parameters
     ----------
     calibrations : iterable of str
-        Their names, as ``PP04_N2``.
+        Their names, as ``PP04_N2``; attenuation laws are known as well.
 
     Returns
     -------
@@ -92,10 +128,11 @@ def bibtex(packages: Iterable[str] | None = None, calibrations: Iterable[str] = 
     Returns
     -------
     str
-        One entry each, a blank line between; calibrations under their bibcode.
+        The paper whose method this is, then one entry each, a blank line between; calibrations under their bibcode.
     """
     table = _table()["packages"]
-    entries = [table[name]["entry"].strip() for name in (packages or used_packages()) if name in table]
+    entries = [_table()["method"].strip()]
+    entries += [table[name]["entry"].strip() for name in (packages or used_packages()) if name in table]
     for reference, bibcode in dict.fromkeys(references(calibrations).values()):
         if bibcode:
             url = f"https://ui.adsabs.harvard.edu/abs/{bibcode.replace('&', '%26')}"
