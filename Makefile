@@ -61,7 +61,7 @@ BOOK := book/_build/.of-$(NAME)
 # The dataset as a file, be it one of ours or the user's.
 YAML := $(wildcard $(filter %.yaml %.yml,$(DATASET)) src/msa3d/datasets/$(DATASET).yaml)
 # The ground floor, on which all steps stand; the rest of the top directory only calls, or binds.
-GROUND := $(filter-out $(addprefix %/,binding.py book.py cli.py notebook.py run_msa3d.py),$(wildcard src/msa3d/*.py))
+GROUND := $(filter-out $(addprefix %/,binding.py book.py cli.py credits.py notebook.py run_msa3d.py),$(wildcard src/msa3d/*.py))
 CODE_simulate := $(wildcard src/msa3d/simulate/*.py src/msa3d/simulate/data/*)
 CODE_01_process := $(wildcard $(addprefix src/msa3d/steps/,process.py exposure.py preprocess.py nsclean.py darkpixels.py speed*.py))
 CODE_02_postprocess := $(wildcard $(addprefix src/msa3d/steps/,postprocess.py rectified.py pathloss.py cal*.py))
@@ -124,7 +124,7 @@ $(eval $(call notebook,02_postprocess,$(ROOT)/notebooks/01_process.ipynb))
 $(eval $(call notebook,03_cubebuild,$(ROOT)/notebooks/02_postprocess.ipynb))
 $(eval $(call notebook,04_figures,$(ROOT)/notebooks/03_cubebuild.ipynb))
 
-$(BOOK): $(EXECUTED) src/msa3d/binding.py src/msa3d/book.py $(shell find book -type f -not -path 'book/_build/*' -not -path 'book/notebooks/*' -not -path 'book/_static/interactive/*' 2>/dev/null)
+$(BOOK): $(EXECUTED) src/msa3d/binding.py src/msa3d/book.py src/msa3d/credits.py $(shell find book -type f -not -path 'book/_build/*' -not -path 'book/notebooks/*' -not -path 'book/_static/interactive/*' 2>/dev/null)
 	$(IN) msa3d book "$(ROOT)" --dataset "$(DATASET)"
 	@mkdir -p book/_build && rm -f book/_build/.of-* && touch "$@"
 	@echo "The book: $(CURDIR)/book/_build/html/index.html"
