@@ -10,7 +10,7 @@ import pytest
 from tests.science.cubes import REDSHIFT, SPREAD, add_lines, empty, header, wavelengths
 
 from msa3d.errors import ProductError
-from msa3d.science.linefit import fit_lines
+from msa3d.science.linefit import _root, fit_lines
 from msa3d.science.lineprofile import SPECIES, bin_edges, species_profile, windows
 from msa3d.science.lines import LINES, to_line_flux
 from msa3d.science.resolution import LineSpread, intrinsic_sigma, line_spread_of
@@ -135,3 +135,13 @@ def test_line_spread():
 def test_quadrature():
     assert intrinsic_sigma(50.0, 30.0) == pytest.approx(40.0)
     assert np.isnan(intrinsic_sigma(20.0, 30.0))
+
+
+def test_a_correlation_that_is_none_does_not_stop_the_fit():
+    """Measured at few places, correlations can ask for noise of negative power."""
+    root = _root(np.array([1.0, 0.8, 0.5, 0.6]), 40)
+    assert np.isfinite(root).all()
+    np.testing.assert_allclose(np.diag(root @ root.T), 1.0, atol=1e-8)
+    # One that is one is left as it is.
+    good = _root(np.array([1.0, 0.4, 0.1]), 40)
+    assert (good @ good.T)[5, 3:8] == pytest.approx([0.1, 0.4, 1.0, 0.4, 0.1], abs=1e-8)

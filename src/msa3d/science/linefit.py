@@ -28,6 +28,7 @@ LEAST_COVERAGE = 0.7
 
 _GRID = (np.arange(-400.0, 401.0, 20.0), np.array([15.0, 40.0, 70.0, 120.0]))
 _STEPS = 30
+_LEAST_POWER = 1e-3
 
 
 @dataclass(frozen=True)
@@ -232,7 +233,14 @@ def _root(correlation: np.ndarray | None, size: int) -> np.ndarray | None:
     row = np.zeros(size)
     n = min(size, correlation.size)
     row[:n] = correlation[:n]
-    return cholesky(toeplitz(row) + 1e-9 * np.eye(size), lower=True)
+    matrix = toeplitz(row)
+    # A correlation that was measured, or is a mean, need not be one: what would be negative power is made small.
+    values, vectors = np.linalg.eigh(matrix)
+    if values[0] < _LEAST_POWER:
+        matrix = (vectors * np.maximum(values, _LEAST_POWER)) @ vectors.T
+        scale = np.sqrt(np.diag(matrix))
+        matrix = matrix / np.outer(scale, scale)
+    return cholesky(matrix + 1e-9 * np.eye(size), lower=True)
 
 
 def _whiten(root: np.ndarray | None, rows: np.ndarray) -> np.ndarray:
