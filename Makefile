@@ -130,7 +130,7 @@ $(BOOK): $(EXECUTED) src/msa3d/binding.py src/msa3d/book.py src/msa3d/credits.py
 	@echo "The book: $(CURDIR)/book/_build/html/index.html"
 
 links: $(BOOK) ## Every link of the book, out into the world (needs the network)
-	$(IN) jupyter-book build book --builder linkcheck --all --quiet
+	$(IN) jupyter-book build book --path-output .cache/links --builder linkcheck --all --quiet
 
 test: $(VENV) ## Unit tests, and the whole way end to end on the smallest dataset
 	$(IN) python -m pytest -p no:cacheprovider -n $(TESTERS) --dist loadfile $(PYTESTARGS)
