@@ -11,8 +11,10 @@ references of Detector1 from CRDS.
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,7 +173,9 @@ def preprocess_ramp(task: RampTask) -> float:
             # As counts, which `open` would give, jwst 1.14.0 could not subtract the bias from them.
             with pipeline_log(log_path), datamodels.RampModel(str(task.ramp)) as ramp:
                 pipeline = configured(Detector1Pipeline, task.parameters)
-                _save_as(pipeline.run(ramp), task.rate.name, partial)
+                with pipeline.run(ramp) as rate:
+                    _save_as(rate, task.rate.name, partial)
+            _collect()
         except DatasetError:
             raise
         except Exception as error:
@@ -182,6 +186,13 @@ def preprocess_ramp(task: RampTask) -> float:
     seconds = time.perf_counter() - started
     task.record.write([task.rate], seconds=seconds)
     return seconds
+
+
+def _collect() -> None:
+    """Collect what jwst 1.14.0 left behind: a handle of the ramp's file, of which Python would complain later."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def _save_as(model: Any, name: str, path: Path) -> None:
