@@ -29,8 +29,9 @@ def test_every_entry_is_whole():
 
 
 def test_calibrations_are_cited_once():
-    text = citations.bibtex(["numpy"], ["PP04_N2", "KE12_Ha", "PP04_N2"])
-    assert text.count("2004MNRAS.348L..59P,") == 1
+    text = citations.bibtex(["numpy"], ["PP04_N2", "KE12_Ha", "PP04_O3N2", "PP04_N2"])
+    assert text.count("{2004MNRAS.348L..59P,") == 1
+    assert "equation 1; Pettini" in text and "equation 3" in text
     assert "numpy2020" in text
     paragraph = citations.acknowledgements({"numpy": "1.0", "scipy": "2.0"}, ["PP04_N2"])
     assert "numpy 1.0 and scipy 2.0" in paragraph

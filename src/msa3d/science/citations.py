@@ -133,11 +133,15 @@ def bibtex(packages: Iterable[str] | None = None, calibrations: Iterable[str] = 
     table = _table()["packages"]
     entries = [_table()["method"].strip()]
     entries += [table[name]["entry"].strip() for name in (packages or used_packages()) if name in table]
+    # A key may stand once only: several equations of a paper are one entry.
+    places: dict[str, list[str]] = {}
     for reference, bibcode in dict.fromkeys(references(calibrations).values()):
         if bibcode:
-            url = f"https://ui.adsabs.harvard.edu/abs/{bibcode.replace('&', '%26')}"
-            note = reference.replace("&", r"\&")
-            entries.append(f"@misc{{{bibcode},\n  note = {{{note}}}, year = {{{bibcode[:4]}}}, url = {{{url}}}\n}}")
+            places.setdefault(bibcode, []).append(reference.replace("&", r"\&"))
+    for bibcode, notes in places.items():
+        url = f"https://ui.adsabs.harvard.edu/abs/{bibcode.replace('&', '%26')}"
+        note = "; ".join(notes)
+        entries.append(f"@misc{{{bibcode},\n  note = {{{note}}}, year = {{{bibcode[:4]}}}, url = {{{url}}}\n}}")
     return "\n\n".join(entries) + "\n"
 
 
