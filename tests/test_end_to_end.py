@@ -17,10 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 
 from msa3d.dataset import Dataset
 from msa3d.layout import POST_SUFFIX, Layout
 from msa3d.provenance import is_simulated
+
+from .tables import numbers
 
 pytestmark = pytest.mark.slow
 
@@ -170,6 +173,18 @@ def test_the_spectrum_of_the_galaxy(whole, ndarrays_regression, builder):
         {"wave_um": spectrum.wave_um[near], "mjy_sr": spectrum.brightness[near]},
         default_tolerance={"rtol": 1e-3, "atol": 1e-4},
     )
+
+
+def test_what_post_processing_did_to_each_file(whole, ndarrays_regression):
+    """Both tables of statistics and the drizzle builder's: pixels used, flagged and rejected, and corrections."""
+    layout, _, _ = whole
+    tables = {
+        "calpost": Table.read(layout.process / "calpost_statistics.ecsv"),
+        "postprocess": Table.read(layout.process / "postprocess_statistics.ecsv"),
+        "drizzle": Table.read(layout.outliers(8512), hdu="STATISTICS"),
+    }
+    assert all(len(table) >= 9 for table in tables.values())
+    ndarrays_regression.check(numbers(**tables), default_tolerance={"rtol": 1e-3, "atol": 1e-3})
 
 
 @BUILDERS

@@ -17,6 +17,7 @@ from msa3d.errors import ProductError
 from msa3d.settings_drizzle import RegistrationSettings
 
 from ..steps.calfiles import NX, NY, positions, slit_geometry, write_cal
+from ..tables import numbers
 
 ROWS, COLUMNS = 4, 5
 PIXEL = 0.104
@@ -152,6 +153,15 @@ def test_the_table_comes_back_as_it_was(tmp_path):
     path.write_text("# nothing\n")
     with pytest.raises(ProductError, match=r"registration\.ecsv is not a table of measured offsets"):
         Registration.read(path)
+
+
+def test_the_table_stays_what_it_was(ndarrays_regression):
+    """Offsets of known pointing errors in noise, to a tenth of a milliarcsecond."""
+    truth = errors_of_pointing(0.02)
+    bands = [make_band(truth, 0.05, seed, source_id) for seed, source_id in enumerate(GALAXIES)]
+    activities = [f"031{k:02d}" for k in range(ROWS * COLUMNS)]
+    found = registration_of(bands, Frame(-13.7), activities, RegistrationSettings())
+    ndarrays_regression.check(numbers(offsets=found.table()), default_tolerance={"rtol": 0.0, "atol": 1e-4})
 
 
 # --- against a given image

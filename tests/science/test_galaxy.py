@@ -11,6 +11,7 @@ from astropy.io import fits
 from astropy.table import Table
 from tests.science.cubes import REDSHIFT
 from tests.science.galaxies import DISC, GEOMETRY, SCALES, SIGMA0, STARS, TOTALS, noiseless, noisy
+from tests.tables import numbers, within_errors
 
 from msa3d.dataset import Dataset
 from msa3d.layout import Layout
@@ -93,3 +94,8 @@ def test_the_numbers_stay_what_they_were(galaxy: Galaxy, ndarrays_regression):
             tolerances[name] = {"rtol": 0.0, "atol": 0.05 * row.error}
             tolerances[f"{name}_error"] = {"rtol": 0.02, "atol": 0.0}
     ndarrays_regression.check(values, tolerances=tolerances)
+
+
+def test_the_profiles_stay_what_they_were(galaxy: Galaxy, ndarrays_regression):
+    values = numbers(rings=galaxyfile.profiles(galaxy))
+    ndarrays_regression.check(values, tolerances=within_errors(values), default_tolerance={"rtol": 1e-3, "atol": 1e-3})

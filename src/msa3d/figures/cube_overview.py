@@ -11,8 +11,8 @@ from msa3d.cube import Cube
 from msa3d.dataset import Dataset, Target
 from msa3d.figures import style
 from msa3d.figures.channel_maps import line_planes
-from msa3d.figures.integrated import LABELS
 from msa3d.figures.line_maps import FLUX_LABEL, FLUX_UNIT
+from msa3d.figures.linemarks import ZOOMS, mark_spectrum
 from msa3d.figures.sky import draw_map, label_sky, map_bar, map_height
 from msa3d.figures.skymarks import mark_map
 from msa3d.figures.slit_stepping import target_of
@@ -21,7 +21,6 @@ from msa3d.science.lines import C_KMS, LINES, to_line_flux
 from msa3d.science.spectra import MICROJANSKY_PER_MEGAJANSKY, collapsed_image, integrated_spectrum, observed
 
 LINE_KMS = 300.0
-ZOOMS = (("Hb", "[OIII]5007"), ("[NII]6548", "[SII]6731"))
 
 
 @style.house_style()
@@ -173,15 +172,4 @@ def _spectrum(axes: Axes, spectrum: tuple, true: tuple | None, limits: tuple, re
     if values.size:
         low, high = np.percentile(values, [0.5, 100.0 if names else 99.95])
         axes.set_ylim(min(0.0, low) - 0.04 * (high - low), high + (0.1 if names else 0.3) * (high - low))
-    axes.set_xlim(*limits)
-    axes.set_xlabel("vacuum wavelength (\u00b5m)")
-    axes.set_ylabel("flux density (\u00b5Jy)")
-    for name, rest in LINES.items():
-        position = rest * (1 + redshift)
-        if limits[0] <= position <= limits[1]:
-            axes.axvline(position, color=style.GREY, linewidth=0.5, linestyle=":", zorder=0)
-            if names:
-                axes.annotate(
-                    LABELS[name], (position, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2),
-                    textcoords="offset points", ha="center", va="bottom", fontsize=6.5, rotation=90,
-                )  # fmt: skip
+    mark_spectrum(axes, limits, redshift, names=names)

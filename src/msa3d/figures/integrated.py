@@ -9,12 +9,11 @@ from matplotlib.figure import Figure
 from msa3d.cube import Cube, cube_path, open_cube
 from msa3d.dataset import Dataset
 from msa3d.figures import style
+from msa3d.figures.linemarks import ZOOMS, mark_spectrum
 from msa3d.figures.slit_stepping import target_of
 from msa3d.layout import Layout
-from msa3d.science.lines import LABELS, LINES
+from msa3d.science.lines import LINES
 from msa3d.science.spectra import integrated_spectrum
-
-ZOOMS = (("Hb", "[OIII]5007"), ("[NII]6548", "[SII]6731"))
 
 
 @style.house_style()
@@ -94,15 +93,4 @@ def _draw(axes: Axes, curves: list, limits: tuple[float, float], redshift: float
     if values.size:
         low, high = np.percentile(values, [0.5, 100.0 if names else 99.95])
         axes.set_ylim(min(0.0, low) - 0.02 * (high - low), high + 0.12 * (high - low))
-    axes.set_xlim(*limits)
-    axes.set_xlabel("vacuum wavelength (\u00b5m)")
-    axes.set_ylabel("flux density (\u00b5Jy)")
-    for name, rest in LINES.items():
-        position = rest * (1 + redshift)
-        if limits[0] <= position <= limits[1]:
-            axes.axvline(position, color=style.GREY, linewidth=0.5, linestyle=":", zorder=1)
-            if names:
-                axes.annotate(
-                    LABELS[name], (position, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2),
-                    textcoords="offset points", ha="center", va="bottom", fontsize=6.5, rotation=90,
-                )  # fmt: skip
+    mark_spectrum(axes, limits, redshift, names=names)

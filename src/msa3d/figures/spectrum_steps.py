@@ -15,11 +15,12 @@ from msa3d.cube.grid import read_spectrum
 from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
 from msa3d.figures import style
+from msa3d.figures.linemarks import name_line
 from msa3d.figures.sky import draw_spectrum
 from msa3d.figures.slit_stepping import target_of
 from msa3d.layout import POST_SUFFIX, Layout
 from msa3d.provenance import is_simulated
-from msa3d.science.lines import LABELS, LINES
+from msa3d.science.lines import LINES
 
 log = logging.getLogger(__name__)
 
@@ -85,11 +86,7 @@ def plot(
         axes.set_ylabel("row")
         style.colour_bar(figure, image, axes, panel.unit, fraction=0.03)
     for name in MARKED:
-        position = LINES[name] * (1 + target.redshift)
-        rows[0].annotate(
-            LABELS[name], (position, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2),
-            textcoords="offset points", ha="center", va="bottom", fontsize=7,
-        )  # fmt: skip
+        name_line(rows[0], name, target.redshift, rotation=0.0, fontsize=7)
     rows[-1].set_xlabel("vacuum wavelength (\u00b5m)")
     alt = (
         f"{len(panels)} two-dimensional spectra of source {target.source_id} around H-alpha, one under the "
