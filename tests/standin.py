@@ -34,7 +34,7 @@ def names_in(source: str) -> list[str]:
         return sorted(sidebyside.quoted({}, None))
     if "builders_{row" in source:
         rows = [*(variant.name for variant in builders.VARIANTS), "drizzle"]
-        return [f"builders_{row}_{name}" for row in rows for name in re.findall(r'"(\w+)"', source.split("glue(")[0])]
+        return [f"builders_{row}_{name}" for row in rows for name in builders.QUOTED]
     for name in GLUED.findall(source):
         if "{" not in name:
             names.append(name)

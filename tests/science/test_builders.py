@@ -150,7 +150,7 @@ def test_figure(compared, dataset):
     figure = two_builders.plot(dataset, compared)
     assert "Flux over truth" in figure.msa3d_alt
     texts = [text.get_text() for text in figure.findobj(match=lambda item: hasattr(item, "get_text"))]
-    assert any("Noise over flux" in text for text in texts)
+    assert any("Noise over light" in text for text in texts)
     assert any("bar shadow corrected" in text for text in texts)
 
 

@@ -8,7 +8,7 @@ from astropy.wcs import WCS
 
 from msa3d.cube import Cube
 from msa3d.cube.sky import SR_PER_SQUARE_ARCSEC
-from msa3d.science import linemerit
+from msa3d.science import aperturenoise, linemerit
 from msa3d.science.lines import LINES, to_line_flux
 from msa3d.science.meter import Meter
 
@@ -132,7 +132,6 @@ def test_the_slit_widens_an_image_by_its_own_moments():
 
 def test_the_noise_of_apertures_in_white_noise(empty):
     cube = cube_of(np.zeros(empty.shape), empty.wcs, 0.005, noise=0.1, level=2.0)
-    meter = Meter(CENTRE, REDSHIFT, 30.0)
     radii = (0.2, 0.4)
     # A window of n voxels against continua of many: nearly the square root of n; then that of the spaxels.
     velocity = 299792.458 * (WAVE / LINE_UM - 1)
@@ -140,7 +139,37 @@ def test_the_noise_of_apertures_in_white_noise(empty):
     sides = [((velocity >= a) & (velocity <= b)).sum() for a, b in linemerit.SIDES_KMS]
     one = to_line_flux(0.1 * 2.35e-4 * np.sqrt(n + n**2 / sum(sides)), LINE_UM) * 0.005
     wanted = [one * np.sqrt((linemerit.aperture_weights(empty, CENTRE, r) ** 2).sum()) for r in radii]
-    np.testing.assert_allclose(meter.noise(cube, radii), wanted, rtol=0.25)
+    found = aperturenoise.measure({"one": cube}, CENTRE, REDSHIFT, radii)
+    np.testing.assert_allclose(found.scatter("one"), wanted, rtol=0.25)
+
+
+def test_noise_is_compared_at_equal_light(empty):
+    """Twice the light in three times the noise; of hits, and of what one cube does not know, nothing is seen."""
+    quiet = cube_of(np.zeros(empty.shape), empty.wcs, 0.005, noise=0.1, level=2.0)
+    loud = cube_of(np.zeros(empty.shape), empty.wcs, 0.005, noise=0.3, level=4.0, seed=2)
+    loud.data[300, 20, 25] = 1e3
+    loud.data[:100, :, :] = np.nan
+    found = aperturenoise.measure({"quiet": quiet, "loud": loud}, CENTRE, REDSHIFT, (0.3, 0.1))
+    assert found.light["loud"] == pytest.approx(2.0, rel=1e-2)
+    error = found.over_light_error("loud")
+    assert ((error > 0.03) & (error < 0.2)).all()
+    assert (np.abs(found.over_light("loud") - 1.5) < 3.0 * error).all()
+    for one, other in zip(*found.fluxes.values(), strict=True):
+        np.testing.assert_array_equal(np.isnan(one), np.isnan(other))
+    with pytest.raises(ValueError, match="no wavelengths without lines in common"):
+        aperturenoise.measure(
+            {"quiet": quiet, "loud": loud.between(LINE_UM - 0.002, LINE_UM + 0.002)}, CENTRE, REDSHIFT, (0.3,)
+        )
+
+
+def test_without_the_sky_noise_is_compared_at_equal_flux(empty):
+    image = gauss(empty, 0.0, 0.0, 0.3, 0.3, 0.0)
+    with_sky = cube_of(image, empty.wcs, 0.005, noise=1e-3, level=2.0)
+    without = Cube(0.8 * (with_sky.data - 2.0), WAVE, with_sky.wcs, with_sky.pixel_sr)
+    cubes = {"sky": ("sky", with_sky), "none": ("none", without)}
+    table = Meter(CENTRE, REDSHIFT, 30.0, sky=False).table(cubes, 0.5)
+    np.testing.assert_allclose(table["noise_ratio"], 1.0, rtol=1e-6)
+    np.testing.assert_allclose(table["noise_ratio_beam"], 1.0, rtol=1e-6)
 
 
 def test_the_table_of_a_perfect_cube(empty):

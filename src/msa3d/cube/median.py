@@ -171,7 +171,6 @@ def build(
     row_step_arcsec: float = 0.075,
     subpixels: int = 4,
     settings: PaperSettings = PUBLISHED,
-    between_um: tuple[float, float] | None = None,
     on_column: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
 ) -> MedianCube:
     """Build the published cube of one source.
@@ -188,8 +187,6 @@ def build(
         Sub-pixels a native pixel.
     settings : PaperSettings
         Which of the published weaknesses to keep: all of them by default.
-    between_um : tuple of float, optional
-        Build only the wavelengths of the grid between these two; all by default.
     on_column : callable, optional
         Called with (column, stack, median) as each column is ready, so that only one stack is in memory.
         The stack has shape (row, y, wave), the median (y, wave).
@@ -207,8 +204,6 @@ def build(
         raise ProductError("no 2-D spectrum of this source: run `msa3d process` and `msa3d postprocess` first")
     geometry = _geometry(spectra, n_rows, n_columns, row_step_arcsec, subpixels, settings)
     wave_um = common_wavelengths(spectrum.wave_um for spectrum in spectra.values())
-    if between_um is not None:
-        wave_um = wave_um[(wave_um >= between_um[0]) & (wave_um <= between_um[1])]
     data = np.full((wave_um.size, geometry.n_rows, n_columns), np.nan)
     nexp = np.zeros((geometry.n_rows, n_columns), dtype=np.int16)
     planes = np.zeros(n_columns, dtype=np.int16)

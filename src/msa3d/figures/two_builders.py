@@ -78,13 +78,13 @@ def _profiles(axes: Axes, comparison: BuilderComparison, names: list[str]) -> No
 
 
 def _noise(axes: Axes, comparison: BuilderComparison) -> None:
-    """Draw noise over flux against the size of the aperture."""
+    """Draw the noise at equal light against the size of the aperture."""
     table = comparison.noise
     for name in ("published", "drizzle"):
-        scaled = table[name] / comparison.row(name)["flux"] * comparison.row("drizzle")["flux"] / FLUX_UNIT
+        scaled = table[f"{name}_relative"] * table["published"] / FLUX_UNIT
         axes.plot(table["radius"], scaled, "o-", ms=3, color=_COLOURS[name], label=_TITLES[name])
     axes.set(xscale="log", yscale="log", xlabel="radius of the aperture (arcsec)")
-    axes.set_ylabel("noise of H$\\alpha$, at equal flux\n(10$^{-17}$ erg s$^{-1}$ cm$^{-2}$)")
+    axes.set_ylabel("noise of a line, at equal light\n(10$^{-17}$ erg s$^{-1}$ cm$^{-2}$)")
     radii = list(table["radius"])
     axes.set_xticks(radii, [f"{radius:g}" for radius in radii])
     axes.minorticks_off()
@@ -100,7 +100,7 @@ def _costs(figure: Figure, comparison: BuilderComparison) -> None:
     columns = (
         ("f  Flux over truth", table["flux_ratio"], 1.0),
         ("g  Blur of the image (arcsec)", table["fwhm"], 0.0),
-        ("h  Noise over flux, relative", table["noise_ratio"], 1.0),
+        ("h  Noise over light, relative", table["noise_ratio"], 1.0),
     )
     panels = figure.subplots(1, 3, sharey=True)
     colours = [_COLOURS.get(name, style.SKY) for name in table["name"]]

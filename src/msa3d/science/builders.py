@@ -24,7 +24,6 @@ from msa3d.errors import ProductError
 from msa3d.layout import POST_SUFFIX, Layout
 from msa3d.provenance import atomic_path
 from msa3d.science import linemerit
-from msa3d.science.lines import C_KMS, LINES
 from msa3d.science.meter import Meter
 from msa3d.settings_paper import PaperPostprocess, PaperSettings
 from msa3d.steps.calcorrections import BarShadows
@@ -41,7 +40,11 @@ SLIT_ARCSEC = 0.2
 
 RADIUS_ARCSEC = 0.5
 NOISE_RADII = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
-_MARGIN_KMS = 16000.0
+QUOTED = (
+    "flux_ratio", "centroid_mas", "fwhm", "noise_ratio", "noise_ratio_error", "noise_ratio_beam",
+    "noise_ratio_beam_error", "centroid_error", "fwhm_error",
+)  # fmt: skip
+"""Columns that notebook and book show."""
 
 
 @dataclass(frozen=True)
@@ -97,11 +100,13 @@ class BuilderComparison:
         and the Gaussian it has to be blurred with, to look like the image: `msa3d.science.linemerit.match`), both
         for images laid on the spaxels of the drizzled cube, ``along``, ``across`` (the blur along the slit and
         across it, arcsec, each cube on its own spaxels), ``noise`` (erg s-1 cm-2 in an aperture of
-        `RADIUS_ARCSEC`), ``noise_ratio`` (noise over flux, in units of the published cube's), ``area`` (arcsec2
-        with data), ``centroid_error`` and ``fwhm_error`` (by the noise alone; of the first and the last cube). NaN
-        where there is no truth.
+        `RADIUS_ARCSEC`, over the whole spectrum), ``noise_ratio`` (noise over light, in units of the published
+        cube's) and ``noise_ratio_error``, ``noise_ratio_beam`` and its error (the same in an aperture of
+        `msa3d.science.aperturenoise.BEAM_ARCSEC`), ``area`` (arcsec2 with data), ``centroid_error`` and
+        ``fwhm_error`` (by the noise alone; of the first and the last cube). NaN where there is no truth.
     noise : astropy.table.Table
-        ``radius`` (arcsec) and the noise of H-alpha in such an aperture, a column a cube (erg s-1 cm-2).
+        ``radius`` (arcsec) and, for each cube, the noise of a line in such an aperture (erg s-1 cm-2) and
+        ``<cube>_relative``: over light, in units of the published cube's.
     profiles : astropy.table.Table
         ``radius`` (arcsec) and the mean H-alpha brightness in rings, a column a cube and ``truth``.
     images : dict of str to (Cube, numpy.ndarray)
@@ -188,8 +193,8 @@ class PaperRun:
             spectra[place] = SlitSpectrum(post, data.astype(np.float64), geometry, *headers, weight)
         return spectra
 
-    def cube(self, spectra: Mapping[Place, SlitSpectrum], settings: PaperSettings, between: tuple) -> Cube:
-        """Build the cube within two wavelengths, um."""
+    def cube(self, spectra: Mapping[Place, SlitSpectrum], settings: PaperSettings) -> Cube:
+        """Build the cube in memory."""
         pattern, cubebuild = self.dataset.pattern, self.dataset.cubebuild
         made = median.build(
             spectra,
@@ -198,7 +203,6 @@ class PaperRun:
             row_step_arcsec=cubebuild.row_step_arcsec or pattern.row_step_arcsec,
             subpixels=cubebuild.subpixels,
             settings=settings,
-            between_um=between,
         )
         frame = product.fit_frame(spectra, made.geometry, pattern.columns, pattern.column_step_arcsec)
         header = product.cube_header(frame, made.wave_um)
@@ -248,18 +252,17 @@ def compare(
         If there are no spectra, or no drizzled cube.
     """
     target = next(item for item in dataset.targets if item.source_id == source_id)
-    line_um = LINES["Ha"] * (1.0 + target.redshift)
-    between = tuple(line_um * (1.0 + sign * _MARGIN_KMS / C_KMS) for sign in (-1, 1))
     if drizzled is None:
-        drizzled = {"drizzle": open_cube(layout.cube(source_id, dataset)).between(*between)}
+        drizzled = {"drizzle": open_cube(layout.cube(source_id, dataset))}
     run = PaperRun(dataset, layout, source_id)
-    cubes = {variant.name: (variant.label, cube) for variant, cube in _paper_cubes(run, variants, between)}
+    cubes = {variant.name: (variant.label, cube) for variant, cube in _paper_cubes(run, variants)}
     cubes |= {name: (name, cube) for name, cube in drizzled.items()}
     pa = linemerit.slit_angle(cubes[variants[0].name][1])
     true = None
     if truth is not None:
         true = linemerit.TruthImage.read(truth)
-    meter = Meter((target.ra, target.dec), target.redshift, pa, true, (SLIT_ARCSEC, run.native_arcsec))
+    sky = dataset.calpost.background.method == "none"
+    meter = Meter((target.ra, target.dec), target.redshift, pa, true, (SLIT_ARCSEC, run.native_arcsec), sky=sky)
     return BuilderComparison(
         source_id,
         meter.table(cubes, RADIUS_ARCSEC),
@@ -270,13 +273,11 @@ def compare(
     )
 
 
-def _paper_cubes(
-    run: PaperRun, variants: Sequence[Variant], between: tuple[float, float]
-) -> Iterator[tuple[Variant, Cube]]:
+def _paper_cubes(run: PaperRun, variants: Sequence[Variant]) -> Iterator[tuple[Variant, Cube]]:
     """Build the variants; the published post-processing is done once."""
     published = run.spectra(PaperPostprocess())
     for variant in variants:
         switches = PaperPostprocess(**variant.post)
         spectra = published if switches == PaperPostprocess() else run.spectra(switches)
         log.info("source %d: building the published cube, %s", run.source_id, variant.label)
-        yield variant, run.cube(spectra, PaperSettings(**variant.build), between)
+        yield variant, run.cube(spectra, PaperSettings(**variant.build))

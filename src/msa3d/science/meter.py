@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from astropy.table import Table
 
 from msa3d.cube import Cube
-from msa3d.science import linemerit
-from msa3d.science.lines import C_KMS, LINES
-from msa3d.science.validation import robust_scatter
+from msa3d.science import aperturenoise, linemerit
+from msa3d.science.lines import LINES
 
 Cubes = Mapping[str, tuple[str, Cube]]
 """Label and cube, by name; what is compared is compared with the first one."""
 
 _FORMATS = {
     "flux": ".3e", "flux_ratio": ".3f", "centroid_mas": ".1f", "fwhm": ".3f", "along": ".3f", "across": ".3f",
-    "noise": ".2e", "area": ".2f", "noise_ratio": ".3f",
+    "noise": ".2e", "area": ".2f", "noise_ratio": ".3f", "noise_ratio_error": ".3f",
+    "noise_ratio_beam": ".3f", "noise_ratio_beam_error": ".3f",
     "centroid_error": ".1f", "fwhm_error": ".3f",
 }  # fmt: skip
-
-_NOISE_PLACES = 0.25 * np.array([[x, y] for x in (-1, 0, 1) for y in (-1, 0, 1)])
 
 
 class Meter:
@@ -39,6 +38,9 @@ class Meter:
         H-alpha behind the telescope.
     slit_arcsec : tuple of float
         Width of the slit, and height of a pixel along it: what no builder can undo, and flux ratios leave out.
+    sky : bool
+        Whether the sky is in all cubes: noise is compared at equal light, sky and all, which is known far better than
+        the light of the line.
     """
 
     def __init__(
@@ -48,7 +50,10 @@ class Meter:
         pa_deg: float,
         truth: linemerit.TruthImage | None = None,
         slit_arcsec: tuple[float, float] = (0.2, 0.1),
+        *,
+        sky: bool = True,
     ) -> None:
+        self.sky = sky
         self.centre, self.redshift, self.pa_deg, self.truth = centre, redshift, pa_deg, truth
         self.seen = None if truth is None else truth.through_slit(*slit_arcsec, pa_deg)
         self.line_um = LINES["Ha"] * (1.0 + redshift)
@@ -79,14 +84,16 @@ class Meter:
             See `msa3d.science.builders.BuilderComparison`.
         """
         onto = list(cubes.values())[-1][1]
-        rows = [self._row(name, label, cube, onto, radius_arcsec) for name, (label, cube) in cubes.items()]
-        table = Table(rows)
+        table = Table([self._row(name, label, cube, onto, radius_arcsec) for name, (label, cube) in cubes.items()])
+        noise = self._noise(cubes, [radius_arcsec, aperturenoise.BEAM_ARCSEC])
+        table["noise"] = [noise.scatter(name)[0] for name in cubes]
+        table["noise_ratio"], table["noise_ratio_beam"] = np.array([noise.over_light(name) for name in cubes]).T
+        errors = np.array([noise.over_light_error(name) for name in cubes]).T
+        table["noise_ratio_error"], table["noise_ratio_beam_error"] = errors
         table["centroid_error"], table["fwhm_error"] = np.full((2, len(table)), np.nan)
         for index in {0, len(table) - 1}:
             cube = list(cubes.values())[index][1]
             table["centroid_error"][index], table["fwhm_error"][index] = self.errors(cube, onto)
-        relative = np.asarray(table["noise"] / table["flux"], dtype=float)
-        table["noise_ratio"] = relative / relative[0]
         table["flux"].unit = table["noise"].unit = "erg / (s cm2)"
         table["centroid_error"].unit, table["fwhm_error"].unit = "mas", "arcsec"
         table["centroid_mas"].unit, table["area"].unit = "mas", "arcsec2"
@@ -106,13 +113,12 @@ class Meter:
         return {
             "name": name,
             "label": label,
-            "flux": float(np.nansum(weights * image) * linemerit.square_arcsec(cube)),
+            "flux": self._flux(cube, image, radius),
             "flux_ratio": _ratio(np.nansum(weights * image), np.nansum(weights * true)),
             "centroid_mas": 1000.0 * same.shift,
             "fwhm": same.fwhm,
             "along": own.along,
             "across": own.across,
-            "noise": float(self.noise(cube, [radius])[0]),
             "area": float(np.isfinite(image).sum() * linemerit.square_arcsec(cube)),
         }
 
@@ -160,54 +166,31 @@ class Meter:
 
     def _blank_images(self, cube: Cube) -> np.ndarray:
         """What the line image is at wavelengths without lines, shape (n, n_y, n_x)."""
-        blank = [at for at in linemerit.blank_lines(self.redshift) if self._covers(cube, at)]
+        blank = [at for at in linemerit.blank_lines(self.redshift) if aperturenoise.covers(cube, at)]
         if not blank:
             raise ValueError(f"{cube.name} has no wavelengths without lines around {self.line_um:.4f} um")
         return np.array([linemerit.line_image(cube, at) for at in blank])
 
-    def noise(self, cube: Cube, radii: Sequence[float]) -> np.ndarray:
-        """Scatter of the H-alpha flux of apertures where there is no line.
-
-        The same measurement at wavelengths without lines, in nine apertures 0.25 arcsec apart about the middle;
-        each aperture's mean over the wavelengths (what the continuum leaves) is taken off.
-
-        Parameters
-        ----------
-        cube : Cube
-            The cube.
-        radii : sequence of float
-            Of the apertures, arcsec.
-
-        Returns
-        -------
-        numpy.ndarray, shape (n_radii,)
-            Robust standard deviation, erg s-1 cm-2.
-        """
-        images = self._blank_images(cube)
-        images = images.reshape(len(images), -1)
-        filled = np.nan_to_num(images) * linemerit.square_arcsec(cube)
-        known = np.isfinite(images)
-        result = []
-        for radius in radii:
-            weights = [linemerit.aperture_weights(cube, self.centre, radius, tuple(at)).ravel() for at in _NOISE_PLACES]
-            weights = np.array(weights).T
-            flux, whole = filled @ weights, (known @ weights) / np.maximum(weights.sum(axis=0), 1e-9)
-            flux = np.where(whole > 0.98, flux / np.maximum(whole, 1e-9), np.nan)
-            used = np.isfinite(flux).sum(axis=0) > 4
-            result.append(robust_scatter(flux[:, used] - np.nanmedian(flux[:, used], axis=0)) if used.any() else np.nan)
-        return np.array(result)
-
-    @staticmethod
-    def _covers(cube: Cube, line_um: float) -> bool:
-        reach = [line_um * (1.0 + velocity / C_KMS) for velocity in (-2000.0, 2200.0)]
-        return cube.wave_um[0] <= reach[0] and cube.wave_um[-1] >= reach[1]
-
     def noise_table(self, cubes: Cubes, radii: Sequence[float]) -> Table:
-        """Noise against the radius of the aperture, a column a cube."""
+        """Noise against the radius of the aperture, a column a cube, and ``<cube>_relative``: over light."""
+        noise = self._noise(cubes, radii)
         table = Table({"radius": np.array(radii, dtype=float)})
-        for name, (_, cube) in cubes.items():
-            table[name] = self.noise(cube, radii)
+        for name in cubes:
+            table[name], table[f"{name}_relative"] = noise.scatter(name), noise.over_light(name)
         return table
+
+    def _noise(self, cubes: Cubes, radii: Sequence[float]) -> aperturenoise.ApertureNoise:
+        plain = {name: cube for name, (_, cube) in cubes.items()}
+        found = aperturenoise.measure(plain, self.centre, self.redshift, radii)
+        if self.sky:
+            return found
+        flux = {name: self._flux(cube, self.image(cube), max(radii)) for name, cube in plain.items()}
+        first = next(iter(flux.values()))
+        return replace(found, light={name: _ratio(value, first) for name, value in flux.items()})
+
+    def _flux(self, cube: Cube, image: np.ndarray, radius: float) -> float:
+        weights = linemerit.aperture_weights(cube, self.centre, radius)
+        return float(np.nansum(weights * image) * linemerit.square_arcsec(cube))
 
     def profiles(self, cubes: Cubes, step_arcsec: float = 0.1, most_arcsec: float = 1.0) -> Table:
         """Mean H-alpha brightness in rings, a column a cube, and that of the truth on the last one's spaxels."""
