@@ -78,18 +78,20 @@ def _profiles(axes: Axes, comparison: BuilderComparison, names: list[str]) -> No
 
 
 def _noise(axes: Axes, comparison: BuilderComparison) -> None:
-    """Draw the noise at equal light against the size of the aperture."""
+    """Draw the noise at equal light, in units of the published cube's, against the size of the aperture."""
     table = comparison.noise
     for name in ("published", "drizzle"):
-        scaled = table[f"{name}_relative"] * table["published"] / FLUX_UNIT
-        axes.plot(table["radius"], scaled, "o-", ms=3, color=_COLOURS[name], label=_TITLES[name])
-    axes.set(xscale="log", yscale="log", xlabel="radius of the aperture (arcsec)")
-    axes.set_ylabel("noise of a line, at equal light\n(10$^{-17}$ erg s$^{-1}$ cm$^{-2}$)")
+        error = table[f"{name}_relative_error"]
+        axes.errorbar(
+            table["radius"], table[f"{name}_relative"], error, fmt="o-", ms=3, color=_COLOURS[name], label=_TITLES[name]
+        )
+    axes.set(xscale="log", xlabel="radius of the aperture (arcsec)", ylabel="noise over light, relative")
     radii = list(table["radius"])
     axes.set_xticks(radii, [f"{radius:g}" for radius in radii])
     axes.minorticks_off()
+    axes.margins(y=0.25)
     axes.set_title("e  Noise of an aperture")
-    axes.legend(loc="upper left")
+    axes.legend(loc="lower right")
 
 
 def _costs(figure: Figure, comparison: BuilderComparison) -> None:
@@ -98,18 +100,18 @@ def _costs(figure: Figure, comparison: BuilderComparison) -> None:
     places = np.arange(len(table))[::-1]
     published = comparison.row("published")
     columns = (
-        ("f  Flux over truth", table["flux_ratio"], 1.0),
-        ("g  Blur of the image (arcsec)", table["fwhm"], 0.0),
-        ("h  Noise over light, relative", table["noise_ratio"], 1.0),
+        ("f  Flux over truth", table["flux_ratio"], None, 1.0),
+        ("g  Blur of the image (arcsec)", table["fwhm"], None, 0.0),
+        ("h  Noise over light, relative", table["noise_ratio"], table["noise_ratio_error"], 1.0),
     )
     panels = figure.subplots(1, 3, sharey=True)
     colours = [_COLOURS.get(name, style.SKY) for name in table["name"]]
-    for axes, (title, values, aim) in zip(panels, columns, strict=True):
+    for axes, (title, values, error, aim) in zip(panels, columns, strict=True):
         values = np.asarray(values, dtype=float)
         if not np.isfinite(values).any():
             axes.text(0.5, 0.5, "no truth", ha="center", va="center", transform=axes.transAxes, color=style.GREY)
             continue
-        axes.barh(places, values - aim, left=aim, color=colours, height=0.7)
+        axes.barh(places, values - aim, left=aim, xerr=error, color=colours, height=0.7, error_kw={"lw": 0.7})
         axes.axvline(aim, color=style.BLACK, lw=0.7)
         first = float(values[list(table["name"]).index(published["name"])])
         axes.axvline(first, color=_COLOURS["published"], lw=0.7, ls=":")

@@ -106,7 +106,7 @@ class BuilderComparison:
         ``fwhm_error`` (by the noise alone; of the first and the last cube). NaN where there is no truth.
     noise : astropy.table.Table
         ``radius`` (arcsec) and, for each cube, the noise of a line in such an aperture (erg s-1 cm-2) and
-        ``<cube>_relative``: over light, in units of the published cube's.
+        ``<cube>_relative`` (over light, in units of the published cube's) and its error.
     profiles : astropy.table.Table
         ``radius`` (arcsec) and the mean H-alpha brightness in rings, a column a cube and ``truth``.
     images : dict of str to (Cube, numpy.ndarray)

@@ -172,11 +172,12 @@ class Meter:
         return np.array([linemerit.line_image(cube, at) for at in blank])
 
     def noise_table(self, cubes: Cubes, radii: Sequence[float]) -> Table:
-        """Noise against the radius of the aperture, a column a cube, and ``<cube>_relative``: over light."""
+        """Noise against the radius of the aperture: ``<cube>``, ``<cube>_relative`` (over light) and its error."""
         noise = self._noise(cubes, radii)
         table = Table({"radius": np.array(radii, dtype=float)})
         for name in cubes:
             table[name], table[f"{name}_relative"] = noise.scatter(name), noise.over_light(name)
+            table[f"{name}_relative_error"] = noise.over_light_error(name)
         return table
 
     def _noise(self, cubes: Cubes, radii: Sequence[float]) -> aperturenoise.ApertureNoise:
