@@ -183,7 +183,8 @@ def test_workers_die_with_their_parent(tasks, tmp_path):
 
 @pytest.mark.slow
 def test_dask(tasks):
-    distributed = pytest.importorskip("distributed")
+    import distributed
+
     # In a process of its own, as anybody's worker: one that shares this process has the loggers of whatever jwst
     # module an earlier test imported (jwst.associations replaces the class of loggers made after it).
     with distributed.LocalCluster(
@@ -196,7 +197,7 @@ def test_dask(tasks):
 
 
 def test_no_dask_scheduler(tasks, monkeypatch):
-    distributed = pytest.importorskip("distributed")
+    import distributed
 
     def refuse(*args, **keywords):
         raise OSError("timed out")

@@ -57,7 +57,7 @@ def plot(
     if truth is not None:
         true = integrated_spectrum(truth, target.ra, target.dec, radius_arcsec)
         scale = spectrum.n_spaxels / true.n_spaxels
-        curves.append((true.wave_um, true.flux_ujy * scale, style.ORANGE, "truth"))
+        curves.append((true.wave_um, true.flux_ujy * scale, style.ORANGE, "truth, no sky"))
     figure = style.new_figure(style.FULL_WIDTH, 4.4)
     grid = figure.subplot_mosaic([["whole", "whole"], ["blue", "red"]])
     whole = grid["whole"]
@@ -84,7 +84,7 @@ def _draw(axes: Axes, curves: list, limits: tuple[float, float], redshift: float
     shown = []
     for wave, flux, colour, label in curves:
         inside = (wave >= limits[0]) & (wave <= limits[1])
-        below = label == "truth"
+        below = label.startswith("truth")
         look = {"linewidth": 2.4, "alpha": 0.6, "zorder": 2} if below else {"linewidth": 0.8, "zorder": 3}
         axes.step(wave[inside], flux[inside], where="mid", color=colour, label=label, **look)
         shown.append(flux[inside])

@@ -99,7 +99,8 @@ def measure(
             values = np.where(known, found[k], np.nan)[:, known.any(axis=0)]
             found[k] = values - np.nanmedian(values, axis=0) if values.size else values
     levels = {name: _levels(cube, centre, max(radii), blank) for name, cube in cubes.items()}
-    first = np.where(next(iter(levels.values())) > 0, next(iter(levels.values())), np.nan)
+    first = next(iter(levels.values()))
+    first = np.where(first > 0, first, np.nan)
     return ApertureNoise(tuple(radii), fluxes, {name: float(np.nanmedian(of / first)) for name, of in levels.items()})
 
 

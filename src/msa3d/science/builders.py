@@ -263,10 +263,11 @@ def compare(
         true = linemerit.TruthImage.read(truth)
     sky = dataset.calpost.background.method == "none"
     meter = Meter((target.ra, target.dec), target.redshift, pa, true, (SLIT_ARCSEC, run.native_arcsec), sky=sky)
+    noise = meter.noise_table(cubes, NOISE_RADII)
     return BuilderComparison(
         source_id,
-        meter.table(cubes, RADIUS_ARCSEC),
-        meter.noise_table(cubes, NOISE_RADII),
+        meter.table(cubes, RADIUS_ARCSEC, noise),
+        noise,
         meter.profiles({name: cubes[name] for name in (variants[0].name, *drizzled)}),
         meter.images({name: cubes[name] for name in (variants[0].name, *drizzled)}),
         (target.ra, target.dec),

@@ -68,7 +68,7 @@ class Meter:
             return np.full(image.shape, np.nan)
         return np.where(np.isfinite(image), self.seen.at(*cube.spaxel_sky()), np.nan)
 
-    def table(self, cubes: Cubes, radius_arcsec: float) -> Table:
+    def table(self, cubes: Cubes, radius_arcsec: float, noise: Table | None = None) -> Table:
         """Compare flux, centre, widths, noise and area; a row a cube.
 
         Parameters
@@ -77,6 +77,9 @@ class Meter:
             The cubes. On the spaxels of the last one ``centroid_mas`` and ``fwhm`` are measured.
         radius_arcsec : float
             Of the aperture for flux and noise.
+        noise : astropy.table.Table, optional
+            Of `noise_table` for these cubes, where it is there already; with ``radius_arcsec`` and
+            `msa3d.science.aperturenoise.BEAM_ARCSEC` among its radii.
 
         Returns
         -------
@@ -85,11 +88,13 @@ class Meter:
         """
         onto = list(cubes.values())[-1][1]
         table = Table([self._row(name, label, cube, onto, radius_arcsec) for name, (label, cube) in cubes.items()])
-        noise = self._noise(cubes, [radius_arcsec, aperturenoise.BEAM_ARCSEC])
-        table["noise"] = [noise.scatter(name)[0] for name in cubes]
-        table["noise_ratio"], table["noise_ratio_beam"] = np.array([noise.over_light(name) for name in cubes]).T
-        errors = np.array([noise.over_light_error(name) for name in cubes]).T
-        table["noise_ratio_error"], table["noise_ratio_beam_error"] = errors
+        if noise is None:
+            noise = self.noise_table(cubes, [aperturenoise.BEAM_ARCSEC, radius_arcsec])
+        wide, beam = (noise[noise["radius"] == r][0] for r in (radius_arcsec, aperturenoise.BEAM_ARCSEC))
+        table["noise"] = [wide[name] for name in cubes]
+        for column, row in (("noise_ratio", wide), ("noise_ratio_beam", beam)):
+            table[column] = [row[f"{name}_relative"] for name in cubes]
+            table[f"{column}_error"] = [row[f"{name}_relative_error"] for name in cubes]
         table["centroid_error"], table["fwhm_error"] = np.full((2, len(table)), np.nan)
         for index in {0, len(table) - 1}:
             cube = list(cubes.values())[index][1]
