@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from msa3d import references
 from msa3d.dataset import Dataset
 from msa3d.errors import CrdsError
 from msa3d.layout import Layout
@@ -83,3 +84,21 @@ def test_real_data_without_crds(layout, monkeypatch, variable):
     monkeypatch.delenv(variable)
     with pytest.raises(CrdsError, match=f"{variable} is not set: .* export {variable}="):
         use_references(layout, Dataset.load("go2136"))
+
+
+@pytest.mark.parametrize("name", ["a #1", "what?", "100%20", "a; b", "a b"])
+def test_references_below_any_directory(tmp_path, monkeypatch, name):
+    import asdf
+
+    path = tmp_path / name / "fore.asdf"
+    path.parent.mkdir()
+    monkeypatch.setattr(asdf.generic_io, "get_file", asdf.generic_io.get_file)
+    references.take_paths_literally(path.parent)
+    asdf.AsdfFile({"x": name}).write_to(str(path))
+    assert [item.name for item in tmp_path.iterdir()] == [name]
+    monkeypatch.undo()
+    monkeypatch.setenv("CRDS_PATH", str(path.parent))
+    for _ in range(2):
+        references.take_paths_literally()
+    with asdf.open(str(path)) as content:
+        assert content["x"] == name

@@ -205,3 +205,16 @@ def test_no_dask_scheduler(tasks, monkeypatch):
     monkeypatch.setattr(distributed, "Client", refuse)
     with pytest.raises(Msa3dError, match="There is no dask scheduler at dask://here:1: timed out"):
         workers.run_tasks(tasks.square, range(4), workers="dask://here:1")
+
+
+@pytest.mark.parametrize("error", [OSError(38, "Function not implemented"), OSError(28, "No space left on device")])
+def test_without_semaphores_one_worker_goes_on_and_says_so(tasks, monkeypatch, caplog, error):
+    """As where /dev/shm is absent, or too small for a semaphore."""
+    import _multiprocessing
+
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(_multiprocessing, "SemLock", refuse)
+    assert set(workers.run_tasks(tasks.pid, range(3), workers=2)) == {os.getpid()}
+    assert f"one worker instead of 2: processes cannot share semaphores here ({error})" in caplog.text

@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msa3d.errors import CrdsError
 
@@ -149,6 +149,7 @@ def use_references(layout: Layout, dataset: Dataset) -> str:
     if any(os.environ.get(key) != value for key, value in settings.items()):
         os.environ.update(settings)
         forget()
+    take_paths_literally()
     if os.environ.get("CRDS_CONTEXT"):
         return os.environ["CRDS_CONTEXT"]
     import crds
@@ -159,6 +160,31 @@ def use_references(layout: Layout, dataset: Dataset) -> str:
         raise CrdsError(
             f"CRDS does not say which context to use ({error}); set CRDS_CONTEXT, or check CRDS_SERVER_URL."
         ) from error
+
+
+def take_paths_literally(directory: Path | None = None) -> None:
+    """Let asdf 3.1, which takes paths for URLs, work below a directory with ``#``, ``?`` or ``%`` in its name.
+
+    Parameters
+    ----------
+    directory : Path, optional
+        By default that of the references, CRDS_PATH.
+    """
+    if not set("#?%;") & set(str(directory or os.environ.get("CRDS_PATH", ""))):
+        return
+    from asdf import generic_io
+
+    original = generic_io.get_file
+    if hasattr(original, "takes_paths_literally"):
+        return
+
+    def get_file(init: Any, *arguments: Any, **keywords: Any) -> Any:
+        if isinstance(init, str | Path) and Path(init).is_absolute():
+            init = Path(init).as_uri()
+        return original(init, *arguments, **keywords)
+
+    get_file.takes_paths_literally = True
+    generic_io.get_file = get_file
 
 
 def forget() -> None:

@@ -151,10 +151,11 @@ def run_tasks(
         return _run_dask(function, tasks, names, workers, label, dict(environment or {}))
     number = number_of_workers(int(workers) if workers is not None else None, memory_gb_each, len(tasks))
     with set_environment({**(environment or {})}):
-        if number == 1:
+        pool = _pool(number) if number > 1 else None
+        if pool is None:
             return _run_serial(function, tasks, names, label)
         with set_environment(dict.fromkeys(THREAD_VARIABLES, "1")):
-            return _run_processes(function, tasks, names, label, number)
+            return _run_processes(function, tasks, names, label, pool)
 
 
 def _name(task: Any) -> str:
@@ -229,8 +230,21 @@ def _die_with_parent() -> None:
     threading.Thread(target=watch, daemon=True, name="die-with-parent").start()
 
 
-def _run_processes(function: Callable, tasks: list, names: list[str], label: str, number: int) -> list:
-    pool = ProcessPoolExecutor(number, mp_context=multiprocessing.get_context("spawn"), initializer=_die_with_parent)
+def _pool(number: int) -> ProcessPoolExecutor | None:
+    """Make a pool of processes, which start with their first tasks; None where this machine has no semaphores."""
+    context = multiprocessing.get_context("spawn")
+    try:
+        return ProcessPoolExecutor(number, mp_context=context, initializer=_die_with_parent)
+    except (ImportError, NotImplementedError, OSError) as error:
+        logger.warning(
+            "one worker instead of %d: processes cannot share semaphores here (%s); is /dev/shm absent or full?",
+            number,
+            error,
+        )
+        return None
+
+
+def _run_processes(function: Callable, tasks: list, names: list[str], label: str, pool: ProcessPoolExecutor) -> list:
     try:
         futures = [pool.submit(function, task) for task in tasks]
         failed = _watch(futures, label)

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numba import njit
 from scipy.ndimage import binary_erosion
 
+from msa3d.cube.compiled import compiled
 from msa3d.cube.operator import CubeOperator, Planes
 
 REACH = (2, 4, 4)
@@ -26,7 +26,7 @@ LEAST_INNER = 25
 """if so many are left."""
 
 
-@njit(cache=True)
+@compiled
 def _pairs(indptr, indices, overlap, weight, variance, scale, ny, nx, total):  # pragma: no cover - compiled
     """Sum the covariance of all pairs of voxels that share a pixel, by their lag, in units of their errors."""
     reach = np.array(total.shape) // 2

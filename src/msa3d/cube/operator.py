@@ -14,9 +14,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from scipy.sparse import csc_matrix, hstack
 
+from msa3d.cube.compiled import compiled
 from msa3d.cube.overlap import overlaps
 from msa3d.cube.skygrid import SkyGrid
 from msa3d.cube.slitpixels import SlitPixels
@@ -67,7 +67,7 @@ class Planes:
     nexp: np.ndarray
 
 
-@njit(cache=True)
+@compiled
 def _scatter(indptr, indices, overlap, weight, data, variance, sums):  # pragma: no cover - compiled
     """Add a block to the sums of w d, w and w^2 v; weight 0 leaves a pixel out."""
     for p in range(weight.size):
@@ -82,7 +82,7 @@ def _scatter(indptr, indices, overlap, weight, data, variance, sums):  # pragma:
             sums[2, v] += a * a * w * w * variance[p]
 
 
-@njit(cache=True)
+@compiled
 def _mark(indptr, indices, weight, number, last, nexp):  # pragma: no cover - compiled
     """Count an exposure once in every voxel that it reaches."""
     for p in range(weight.size):

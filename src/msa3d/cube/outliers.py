@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.table import Table
-from numba import njit
 from scipy.ndimage import maximum_filter, minimum_filter
 from scipy.stats import median_abs_deviation
 
+from msa3d.cube.compiled import compiled
 from msa3d.cube.operator import CubeOperator
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Rejection:
     table: Table
 
 
-@njit(cache=True)
+@compiled
 def _predict(indptr, indices, overlap, total, own, counts, others, least, contrast, out):  # pragma: no cover - compiled
     """Average the cube without one exposure, its error and its contrast, over the pixels' overlaps."""
     for p in range(indptr.size - 1):
@@ -72,7 +72,7 @@ def _predict(indptr, indices, overlap, total, own, counts, others, least, contra
         out[3, p] = reached / all_of_it if all_of_it > 0.0 else 0.0
 
 
-@njit(cache=True)
+@compiled
 def _clear(indices, sums):  # pragma: no cover - compiled
     """Set the sums of a block's voxels back to zero."""
     for v in indices:

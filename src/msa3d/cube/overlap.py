@@ -12,12 +12,13 @@ whole numbers.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
+
+from msa3d.cube.compiled import compiled
 
 _MAX_CORNERS = 12
 
 
-@njit(cache=True)
+@compiled
 def _clip(points, count, axis, limit, keep_above, out):  # pragma: no cover - compiled
     """Clip a convex polygon by a half plane; return the number of corners left."""
     left = 0
@@ -37,7 +38,7 @@ def _clip(points, count, axis, limit, keep_above, out):  # pragma: no cover - co
     return left
 
 
-@njit(cache=True)
+@compiled
 def _area(points, count):  # pragma: no cover - compiled
     """Area of a polygon."""
     total = 0.0
@@ -47,7 +48,7 @@ def _area(points, count):  # pragma: no cover - compiled
     return abs(total) * 0.5
 
 
-@njit(cache=True)
+@compiled
 def _cells(quad, nx, ny, cell, area):  # pragma: no cover - compiled
     """Spaxels that a quadrilateral touches, and the areas; return how many."""
     x0 = max(int(np.floor(quad[:, 0].min() + 0.5)), 0)
@@ -76,7 +77,7 @@ def _cells(quad, nx, ny, cell, area):  # pragma: no cover - compiled
     return found
 
 
-@njit(cache=True)
+@compiled
 def _count(quads, low, high, nx, ny, nw, per_pixel):  # pragma: no cover - compiled
     """Count the voxels that each pixel touches."""
     cell = np.empty(per_pixel, np.int64)
@@ -90,7 +91,7 @@ def _count(quads, low, high, nx, ny, nw, per_pixel):  # pragma: no cover - compi
     return counts
 
 
-@njit(cache=True)
+@compiled
 def _fill(quads, low, high, nx, ny, nw, per_pixel, indptr, indices, data):  # pragma: no cover - compiled
     """Write the voxels of each pixel and its overlaps with them."""
     cell = np.empty(per_pixel, np.int64)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msa3d import provenance
+from msa3d import provenance, references
 from msa3d.errors import DatasetError, ProductError
 from msa3d.steps import speed
 from msa3d.steps.speed_pipeline import in_memory, without_copies
@@ -347,6 +347,7 @@ def pipeline_log(path: Path) -> Iterator[None]:
     # stpipe installs handlers and captures all warnings of the process when first imported: both are undone.
     import stpipe.log  # noqa: F401
 
+    references.take_paths_literally()
     logging.captureWarnings(False)
     loggers = [logging.getLogger(name) for name in PIPELINE_LOGGERS]
     before = [(one.handlers[:], one.propagate, one.level) for one in loggers]
