@@ -2,9 +2,10 @@
 
 A product is out of date when the code that made it has changed, but a changed comment or docstring must not
 cost a quarter of an hour. `code_version` therefore hashes the syntax trees, without docstrings, of the modules that
-a step names and of all `msa3d` modules that those import, directly or not. The ground floor (`GROUND_FLOOR`) itself
-does not count, though what it imports does: it makes paths, messages and checks; what of it reaches a pixel, the
-dataset, is hashed as parameters. The package version and the git revision are stamped into headers, no more.
+a step names, of all `msa3d` modules that those import, directly or not, and the data files of the package that any of
+them names. `DECIDES_NOTHING` are modules that do not count, nor what they import: settings, whose values are hashed as
+parameters, and what makes paths, messages, progress and checks. Imports for type checking alone do not count either.
+The package version and the git revision are stamped into headers, no more.
 """
 
 from __future__ import annotations
@@ -13,32 +14,39 @@ import ast
 import functools
 import hashlib
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import msa3d
 
-#: Modules that do not count for `code_version`.
-GROUND_FLOOR = frozenset(
+#: Modules that decide no product. Settings modules and `steps` choose what runs and with which values, which the
+#: records hold; so do `observation` (exposures) and `references` (context).
+DECIDES_NOTHING = frozenset(
     f"msa3d.{name}"
     for name in (
         "_fitswalk",
         "_model",
         "_msacheck",
-        "errors",
-        "layout",
         "atomic",
         "codeversion",
+        "dataset",
+        "errors",
+        "layout",
+        "observation",
+        "pattern",
         "provenance",
+        "ratefile",
         "records",
-        "workers",
         "references",
         "settings",
-        "dataset",
-        "observation",
-        "ratefile",
+        "settings_cube",
+        "settings_drizzle",
+        "settings_paper",
+        "steps",
         "steps.outdated",
+        "workers",
     )
 ) | {"msa3d"}
 
@@ -76,8 +84,8 @@ def _module_file(module: str) -> Path | None:
 
 
 def _imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[str]:
-    """Names of `msa3d` modules (or of things in them) that a module imports anywhere."""
-    for node in ast.walk(tree):
+    """Names of `msa3d` modules (or of things in them) that a module imports anywhere, but for type checking alone."""
+    for node in _executed(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -86,26 +94,81 @@ def _imports(tree: ast.Module, module: str, is_package: bool) -> Iterator[str]:
                 parts = module.split(".")
                 up = node.level - 1 if is_package else node.level
                 base = ".".join([*parts[: len(parts) - up], *([base] if base else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            yield from (_source(base, alias.name) for alias in node.names)
+
+
+def _source(base: str, name: str) -> str:
+    """Module that ``from base import name`` takes a name from: behind the face of a package, the one that has it."""
+    if _module_file(f"{base}.{name}"):
+        return f"{base}.{name}"
+    path = _module_file(base) if base.startswith("msa3d.") else None
+    return _face(base, path).get(name, base) if path and path.name == "__init__.py" else base
+
+
+@functools.cache
+def _face(package: str, path: Path) -> dict[str, str]:
+    """Names that the ``__init__`` of a package imports from its own modules."""
+    nodes = [node for node in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(node, ast.ImportFrom)]
+    return {
+        alias.asname or alias.name: node.module
+        for node in nodes
+        if (node.module or "").startswith(f"{package}.")
+        for alias in node.names
+    }
+
+
+def _executed(node: ast.AST) -> Iterator[ast.stmt]:
+    """All statements below one, at any depth, without the blocks ``if TYPE_CHECKING:``."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.expr) or (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
+            continue
+        yield child
+        yield from _executed(child)
+
+
+def _data(text: str, folder: Path) -> set[Path]:
+    """Files of the package, beside a module or in its ``data``, that the module names."""
+    names = set(re.findall(r"""["']([\w./-]+\.(?!py["'])[a-z0-9]+)["']""", text))
+    return {path for name in names for path in (folder / name, folder / "data" / name) if path.is_file()}
 
 
 @functools.cache
 def _parsed(module: str) -> tuple[str, frozenset[str]]:
-    """Hash of a module's code without docstrings, and the msa3d modules it imports."""
+    """Hash of a module's code without docstrings and of its data files, and the msa3d modules it imports."""
     path = _module_file(module)
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    imported = frozenset(
-        name
-        for name in _imports(tree, module, path.name == "__init__.py")
-        if (name == "msa3d" or name.startswith("msa3d.")) and _module_file(name)
-    )
-    for node in ast.walk(tree):
+    source = path.read_text(encoding="utf-8")
+    tree = ast.parse(source)
+    imported = msa3d_imports(tree, module, path.name == "__init__.py")
+    for node in (tree, *_executed(tree)):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and (
             ast.get_docstring(node, clean=False) is not None
         ):
             node.body = node.body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), imported
+    text = hashlib.sha256(ast.dump(tree).encode())
+    for data in sorted(_data(source, path.parent)):
+        text.update(data.read_bytes())
+    return text.hexdigest(), imported
+
+
+def msa3d_imports(tree: ast.Module, module: str = "", is_package: bool = False) -> frozenset[str]:
+    """Modules of msa3d that some code imports and that decide what it makes.
+
+    Parameters
+    ----------
+    tree : `ast.Module`
+        The code, of a module or of the cells of a notebook.
+    module : str
+        Its dotted name, for relative imports.
+    is_package : bool
+        Whether it is the ``__init__`` of a package.
+
+    Returns
+    -------
+    frozenset of str
+        Dotted names, without `DECIDES_NOTHING`.
+    """
+    names = {name for name in _imports(tree, module, is_package) if name.startswith("msa3d.")} - DECIDES_NOTHING
+    return frozenset(name for name in names if _module_file(name))
 
 
 def code_version(*modules: str) -> str:
@@ -114,9 +177,10 @@ def code_version(*modules: str) -> str:
     Parameters
     ----------
     *modules : str
-        Dotted names of the modules whose code makes the product, e.g. ``msa3d.steps.process``. What they
-        import from msa3d, directly or not, counts as well, save for the ground floor itself. A package counts as a
-        whole. Without any, the version of msa3d alone.
+        Dotted names of the modules whose code makes the product, e.g. ``msa3d.steps.exposure``. What they
+        import from msa3d, directly or not, counts as well, save for `DECIDES_NOTHING`. A name with a minus before
+        it, ``-msa3d.steps.calcosmics``, is a part that is switched off: it does not count, nor what it alone imports.
+        Without any, the version of msa3d alone.
 
     Returns
     -------
@@ -130,19 +194,16 @@ def code_version(*modules: str) -> str:
     """
     if not modules:
         return msa3d.__version__
-    todo, seen = [], set()
     for module in modules:
-        path = _module_file(module)
-        if path is None:
-            raise ValueError(f"msa3d has no module {module!r}")
-        todo.append(module)
-        if path.name == "__init__.py":
-            todo += [f"{module}.{p.stem}" for p in sorted(path.parent.glob("*.py")) if p.stem != "__init__"]
+        if _module_file(module.removeprefix("-")) is None:
+            raise ValueError(f"msa3d has no module {module.removeprefix('-')!r}")
+    todo = [module for module in modules if not module.startswith("-")]
+    seen = {module[1:] for module in modules if module.startswith("-")}
+    off = frozenset(seen)
     while todo:
         module = todo.pop()
-        if module in seen:
-            continue
-        seen.add(module)
-        todo.extend(_parsed(module)[1])
-    text = "\n".join(f"{module} {_parsed(module)[0]}" for module in sorted(seen - (GROUND_FLOOR - set(modules))))
+        if module not in seen:
+            seen.add(module)
+            todo.extend(_parsed(module)[1])
+    text = "\n".join(f"{module} {_parsed(module)[0]}" for module in sorted(seen - off))
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -27,5 +27,9 @@ class ProductError(Msa3dError):
     """A product of an earlier step is missing, broken or not what the next step needs."""
 
 
+class BusyError(Msa3dError):
+    """Another process works in the same root; the sentence names it."""
+
+
 class TaskError(Msa3dError):
     """One of many tasks given to the workers failed; the sentence names it."""

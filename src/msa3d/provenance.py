@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from astropy.io import fits
 
 import msa3d
-from msa3d.atomic import atomic_path, remove, remove_partials
+from msa3d.atomic import alone, atomic_path, one_run_a_root, remove, remove_partials, working
 from msa3d.codeversion import code_version, git_revision
 from msa3d.records import Record, digest
 
@@ -27,16 +27,19 @@ __all__ = [
     "SIMULATED_HISTORY",
     "SIMULATED_KEYWORD",
     "Record",
+    "alone",
     "atomic_path",
     "code_version",
     "digest",
     "git_revision",
     "is_simulated",
     "mark_simulated",
+    "one_run_a_root",
     "remove",
     "remove_partials",
     "stamp",
     "stamp_file",
+    "working",
 ]
 
 #: Logical keyword of the primary header, true in every simulated file and all that is made from one.

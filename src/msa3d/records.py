@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import logging
@@ -80,6 +81,11 @@ class Record:
         self.inputs = [Path(path) for path in self.inputs]
         self._before = {self._relative(path): self._stat(path) for path in self.inputs}
 
+    @functools.cached_property
+    def code(self) -> str:
+        """Version of the code, as found first: an edit while the products are made counts as one after it."""
+        return code_version(*self.modules)
+
     @property
     def path(self) -> Path:
         """The JSON file."""
@@ -115,7 +121,7 @@ class Record:
         old = self.read()
         if old is None:
             return "never made"
-        if old.get("code") != code_version(*self.modules):
+        if old.get("code") != self.code:
             return "the code has changed"
         if old.get("parameters") != digest(self.parameters):
             return "parameters have changed"
@@ -182,7 +188,7 @@ class Record:
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "version": msa3d.__version__,
             "revision": git_revision(),
-            "code": code_version(*self.modules),
+            "code": self.code,
             "modules": list(self.modules),
             "parameters": digest(self.parameters),
             "inputs": inputs,

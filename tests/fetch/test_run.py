@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from msa3d.dataset import Dataset
+from msa3d.errors import BusyError
 from msa3d.fetch import FetchError, fetch_observation
 from msa3d.fetch.archive import Mast
 from msa3d.fetch.download import Manners
@@ -198,10 +199,12 @@ def test_a_full_disk_is_told_before_anything_comes(full, dataset, layout, monkey
 def test_two_at_a_time_are_one_too_many(full, dataset, layout):
     import fcntl
 
+    from msa3d.atomic import LOCK
+
     (layout.root / "fetch").mkdir(parents=True)
-    with (layout.root / "fetch" / "lock").open("w") as stream:
+    with (layout.root / "fetch" / LOCK).open("w") as stream:
         fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(FetchError, match="Another process is fetching"):
+        with pytest.raises(BusyError, match="fetch is being worked on by another process"):
             fetch(dataset, layout)
 
 

@@ -61,6 +61,11 @@ def test_what_was_just_made_holds(layout, dataset, chain):
     assert found.table().colnames == ["step", "name", "products", "state", "why"]
 
 
+def test_a_simulated_metafile_holds_though_it_has_no_stamp(layout, dataset, chain):
+    make(layout, dataset, "simulate", "metafile", [], layout.metafile(dataset.metafile), stamped=False)
+    assert verify(layout, dataset).holds
+
+
 def test_a_bit_that_flipped_is_found(layout, chain):
     _, spectrum, _ = chain
     content = bytearray(spectrum.read_bytes())

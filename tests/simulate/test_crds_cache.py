@@ -12,7 +12,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from msa3d.provenance import SIMULATED_KEYWORD
-from msa3d.simulate import crds_cache, instrument, throughput
+from msa3d.simulate import crds_cache, instrument, references_optics, throughput
 
 SHUTTER = (3, 300, 80)
 """Quadrant, i, j of the main shutter of the slitlet in these tests."""
@@ -54,7 +54,7 @@ def test_a_broken_build_leaves_nothing(tmp_path, monkeypatch):
         (folder / "half").write_text("half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(crds_cache, "write_optics", fail)
+    monkeypatch.setattr(references_optics, "write_optics", fail)
     with pytest.raises(KeyboardInterrupt):
         crds_cache.build_crds_cache(tmp_path / "crds_cache")
     assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from msa3d import provenance
+from msa3d import provenance, records
 from msa3d.errors import DatasetError, ObservationError, ProductError
 from msa3d.layout import Layout
 from msa3d.steps import exposure, process
@@ -52,6 +52,23 @@ def test_second_run_does_nothing(root: Path, dataset, stand_in) -> None:
     assert second.exposures[0].seconds == first.exposures[0].seconds
 
 
+def test_other_code_that_makes_the_same_metafile_leaves_the_exposures_alone(
+    root: Path, dataset, stand_in, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = Layout(root)
+    process.run(dataset, layout, workers=1)
+    known = records.code_version
+
+    def edited(*modules: str) -> str:
+        return "edited" if modules == ("msa3d.msaedit",) else known(*modules)
+
+    monkeypatch.setattr(records, "code_version", edited)
+    report = process.run(dataset, layout, workers=1)
+    assert [e.status for e in report.exposures] == ["current", "current"]
+    (record,) = layout.records.glob("metafile_*.json")
+    assert json.loads(record.read_text())["code"] == "edited"
+
+
 def test_run_continues_where_it_was_interrupted(root: Path, dataset, stand_in, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = Layout(root)
     whole = exposure._reduce
@@ -68,7 +85,7 @@ def test_run_continues_where_it_was_interrupted(root: Path, dataset, stand_in, m
     assert layout.process_dir("03101").is_dir()
     assert not layout.process_dir("03102").exists()
     # What a killed process leaves under a temporary name is cleared away.
-    left = layout.process / ".exp_03102_nobar.4711.partial"
+    left = layout.process / ".exp_03102_nobar.99999999.partial"
     left.mkdir()
     before = layout.s2d("03101", 8512).stat().st_mtime_ns
 
@@ -233,3 +250,17 @@ def test_an_exposure_through_the_pipeline(root: Path, dataset) -> None:
     assert parameters["accelerations"] == list(process.speed.ACCELERATIONS)
     assert "flat_field" in (directory / "jwst.log").read_text()
     assert task.record.is_current()
+
+
+@pytest.mark.slow
+def test_a_root_with_signs_that_mean_something_in_an_address(root: Path, dataset) -> None:
+    own = root.rename(root.with_name("a #1 what? 100%20"))
+    layout = Layout(own)
+    assert "%20" in str(layout.crds_cache)
+    report = process.run(dataset, layout, workers=1, only=["03101"])
+    assert report.exposures[0].products == [
+        "jw02136001001_03101_00001_nrs1_cal.fits", "jw02136001001_03101_00001_nrs2_cal.fits",
+        "newoutput_s08512_s2d.fits",
+    ]  # fmt: skip
+    # Everything is below it, nothing beside it.
+    assert sorted(path.name for path in own.parent.iterdir()) == ["a #1 what? 100%20", "pair.yaml"]

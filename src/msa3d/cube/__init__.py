@@ -2,8 +2,8 @@
 
 Each builder is a module with the same functions, registered in `BUILDERS`: ``sources(dataset, layout, exposures)``
 finds what there is to build, ``inputs(task)`` and ``products(task)`` list files, ``parameters(task)`` says what
-decides their content, ``build(task)`` writes them, ``record_name(source_id)`` is what the record of it is
-called; `task` is a `SourceTask`.
+decides their content and ``modules(task)`` whose code, ``build(task)`` writes them, ``record_name(source_id)`` is
+what the record of it is called; `task` is a `SourceTask`.
 """
 
 from __future__ import annotations

@@ -52,6 +52,11 @@ def parameters(task: SourceTask) -> dict[str, Any]:
     }
 
 
+def modules(task: SourceTask) -> tuple[str, ...]:
+    """Modules whose code decides what the files hold (see `msa3d.codeversion.code_version`)."""
+    return (__name__,) if _registered(task) else (__name__, "-msa3d.cube.registration")
+
+
 def _registered(task: SourceTask) -> bool:
     return task.dataset.cubebuild.drizzle.registration.method == "apply"
 

@@ -57,6 +57,11 @@ def parameters(task: SourceTask) -> dict[str, Any]:
     }
 
 
+def modules(task: SourceTask) -> tuple[str, ...]:
+    """Modules whose code decides what the files hold (see `msa3d.codeversion.code_version`)."""
+    return (__name__,)
+
+
 def switches(task: SourceTask) -> PaperSettings:
     """Give the switches of the dataset: which of the published weaknesses to keep."""
     return task.dataset.cubebuild.paper

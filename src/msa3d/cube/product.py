@@ -11,14 +11,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from msa3d.cube.grid import SlitSpectrum
 from msa3d.cube.sky import ARCSEC_PER_RADIAN, from_tangent, tangent_offsets
-from msa3d.cube.stack import StackGeometry
+
+if TYPE_CHECKING:
+    from msa3d.cube.grid import SlitSpectrum
+    from msa3d.cube.stack import StackGeometry
 
 log = logging.getLogger(__name__)
 

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from msa3d.atomic import alone
 from msa3d.fetch.archive import Mast
 from msa3d.fetch.download import Manners, download, partial_path
 from msa3d.fetch.errors import FetchError, SizeChangedError
@@ -170,7 +169,8 @@ def fetch_observation(
     """
     manners, products = manners or Manners(), list(products)
     layout.root.mkdir(parents=True, exist_ok=True)
-    with _alone(layout.root / FOLDER / "lock"):
+    (layout.root / FOLDER).mkdir(parents=True, exist_ok=True)
+    with alone(layout.root / FOLDER, "fetch"):
         work = _Work(dataset, layout, products, manners, make_archive)
         work.learn(manifest, refresh)
         work.make_room()
@@ -305,15 +305,3 @@ class _Work:
         )
         self.known.write(manifest_path(self.layout))
         self.fetch_one(self.known.of(["metafile"])[0], lambda n: None)
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Keep a second process out of a root; the lock goes with the process that holds it, however it ends."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise FetchError(f"Another process is fetching into {lock.parent.parent}; wait for it.") from error
-        yield

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import psutil
+from msa3d.atomic import TEMPORARY, is_alive
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from msa3d.dataset import Dataset
     from msa3d.layout import Layout
 
-#: A name of something half made: `msa3d.atomic.atomic_path` puts the process's id into it.
-_PARTIAL = re.compile(r"^\.(?P<what>.+)\.(?P<pid>\d+)\.partial")
 STEPS = ("preprocess", "process", "postprocess", "calpost", "cubebuild")
 
 
@@ -153,8 +150,8 @@ def _running(step: str, layout: Layout) -> list[str]:
     }
     found = []
     for path in places.get(step, ()):
-        match = _PARTIAL.match(path.name)
-        if match and psutil.pid_exists(int(match["pid"])):
+        match = TEMPORARY.match(path.name)
+        if match and is_alive(path):
             name = match["what"]
             found.append(name[len("exp_") : -len("_nobar")] if step == "process" else name)
     return sorted(set(found))

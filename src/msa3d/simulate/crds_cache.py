@@ -14,13 +14,15 @@ import pprint
 import shutil
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msa3d import __version__
+from msa3d.codeversion import code_version
 from msa3d.errors import CrdsError
-from msa3d.simulate.header import FRAMES_PER_GROUP, GROUP_SECONDS
-from msa3d.simulate.references_calibration import write_calibration
-from msa3d.simulate.references_optics import USEAFTER, write_optics
-from msa3d.simulate.references_ramp import Cutout, write_ramp_references
+from msa3d.references import take_paths_literally
+
+if TYPE_CHECKING:
+    from msa3d.simulate.references_ramp import Cutout
 
 log = logging.getLogger(__name__)
 
@@ -95,22 +97,21 @@ def build_crds_cache(path: Path, *, stage1: Cutout | None = None) -> str:
 
 
 def _fingerprint(stage1: Cutout | None = None) -> str:
-    """What the content depends on: the version and the text of the modules and figures behind it."""
-    here = Path(__file__).parent
-    sources = [
-        "crds_cache", "geometry", "optics", "psf", "references_barshadow", "references_calibration",
-        "references_optics", "throughput",
-    ]  # fmt: skip
-    digest = hashlib.sha256()
-    for source in [here / f"{name}.py" for name in sources] + sorted((here / "data").glob("*.yaml")):
-        digest.update(source.read_bytes())
+    """What the content depends on: the version, the code and the data behind it."""
     return (
         "Simulated reference files, made by msa3d for its embedded observation. Not for real data.\n"
-        f"version {__version__}\ncontext {CONTEXT}\ncontent {digest.hexdigest()}\n{stage1 or ''}"
+        f"version {__version__}\ncontext {CONTEXT}\ncontent {code_version(__name__)}\n{stage1 or ''}"
     )
 
 
 def _write(root: Path, stage1: Cutout | None) -> None:
+    # Imported where they are needed: a cache that is there already is told in no time.
+    from msa3d.simulate.header import FRAMES_PER_GROUP, GROUP_SECONDS
+    from msa3d.simulate.references_calibration import write_calibration
+    from msa3d.simulate.references_optics import write_optics
+    from msa3d.simulate.references_ramp import write_ramp_references
+
+    take_paths_literally(root)
     references = root / "references" / "jwst" / "nirspec"
     mappings = root / "mappings" / "jwst"
     references.mkdir(parents=True)
@@ -141,6 +142,8 @@ def _reference_mapping(reftype: str, file: Path):
         parkey=(tuple(keys), ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME")),
         file_ext=file.suffix,
     )  # fmt: skip
+    from msa3d.simulate.references_optics import USEAFTER
+
     used_after = USEAFTER.replace("T", " ")
     selector = (
         f"Match({{\n    {tuple(keys.values())!r} : UseAfter({{\n        {used_after!r} : {file.name!r},\n    }}),\n}})"

@@ -13,18 +13,18 @@ import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from msa3d.atomic import atomic_path, working
 from msa3d.errors import DatasetError
-from msa3d.provenance import Record, atomic_path, remove_partials
+from msa3d.records import Record
 from msa3d.references import use_references
 from msa3d.simulate.crds_cache import build_crds_cache
-from msa3d.simulate.header import PlannedExposure, header_model, primary_header, rate_name, science_header
-from msa3d.simulate.light import DetectorLight, blur_kms, fill_with_light
-from msa3d.simulate.noise import spoil
-from msa3d.simulate.plan import ObservationPlan, plan_observation, write_metafile
-from msa3d.simulate.rate import write_rate
-from msa3d.simulate.scene import Scene
 from msa3d.workers import run_tasks
+
+if TYPE_CHECKING:
+    from msa3d.simulate.header import PlannedExposure
+    from msa3d.simulate.plan import ObservationPlan
 
 logger = logging.getLogger(__name__)
 
@@ -86,21 +86,31 @@ def simulate(dataset, layout, *, workers=None) -> SimulationReport:
     DatasetError
         The dataset is not a simulated one, or its slitlets do not fit.
     """
-    started = time.monotonic()
     if dataset.simulation is None:
         raise DatasetError(
             f"dataset {dataset.name} describes a real observation: there is nothing to simulate; "
             "put its rate files and metafile into the root instead"
         )
     layout.root.mkdir(parents=True, exist_ok=True)
-    remove_partials(layout.root)
+    with working(layout, "simulate"):
+        return _make(dataset, layout, workers)
+
+
+def _make(dataset, layout, workers) -> SimulationReport:
+    """Make what is not current. Here, modules of the simulator are imported where they are needed: it takes seconds."""
+    started = time.monotonic()
     build_crds_cache(layout.crds_cache)
     use_references(layout, dataset)
     places = [(index, detector) for index in range(dataset.pattern.n_exposures) for detector in DETECTORS]
     wanted = [place for place in places if not _record(dataset, layout, *place).is_current()]
-    if wanted:
+    metafile = _record(dataset, layout)
+    if wanted or not metafile.is_current():
+        from msa3d.simulate.plan import plan_observation, write_metafile
+
         plan = plan_observation(dataset)
         write_metafile(dataset, plan, layout.metafile(dataset.metafile))
+        metafile.write([layout.metafile(dataset.metafile)])
+    if wanted:
         work = layout.truth / "work"
         work.mkdir(parents=True, exist_ok=True)
         _set_the_scene(dataset, layout, plan, work)
@@ -113,25 +123,30 @@ def simulate(dataset, layout, *, workers=None) -> SimulationReport:
     return SimulationReport(len(wanted), len(places) - len(wanted), time.monotonic() - started)
 
 
-def _record(dataset, layout, index: int, detector: str) -> Record:
-    """What a rate file depends on: the simulation, the pattern and this package's code."""
+def _record(dataset, layout, index: int | None = None, detector: str = "") -> Record:
+    """What a rate file, or the metafile, depends on: the simulation, the pattern and this package's code."""
+    metafile = index is None
     return Record(
         layout,
         "simulate",
-        f"{dataset.simulation.activity(index)}_{detector.lower()}",
+        "metafile" if metafile else f"{dataset.simulation.activity(index)}_{detector.lower()}",
         parameters={
             "simulation": dataset.simulation.model_dump(mode="json"),
             "pattern": dataset.pattern.model_dump(mode="json"),
             "names": [dataset.programme, dataset.observation, dataset.visit, dataset.metafile],
             "optics": [dataset.filter, dataset.grating],
         },
-        modules=("msa3d.simulate.observe",),
+        # No count rate depends on how the metafile is written.
+        modules=("msa3d.simulate.plan",) if metafile else ("msa3d.simulate.observe", "-msa3d.msafile"),
         folder=layout.truth / "records",
     )
 
 
 def _set_the_scene(dataset, layout, plan: ObservationPlan, work: Path) -> None:
     """Build the scene once, keep its truth, and leave it where the workers find it."""
+    from msa3d.simulate.light import blur_kms
+    from msa3d.simulate.scene import Scene
+
     scene = Scene.from_settings(dataset.simulation)
     scene.write_truth(layout.truth)
     _write_pointings(plan, layout.truth / "pointings.ecsv")
@@ -161,6 +176,9 @@ def _load(work: Path, name: str):
 
 def _prepare_detector(task: _Task) -> None:
     """Trace the optics of one detector and sum up the light that no pointing changes."""
+    from msa3d.simulate.header import header_model
+    from msa3d.simulate.light import DetectorLight
+
     use_references(task.layout, task.dataset)
     model = header_model(task.dataset, task.exposure, task.detector, task.exposure.nominal)
     light = DetectorLight.trace(model, _load(task.work, "plan").slitlets, task.dataset.simulation)
@@ -176,6 +194,11 @@ def _shared(work: Path, name: str):
 
 def _expose(task: _Task) -> None:
     """Take one exposure with one detector and write its rate file."""
+    from msa3d.simulate.header import primary_header, rate_name, science_header
+    from msa3d.simulate.light import fill_with_light
+    from msa3d.simulate.noise import spoil
+    from msa3d.simulate.rate import write_rate
+
     dataset, exposure, detector = task.dataset, task.exposure, task.detector
     record = _record(dataset, task.layout, exposure.index, detector)
     light = _shared(task.work, detector)

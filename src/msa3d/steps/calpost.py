@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 MEMORY_GB_EACH = 0.7
 MODULES = ("msa3d.steps.calpost",)
+OPTIONAL = {"background": "msa3d.steps.calbackground", "cosmic_rays": "msa3d.steps.calcosmics"}
+"""Modules of the parts that ``calpost.<part>.method: none`` switches off; then they do not count."""
 
 SHADOW = "BARSHADOW"
 """Extension, one a slit, with what SCI was divided by for the bars; NaN where it was not. jwst's own name."""
@@ -110,6 +112,7 @@ class CalpostReport:
         return table
 
 
+@provenance.one_run_a_root
 def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -> CalpostReport:
     """Post-process the calibrated slits of every exposure.
 
@@ -142,8 +145,6 @@ def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -
         raise ProductError(f"{layout.process}: no calibrated file jw*_cal.fits; run `msa3d process` first")
     pathloss, bars = _references(dataset, layout, settings, next(iter(files.values()))[0])
     tasks = [_task(activity, found, dataset, layout, settings, pathloss, bars) for activity, found in files.items()]
-    for activity in files:
-        provenance.remove_partials(layout.process_dir(activity))
     results, done = run_outdated(
         "calpost", calpost_exposure, tasks, _recorded, workers=workers, memory_gb_each=MEMORY_GB_EACH
     )
@@ -195,7 +196,10 @@ def _task(
     if bars is not None:
         sums = {key: float(piece.sum()) for key, piece in bars.elements.items()}
         parameters["barshadow"] = [bars.name, provenance.digest(sums)]
-    record = provenance.Record(layout, "calpost", activity, inputs=files, parameters=parameters, modules=MODULES)
+    off = (f"-{module}" for part, module in OPTIONAL.items() if getattr(settings, part).method == "none")
+    record = provenance.Record(
+        layout, "calpost", activity, inputs=files, parameters=parameters, modules=(*MODULES, *off)
+    )
     pairs = tuple((path, product_of(path)) for path in files)
     return CalpostTask(activity, dataset, settings, pairs, pathloss, bars, record)
 

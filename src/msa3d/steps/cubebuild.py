@@ -75,6 +75,7 @@ class CubeReport:
         )
 
 
+@provenance.one_run_a_root
 def run(
     dataset: Dataset,
     layout: Layout,
@@ -134,7 +135,6 @@ def _tasks(
         )
     tasks = []
     for source_id in wanted:
-        provenance.remove_partials(layout.cube_dir(source_id))
         task = SourceTask(layout, dataset, source_id, exposures)
         record = provenance.Record(
             layout,
@@ -142,7 +142,7 @@ def _tasks(
             chosen.record_name(source_id),
             inputs=chosen.inputs(task),
             parameters=chosen.parameters(task),
-            modules=(chosen.__name__,),
+            modules=chosen.modules(task),
         )
         tasks.append(CubeTask(f"{task.name} ({name})", name, task, record))
     return tasks

@@ -145,12 +145,13 @@ def run(
     cache = cleaned.crds_cache
     if dataset.simulated and not cache.exists():
         cache.symlink_to(layout.crds_cache.resolve(), target_is_directory=True)
-    tasks = [_task(rate.path, observation.metafile, dataset, cleaned, method) for rate in observation.rates]
-    waiting = [task for task in tasks if not task.record.is_current([task.cleaned])]
-    run_tasks(
-        clean_rate, waiting, workers=workers, memory_gb_each=MEMORY_GB_EACH, label="nsclean",
-        environment=references.environment(layout, dataset),
-    )  # fmt: skip
+    with provenance.working(cleaned, "nsclean"):
+        tasks = [_task(rate.path, observation.metafile, dataset, cleaned, method) for rate in observation.rates]
+        waiting = [task for task in tasks if not task.record.is_current([task.cleaned])]
+        run_tasks(
+            clean_rate, waiting, workers=workers, memory_gb_each=MEMORY_GB_EACH, label="nsclean",
+            environment=references.environment(layout, dataset),
+        )  # fmt: skip
     done = {task.name for task in waiting}
     rows = [{"rate": t.name, "status": "done" if t.name in done else "current", **t.record.notes()} for t in tasks]
     return CleanReport(rows)

@@ -100,6 +100,7 @@ class PostprocessReport:
         return table
 
 
+@provenance.one_run_a_root
 def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -> PostprocessReport:
     """Post-process every 2-D spectrum of every source with an id greater than ``postprocess.min_source_id``.
 
@@ -139,8 +140,6 @@ def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -
     reference, vectors = pathloss_vectors(dataset, layout, exposures, sources)
     shadows = _bars(dataset, layout, exposures, sources)
     tasks = [_task(item, dataset, layout, sources, vectors, (reference, shadows)) for item in exposures]
-    for item in exposures:
-        provenance.remove_partials(layout.process_dir(item.activity))
     results, done = run_outdated(
         "postprocess", postprocess_exposure, tasks, _recorded, workers=workers, memory_gb_each=MEMORY_GB_EACH
     )
@@ -179,7 +178,7 @@ def _task(
         exposure.activity,
         inputs=[spectrum for spectrum, _ in here.values()],
         parameters=parameters,
-        modules=MODULES,
+        modules=(*MODULES, "-msa3d.steps.calcorrections") if switches(dataset).ignore_bars else MODULES,
     )
     reference, bars = files
     names = {"pathloss": reference.name} if reference else {}

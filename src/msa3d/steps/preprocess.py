@@ -82,6 +82,7 @@ class PreprocessReport:
         )
 
 
+@provenance.one_run_a_root
 def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -> PreprocessReport:
     """Run Detector1 on every ``jw*_uncal.fits`` at the top of the root.
 

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 MODULES = ("msa3d.cube.registration",)
 
 
+@provenance.one_run_a_root
 def run(dataset: Dataset, layout: Layout) -> Registration:
     """Measure the offsets of all exposures and write their table, unless it is current.
 
