@@ -1,7 +1,7 @@
 # One command, `make all`, from nothing but Python 3.11, a C compiler and make to the book.
 #
-# Targets are real files: what is there and up to date is not made again. Within a step msa3d itself knows
-# which products are current, so that a step that was killed continues where it stopped.
+# msa3d itself knows what is current (data, every product of a step, notebooks, the book) and makes the rest, so that a
+# second `make all` takes seconds, and one that was killed continues where it stopped.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -12,10 +12,13 @@ MAKEFLAGS += --no-builtin-rules
 
 # ------------------------------------------------------------------------------------------ what can be chosen
 DATASET ?= demo
-NAME := $(basename $(notdir $(DATASET)))
-ROOT ?= runs/$(NAME)
-override ROOT := $(patsubst ~/%,$(HOME)/%,$(ROOT))
+ROOT ?=
 WORKERS ?=
+# Values of a user reach the commands through the environment, where neither make nor the shell reads them as code.
+override DATASET := $(value DATASET)
+override ROOT := $(value ROOT)
+override WORKERS := $(value WORKERS)
+export DATASET ROOT WORKERS
 PYTESTARGS ?=
 # Test files at a time.
 TESTERS ?= 2
@@ -39,6 +42,7 @@ SOURCE := $(CURDIR)/src
 IN := @mkdir -p "$(VAR)/home"; \
 	unset XDG_CONFIG_HOME XDG_CACHE_HOME XDG_DATA_HOME XDG_STATE_HOME XDG_RUNTIME_DIR \
 		JUPYTER_PATH JUPYTER_CONFIG_PATH PYTHONHOME; \
+	ROOT="$${ROOT/\#\~\//$${HOME:-}/}" DATASET="$${DATASET/\#\~\//$${HOME:-}/}"; \
 	export GIT_CONFIG_GLOBAL="$${GIT_CONFIG_GLOBAL:-$${HOME:-}/.gitconfig}" \
 		HOME="$(VAR)/home" MPLCONFIGDIR="$(VAR)/matplotlib" IPYTHONDIR="$(VAR)/ipython" \
 		JUPYTER_CONFIG_DIR="$(VAR)/jupyter/config" JUPYTER_DATA_DIR="$(VAR)/jupyter/data" \
@@ -52,28 +56,13 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do \
 locked = awk -v names=" $(1) " '/^[^ \#]/ { split($$0, name, /==/); take = index(names, " " name[1] " ") } take' \
 	requirements.lock
 
-# ------------------------------------------------------------------------------------------ what a run is made of
-STEPS := 01_process 02_postprocess 03_cubebuild 04_figures
-DATA := $(ROOT)/.data-complete
-EXECUTED := $(STEPS:%=$(ROOT)/notebooks/%.ipynb)
-BOOK := book/_build/.of-$(NAME)
-
-# The dataset as a file, be it one of ours or the user's.
-YAML := $(wildcard $(filter %.yaml %.yml,$(DATASET)) src/msa3d/datasets/$(DATASET).yaml)
-# The ground floor, on which all steps stand; the rest of the top directory only calls, or binds.
-GROUND := $(filter-out $(addprefix %/,binding.py book.py cli.py credits.py notebook.py run_msa3d.py),$(wildcard src/msa3d/*.py))
-CODE_simulate := $(wildcard src/msa3d/simulate/*.py src/msa3d/simulate/data/*)
-CODE_01_process := $(wildcard $(addprefix src/msa3d/steps/,process.py exposure.py preprocess.py nsclean.py darkpixels.py speed*.py))
-CODE_02_postprocess := $(wildcard $(addprefix src/msa3d/steps/,postprocess.py rectified.py pathloss.py cal*.py))
-CODE_03_cubebuild := $(wildcard src/msa3d/steps/cubebuild.py src/msa3d/steps/register.py src/msa3d/cube/*.py)
-CODE_04_figures := $(wildcard src/msa3d/science/*.py src/msa3d/figures/*.py src/msa3d/figures/*.mplstyle)
-
-OPTIONS = --dataset "$(DATASET)" $(if $(strip $(WORKERS)),--workers "$(WORKERS)")
+# Of every command on a run. Without a root msa3d takes runs/<dataset>.
+OPTIONS := $${ROOT:+--root "$$ROOT"} --dataset "$$DATASET" $${WORKERS:+--workers "$$WORKERS"}
 
 .PHONY: help all env data notebooks book links test lint format lock bench merit realisations image imagetest clean
 
 help: ## This list
-	@echo "make all          from nothing to the book of DATASET=$(DATASET) in $(ROOT)/ and book/_build/html/"
+	@echo "make all          from nothing to the book of DATASET=$$DATASET in $${ROOT:-runs/} and book/_build/html/"
 	@echo
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/  \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
 	@echo
@@ -83,15 +72,18 @@ help: ## This list
 	@echo "  PYTHON=           the Python 3.11 that .venv is made with"
 	@echo "  MSA3D_ENV=        say anything here to use the environment that is active instead of .venv"
 
-all: $(BOOK) ## Environment, data, notebooks and book
+all: book ## Environment, data, notebooks and book
 
 env: $(VENV) ## The locked environment in .venv
 
-data: $(DATA) ## The simulated observation (or a check of the real one)
+data: $(VENV) ## The simulated observation (or a check of the real one)
+	$(IN) msa3d data $(OPTIONS)
 
-notebooks: $(EXECUTED) ## The four notebooks, executed
+notebooks: data ## The four notebooks, executed
+	$(IN) msa3d notebook all $(OPTIONS)
 
-book: $(BOOK) ## The book of the executed notebooks
+book: notebooks ## The book of the executed notebooks
+	$(IN) msa3d book $${ROOT:+--root "$$ROOT"} --dataset "$$DATASET"
 
 # uv installs the lock in half a minute, pip in five; pip is asked only where uv cannot reach the package index.
 # Nothing is built with a package that is not in the lock, and nothing is cached in the home directory.
@@ -110,26 +102,7 @@ book: $(BOOK) ## The book of the executed notebooks
 	@.venv/bin/python -m pip install -q --no-cache-dir --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 
-$(DATA): $(VENV) $(YAML) $(GROUND) $(CODE_simulate)
-	$(IN) msa3d data "$(ROOT)" $(OPTIONS)
-	touch "$@"
-
-# $(1) the notebook, $(2) what must be there before it
-define notebook
-$(ROOT)/notebooks/$(1).ipynb: notebooks/$(1).ipynb $(2) $$(VENV) $$(YAML) $$(GROUND) $$(CODE_$(1))
-	$$(IN) msa3d notebook run $(1) "$$(ROOT)" $$(OPTIONS)
-endef
-$(eval $(call notebook,01_process,$(DATA)))
-$(eval $(call notebook,02_postprocess,$(ROOT)/notebooks/01_process.ipynb))
-$(eval $(call notebook,03_cubebuild,$(ROOT)/notebooks/02_postprocess.ipynb))
-$(eval $(call notebook,04_figures,$(ROOT)/notebooks/03_cubebuild.ipynb))
-
-$(BOOK): $(EXECUTED) src/msa3d/binding.py src/msa3d/book.py src/msa3d/credits.py $(shell find book -type f -not -path 'book/_build/*' -not -path 'book/notebooks/*' -not -path 'book/_static/interactive/*' 2>/dev/null)
-	$(IN) msa3d book "$(ROOT)" --dataset "$(DATASET)"
-	@mkdir -p book/_build && rm -f book/_build/.of-* && touch "$@"
-	@echo "The book: $(CURDIR)/book/_build/html/index.html"
-
-links: $(BOOK) ## Every link of the book, out into the world (needs the network)
+links: book ## Every link of the book, out into the world (needs the network)
 	$(IN) jupyter-book build book --path-output .cache/links --builder linkcheck --all --quiet
 
 test: $(VENV) ## Unit tests, and the whole way end to end on the smallest dataset

@@ -240,14 +240,23 @@ def test_the_notebook_command_gives_the_parameters(invoke, monkeypatch, tmp_path
     from msa3d import notebook
 
     calls = []
-    monkeypatch.setattr(
-        notebook, "execute", lambda name, layout, parameters: calls.append((name, parameters)) or "done"
-    )
+
+    def run(name, layout, dataset, parameters):
+        calls.append((name, parameters))
+        return Path(f"{name}.ipynb"), name != "02_second"
+
+    monkeypatch.setattr(notebook, "run", run)
     (tmp_path / "more.yaml").write_text("source: 8512\n")
     result = invoke("notebook", "run", "01_process", "-d", "tiny", "-w", "2", "-f", "more.yaml")
     assert result.exit_code == 0, result.output
     expected = {"dataset": "tiny", "root": str(Path("runs", "tiny")), "workers": 2, "source": 8512}
     assert calls == [("01_process", expected)]
+    assert result.stdout == "01_process.ipynb\n"
+    (tmp_path / "notebooks").mkdir()
+    for name in ("02_second", "01_first", notebook.START):
+        (tmp_path / "notebooks" / f"{name}.ipynb").touch()
+    result = invoke("notebook", "all", "-d", "tiny")
+    assert result.stdout == "01_first.ipynb\n02_second.ipynb is current\n"
 
 
 def test_a_metafile_that_is_none_is_an_error(invoke, tmp_path):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
+import re
 from pathlib import Path
 
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from msa3d import binding, notebook
-from msa3d.errors import DatasetError, ProductError
+from msa3d import binding, notebook, records
+from msa3d.atomic import LOCK
+from msa3d.dataset import Dataset
+from msa3d.errors import BusyError, DatasetError, ProductError
 from msa3d.layout import Layout
+from msa3d.records import Record
 
 
 def write(path: Path, *sources: str) -> Path:
@@ -81,6 +86,103 @@ def test_a_failed_notebook_is_kept_and_named(here, layout):
     assert any("ValueError" in fault for fault in binding.faults(nbformat.read(kept, as_version=4)))
 
 
+@pytest.fixture
+def current(here, layout, monkeypatch):
+    """A notebook that imports a step and a figure, executed by a stand-in; what runs it; and how often it ran."""
+    runs = []
+
+    def execute(name, layout, parameters):
+        runs.append(name)
+        final = layout.notebooks / notebook.find(name).name
+        final.write_text(f"executed {len(runs)}")
+        return final
+
+    monkeypatch.setattr(notebook, "execute", execute)
+    write(here / "notebooks" / "02_second.ipynb", "dataset = 'demo'", "from msa3d.steps import calpost")
+    product = layout.process_dir("0311n") / "a_cal.fits"
+    product.parent.mkdir(parents=True)
+    for step, path in (("process", product), ("calpost", product.with_name("b_cal.fits"))):
+        path.write_text(step)
+        Record(layout, step, "0311n").write([path])
+
+    def run(dataset="tiny", **parameters):
+        described = Dataset.load(dataset) if isinstance(dataset, str) else dataset
+        return notebook.run("02_second", layout, described, {"dataset": "x", "root": "y", "workers": 2, **parameters})
+
+    path, done = run()
+    assert done and path == layout.notebooks / "02_second.ipynb"
+    assert run() == (path, False)
+    return run, runs
+
+
+def test_a_current_notebook_is_not_executed_again(current, layout):
+    run, runs = current
+    assert len(runs) == 1
+    assert (layout.records / "notebook_02_second.json").is_file()
+    # Where it lies and how it is run make no difference.
+    assert not run(root="elsewhere", workers=7)[1]
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["notebook", "dataset", "parameter", "data under it", "its own data", "a product lost", "the copy lost", "code"],
+)
+def test_what_makes_a_notebook_stale(current, here, layout, monkeypatch, what):
+    run, runs = current
+    arguments = {}
+    if what == "notebook":
+        write(here / "notebooks" / "02_second.ipynb", "dataset = 'demo'", "from msa3d.steps import calpost  # why")
+    elif what == "dataset":
+        # As by an edit of what it extends.
+        arguments["dataset"] = Dataset.load("tiny").replaced(postprocess={"min_source_id": 1})
+    elif what == "parameter":
+        arguments["colour"] = "red"
+    elif what in ("data under it", "its own data"):
+        step = "process" if what == "data under it" else "calpost"
+        Record(layout, step, "0311n", parameters={"new": 1}).write([layout.process_dir("0311n") / "a_cal.fits"])
+    elif what == "a product lost":
+        (layout.process_dir("0311n") / "b_cal.fits").unlink()
+    elif what == "the copy lost":
+        (layout.notebooks / "02_second.ipynb").unlink()
+    else:
+        monkeypatch.setattr(records, "code_version", lambda *modules: "0" * 16)
+    if what == "a product lost":
+        assert run(**arguments)[1]
+        (layout.process_dir("0311n") / "b_cal.fits").write_text("calpost")
+    else:
+        assert run(**arguments)[1]
+    assert not run(**arguments)[1]
+    assert len(runs) == 2
+
+
+def test_what_comes_after_a_notebook_does_not_matter_to_it(current, layout):
+    run, _ = current
+    path = layout.cube_dir(8512) / "cube.fits"
+    path.parent.mkdir(parents=True)
+    path.write_text("cube")
+    Record(layout, "cubebuild", "8512").write([path])
+    assert not run()[1]
+
+
+def test_two_executions_at_once_are_one_too_many(current, layout):
+    run, _ = current
+    with (layout.root / LOCK).open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(BusyError, match="run is being worked on by another process"):
+            run(colour="red")
+
+
+def test_a_notebook_that_failed_is_not_current(here, layout, monkeypatch):
+    def fail(*_):
+        raise ProductError("no light")
+
+    monkeypatch.setattr(notebook, "execute", fail)
+    write(here / "notebooks" / "01_first.ipynb", "a = 1")
+    for _ in range(2):
+        with pytest.raises(ProductError, match="no light"):
+            notebook.run("01_first", layout, Dataset.load("tiny"), {})
+
+
 def test_parameters_are_read_from_yaml(tmp_path):
     (tmp_path / "good.yaml").write_text("a: 1\nb: [x, y]\n")
     assert notebook.read_parameters(tmp_path / "good.yaml") == {"a": 1, "b": ["x", "y"]}
@@ -140,7 +242,17 @@ def test_a_book_is_bound_of_pages_and_notebooks(here, layout):
     make_book(here / "book", "# A book\n\nSee [the first](notebooks/01.ipynb).\n")
     index = binding.bind(layout, Path("book"))
     assert index.is_file()
-    assert (here / "book/_build/html/notebooks/01.html").is_file()
+    page = here / "book/_build/html/notebooks/01.html"
+    made = page.stat().st_mtime_ns
+    # It is built once; and again after an edit of a page, and of a notebook.
+    assert binding.bind(layout, Path("book")) == index
+    assert page.stat().st_mtime_ns == made
+    (here / "book" / "intro.md").write_text("# A book\n\nOther words on [the first](notebooks/01.ipynb).\n")
+    binding.bind(layout, Path("book"))
+    assert "Other words" in index.with_name("intro.html").read_text()
+    nbformat.write(executed("2 + 2"), layout.notebooks / "01.ipynb")
+    binding.bind(layout, Path("book"))
+    assert "2 + 2" in re.sub("<[^>]+>", "", page.read_text())
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ whole is not bound.
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -15,8 +16,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msa3d.atomic import alone
 from msa3d.errors import ProductError
 from msa3d.notebook import START
+from msa3d.records import Record
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -24,6 +27,11 @@ if TYPE_CHECKING:
     from msa3d.layout import Layout
 
 log = logging.getLogger(__name__)
+
+MODULES = ("msa3d.binding", "msa3d.book", "msa3d.credits")
+
+#: Environment variables by which a service tells who publishes the book (see `msa3d.book.repository`).
+PUBLISHER = ("GITHUB_REPOSITORY", "GITHUB_SERVER_URL", "READTHEDOCS_GIT_CLONE_URL")
 
 
 def faults(notebook: NotebookNode) -> list[str]:
@@ -92,7 +100,7 @@ def gather(layout: Layout, names: list[str], destination: Path) -> None:
 
 
 def bind(layout: Layout, source: Path, notebooks: Path = Path("notebooks")) -> Path:
-    """Build the book.
+    """Build the book, unless the one that is there is current.
 
     Parameters
     ----------
@@ -116,6 +124,33 @@ def bind(layout: Layout, source: Path, notebooks: Path = Path("notebooks")) -> P
     if not (source / "_toc.yml").is_file():
         raise ProductError(f"There is no book in {source}: it has no _toc.yml.")
     names = sorted(path.name for path in notebooks.glob("*.ipynb") if path.stem != START)
+    (source / "_build").mkdir(exist_ok=True)
+    with alone(source / "_build", "book"):
+        record = _record(layout, source, names)
+        first = source / "_build" / "html" / "index.html"
+        if record.is_current([first]):
+            log.info("the book is current")
+        else:
+            _build(layout, source, names)
+            record.write([first])
+    return first
+
+
+def _record(layout: Layout, source: Path, names: list[str]) -> Record:
+    """Make the record of the book: its pages, the executed notebooks, the code behind it, and who publishes it."""
+    copied = [source / "_build", source / "notebooks", source / "_static" / "interactive"]
+    pages = [path for path in sorted(source.rglob("*")) if path.is_file() and not set(copied) & set(path.parents)]
+    inputs = [*(layout.notebooks / name for name in names), *pages, layout.figures / "interactive" / "index.html"]
+    parameters = {name: os.environ.get(name) for name in PUBLISHER}
+    return Record(
+        layout, "book", "html",
+        inputs=[path for path in inputs if path.is_file()],
+        parameters=parameters, modules=MODULES, folder=source / "_build",
+    )  # fmt: skip
+
+
+def _build(layout: Layout, source: Path, names: list[str]) -> None:
+    """Bring the executed notebooks together with the pages, and let Jupyter Book build them."""
     gather(layout, names, source / "notebooks")
     page = layout.figures / "interactive"
     shutil.rmtree(source / "_static" / "interactive", ignore_errors=True)
@@ -132,4 +167,3 @@ def bind(layout: Layout, source: Path, notebooks: Path = Path("notebooks")) -> P
         lines = [line for line in said.splitlines() if "WARNING" in line or "ERROR" in line]
         what = "; ".join(lines[:5]) or said[-1000:] or done.stdout[-1000:]
         raise ProductError(f"The book in {source} could not be built: {what}")
-    return source / "_build" / "html" / "index.html"

@@ -3,10 +3,15 @@
 Papermill puts the parameters in and runs the cells. The copy under way ends in ``.ipynb.partial`` and gets
 its name when the last cell is done, so that an ``.ipynb`` there is always a whole one; a copy that failed is
 kept as ``.failed.ipynb``, with the traceback in it.
+
+An executed notebook is current as long as the notebook, its parameters, the resolved dataset, the code that it
+imports and the data under it are those that made it; all of this is found from the notebook, nothing is listed.
 """
 
 from __future__ import annotations
 
+import ast
+import json
 import logging
 import resource
 import sys
@@ -15,12 +20,16 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msa3d.atomic import working
+from msa3d.codeversion import msa3d_imports
 from msa3d.errors import DatasetError, ProductError
+from msa3d.records import Record, sha256_of
 from msa3d.workers import UNWATCHED, set_environment
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from msa3d.dataset import Dataset
     from msa3d.layout import Layout
 
 log = logging.getLogger(__name__)
@@ -30,6 +39,9 @@ FOLDER = Path("notebooks")
 
 #: The notebook for those who open a session: it tells about the run, and is no part of it.
 START = "00_start_here"
+
+#: Steps that keep records, in their order.
+STEPS = ("preprocess", "process", "calpost", "postprocess", "register", "cubebuild")
 
 #: Key of the notebook's metadata that says what running it cost.
 METADATA = "msa3d"
@@ -58,6 +70,11 @@ def find(name: str | Path) -> Path:
             return path
     there = ", ".join(sorted(path.stem for path in FOLDER.glob("*.ipynb"))) or "none"
     raise ProductError(f"There is no notebook {name}; in {FOLDER}/ of the working directory there are: {there}.")
+
+
+def all_names() -> list[str]:
+    """Names of the notebooks of a run in their order, without the one that only tells about it."""
+    return sorted(path.stem for path in FOLDER.glob("*.ipynb") if path.stem != START)
 
 
 def read_parameters(path: Path | None) -> dict[str, Any]:
@@ -115,6 +132,80 @@ def check_parameters(path: Path, parameters: Mapping[str, Any]) -> None:
             f"The notebook {path} has no parameter {', '.join(unknown)}; "
             f"its cell tagged 'parameters' has: {', '.join(known) or 'none'}."
         )
+
+
+def run(name: str | Path, layout: Layout, dataset: Dataset, parameters: Mapping[str, Any]) -> tuple[Path, bool]:
+    """Execute a notebook, unless the executed copy that is there is current.
+
+    Parameters
+    ----------
+    name : str or Path
+        See `find`.
+    layout : Layout
+        The run.
+    dataset : Dataset
+        What the notebook's parameter ``dataset`` names, with all that it extends.
+    parameters : mapping
+        See `execute`. Where the run lies and how many workers it has make no difference to what comes out.
+
+    Returns
+    -------
+    path : Path
+        The executed copy.
+    done : bool
+        Whether it was executed now.
+
+    Raises
+    ------
+    ProductError, DatasetError
+        See `execute`.
+    BusyError
+        Where another process works in this root.
+    """
+    source = find(name)
+    final = layout.notebooks / source.name
+    layout.notebooks.mkdir(parents=True, exist_ok=True)
+    # Its kernel is a process of this one, in which the steps take the lock again.
+    with working(layout, f"notebook {source.stem}"):
+        decides = {key: value for key, value in parameters.items() if key not in ("dataset", "root", "workers")}
+        known = {"notebook": sha256_of(source), "dataset": dataset.model_dump(mode="json"), "parameters": decides}
+        record = _record(source, layout, known)
+        if record.is_current([final]) and not _lost(record):
+            return final, False
+        # The code as it was when the notebook began; the data as they are when it has ended, as it makes some.
+        code = record.code
+        execute(source, layout, parameters)
+        record = _record(source, layout, known)
+        record.code = code
+        record.write([final])
+    return final, True
+
+
+def _record(source: Path, layout: Layout, known: Mapping[str, Any]) -> Record:
+    """Make the record of an executed notebook: its code and data are found from what it imports."""
+    cells = [cell for cell in json.loads(source.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
+    lines = "\n".join("".join(cell["source"]) for cell in cells).splitlines()
+    modules = msa3d_imports(ast.parse("\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))))
+    own = [step for step in STEPS if f"msa3d.steps.{step}" in modules]
+    until = STEPS.index(own[-1]) + 1 if own else len(STEPS)
+    records = [path for step in STEPS[:until] for path in sorted(layout.records.glob(f"{step}_*.json"))]
+    # The count rates need not be read: where only their dates changed, the steps find their products current.
+    files = sorted(layout.root.glob("jw*.fits")) if set(own) & set(STEPS[:2]) else []
+    data = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
+    parameters = {**known, "data": data, "steps": own}
+    return Record(layout, "notebook", source.stem, inputs=records, parameters=parameters, modules=sorted(modules))
+
+
+def _lost(record: Record) -> bool:
+    """Whether products of the notebook's own steps are missing or were cut short."""
+    for path in record.inputs:
+        if path.stem.startswith(tuple(f"{step}_" for step in record.parameters["steps"])):
+            for name, size in json.loads(path.read_text(encoding="utf-8"))["products"].items():
+                product = record.layout.root / name
+                if not product.is_file() or product.stat().st_size != size:
+                    log.info("%s is missing or has another size", product)
+                    return True
+    return False
 
 
 def execute(name: str | Path, layout: Layout, parameters: Mapping[str, Any]) -> Path:
