@@ -27,5 +27,9 @@ class ProductError(Msa3dError):
     """A product of an earlier step is missing, broken or not what the next step needs."""
 
 
+class UnlitSlitError(ProductError):
+    """A slit lights too few columns of a detector to be of use: it is left out, others go on."""
+
+
 class TaskError(Msa3dError):
     """One of many tasks given to the workers failed; the sentence names it."""
