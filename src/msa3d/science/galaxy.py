@@ -156,7 +156,7 @@ def analyse(
     paper = builder == "paper"
     cube = open_cube(layout.cube_medians(source_id) if paper else layout.cube(source_id, dataset))
     if paper:
-        cube, spread = papercube.prepared(cube, target.redshift), spread or papercube.SPREAD
+        cube, spread = papercube.prepared(cube, target.redshift), spread or papercube.spread_of(cube)
     geometry = Geometry(target.ra, target.dec, inclination_deg, pa_deg or 0.0, kpc_per_arcsec(target.redshift))
     return measure(
         cube,
