@@ -72,7 +72,7 @@ def test_degrees_of_all_kinds_share_a_table(tmp_path):
 
 def test_a_slit_that_lights_a_few_columns_is_told_apart():
     wcs = SlitWcs(ALL["G140H"].wave_um, (NY, 2048), lit=(2043, 2047))
-    with pytest.raises(UnlitSlitError, match="it lights 5 of 2048 columns of the detector"):
+    with pytest.raises(UnlitSlitError, match="it lights 5 columns of the detector"):
         fit_geometry(wcs, wcs.shape, "slit 1")
 
 
@@ -91,7 +91,7 @@ def test_the_log_names_file_source_and_detector_of_a_slit_left_out(tmp_path, cap
         model.save(str(path))
     with caplog.at_level("WARNING"):
         assert list(read_geometries(path)) == [2]
-    assert re.search(r"jw_nrs1_cal\.fits, slit 1 \(source 8512, NRS1\): it lights 5 of 120 .*left out", caplog.text)
+    assert re.search(r"jw_nrs1_cal\.fits, slit 1 \(source 8512, NRS1\): it lights 5 columns .*left out", caplog.text)
 
 
 def test_a_table_may_be_empty():

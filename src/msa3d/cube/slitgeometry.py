@@ -175,7 +175,7 @@ def _lit_columns(wcs, shape: tuple[int, int], name: str) -> np.ndarray:
     _, y_slit, wave = wcs.get_transform("detector", "slit_frame")(*(item.ravel() for item in where))
     lit = (np.isfinite(y_slit) & np.isfinite(wave)).reshape(-1, nx).any(axis=0)
     if lit.sum() < MIN_COLUMNS:
-        raise UnlitSlitError(f"{name}: it lights {lit.sum()} of {nx} columns of the detector, too few for a spectrum")
+        raise UnlitSlitError(f"{name}: it lights {lit.sum()} columns of the detector, too few for a spectrum")
     return columns[lit][[0, -1]]
 
 
