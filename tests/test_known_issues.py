@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from msa3d import msaedit
 from msa3d.cube import SourceTask, drizzle, open_cube
@@ -18,8 +19,10 @@ from msa3d.cube.operator import pixel_weights
 from msa3d.cube.source import place_exposures
 from msa3d.settings_cube import OutlierSettings
 from msa3d.simulate.throughput import uniform_pathloss
+from msa3d.steps.exposure import restore_states
 
 from .cube import calrun
+from .cube.observed import dataset_of, observe
 from .steps.test_calcorrections import make_slit
 
 log = logging.getLogger("known issues")
@@ -146,6 +149,44 @@ def test_mos06_one_more_shutter_at_each_end_keeps_the_light_there(tmp_path):
     log.info("NS-MOS06: light beyond a source at the edge kept to %.2f -> %.2f arcsec", *kept)
     assert kept[0] == pytest.approx(0.25, abs=0.01)
     assert kept[1] - kept[0] == pytest.approx(1.15 * opening, abs=0.001)
+
+
+def test_mos06_shutters_that_only_pretend_are_not_open(tmp_path):
+    """The longer slitlet is cut out, but SHUTSTA says what is open: the drizzle builder measures nothing beyond."""
+    short = slitlet_of(range(89, 92), 91)
+    msaedit.lengthen_slitlets(short, 2).write(tmp_path / "long_msa.fits")
+    meta = SimpleNamespace(instrument=SimpleNamespace(msa_metadata_id=1), dither=SimpleNamespace(position_number=1))
+    slit = SimpleNamespace(slitlet_id=1, shutter_state="1111x11", dq=np.zeros((2, 3), np.uint32))
+    restore_states(SimpleNamespace(meta=meta, slits=[slit]), tmp_path / "long_msa.fits")
+    assert slit.shutter_state == "11x"
+    assert not slit.dq.any()
+    # All that jwst calls the slitlet's middle may be such a shutter: then nothing was measured at all.
+    background = SimpleNamespace(slitlet_id=1, shutter_state="x111111", dq=np.zeros((2, 3), np.uint32))
+    restore_states(SimpleNamespace(meta=meta, slits=[background]), tmp_path / "long_msa.fits")
+    assert (background.dq == 1).all()
+
+
+@pytest.mark.slow
+def test_mos06_pretended_shutters_leave_the_drizzled_cube_as_it_is(tmp_path):
+    """A uniform field through simulate, process and drizzle, with slitlets as they are and longer at both ends."""
+    planes, rows = {}, {}
+    for more in (0, 1):
+        chosen = dataset_of("tiny", "uniform", 1, 3)
+        chosen = chosen.model_copy(update={"process": chosen.process.model_copy(update={"lengthen_slitlets": more})})
+        layout = observe(tmp_path / str(more), chosen)
+        drizzle.build(SourceTask(layout, chosen, 8512, place_exposures(chosen, layout)))
+        planes[more] = open_cube(layout.cube(8512, chosen))
+        with fits.open(next(layout.process.glob("exp_*/*nrs2_cal.fits"))) as hdus:
+            rows[more] = hdus["SCI", 1].shape[0]
+            assert hdus["SCI", 1].header["SHUTSTA"] == "11x11"
+    before, after = planes[0], planes[1]
+    assert rows[1] - rows[0] >= 8  # the light there is kept: two pitches of five pixels
+    assert after.data.shape == before.data.shape
+    np.testing.assert_array_equal(np.isfinite(after.data), np.isfinite(before.data))
+    known = np.isfinite(before.data)
+    pulls = np.abs(after.data - before.data)[known] / before.err[known]
+    log.info("NS-MOS06: rows cut out %d -> %d, cubes differ by %.1e of their errors", *rows.values(), pulls.max())
+    assert pulls.max() < 0.1
 
 
 # --- NS-MOS07: weighting

@@ -133,6 +133,8 @@ def test_longer_by_one_shutter_at_each_end(small):
     new = made.shutters[(made.shutters["slitlet_id"] == 1) & np.isin(made.shutters["shutter_column"], [49, 55])]
     assert set(new["background"]) == {"Y"}
     assert set(new["primary_source"]) == {"N"}
+    assert set(new["shutter_state"]) == {"ADDED"}
+    assert set(made.shutters["shutter_state"][: len(small.shutters)]) == {"OPEN"}
     assert np.isnan(new["estimated_source_in_shutter_x"]).all()
     assert made.image[365 + 99, 171 + 48] == 1
     assert made.check() == []

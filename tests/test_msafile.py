@@ -229,7 +229,7 @@ def test_longer_names_than_usual(rows, tmp_path):
         ),
         ({"shutter_column": 0}, "invalid row", "has shutter_column 0, which must be 1 to 171"),
         ({"shutter_quadrant": 5}, "invalid row", "has shutter_quadrant 5, which must be 1 to 4"),
-        ({"shutter_state": "AJAR"}, "invalid row", "has shutter_state 'AJAR', which must be OPEN or CLOSED"),
+        ({"shutter_state": "AJAR"}, "invalid row", "has shutter_state 'AJAR', which must be OPEN or CLOSED or ADDED"),
         ({"background": "?"}, "invalid row", "has background"),
         ({"dither_point_index": 0}, "invalid row", "has dither_point_index 0"),
         ({"background": "Y"}, "primary source in background", "slitlet 1 has a primary source in a shutter"),

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from msa3d._msatables import ADDED
+
 if TYPE_CHECKING:
     from msa3d.msafile import MsaFile
 
@@ -110,7 +112,7 @@ def _invalid_rows(msa: MsaFile) -> Iterator[Problem]:
                 f"{table[name][number]}, which must be {low} to {high}",
             )
     for name, allowed in (
-        ("shutter_state", ("OPEN", "CLOSED")),
+        ("shutter_state", ("OPEN", "CLOSED", ADDED)),
         ("background", ("Y", "N")),
         ("primary_source", ("Y", "N")),
     ):

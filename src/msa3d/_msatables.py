@@ -43,6 +43,10 @@ SOURCE_FORMATS = {
     "stellarity": "D",
 }
 
+#: ``shutter_state`` of a shutter that is closed and only pretends to be open, so that jwst, which reads no states,
+#: cuts out what lies beside its slitlet (`msa3d.msaedit.lengthen_slitlets`).
+ADDED = "ADDED"
+
 #: Shutters of a quadrant along dispersion (rows) and along the slit (columns).
 N_ROWS, N_COLUMNS = 365, 171
 

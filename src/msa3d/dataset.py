@@ -55,6 +55,18 @@ __all__ = [
 ]
 
 
+FILTERS = {
+    "G140M": ("F070LP", "F100LP"),
+    "G140H": ("F070LP", "F100LP"),
+    "G235M": ("F170LP",),
+    "G235H": ("F170LP",),
+    "G395M": ("F290LP",),
+    "G395H": ("F290LP",),
+    "PRISM": ("CLEAR",),
+}
+"""Filters that a disperser is used with (JDox, NIRSpec dispersers and filters)."""
+
+
 class Dataset(Model):
     """An observation and all parameters of its reduction.
 
@@ -67,7 +79,7 @@ class Dataset(Model):
     programme, observation, visit : str
         5, 3 and 3 digits, as in file names.
     filter, grating : str
-        As in the headers.
+        As in the headers; a pair of `FILTERS`.
     detectors : list of str
         Which detectors every exposure must have.
     metafile : str, optional
@@ -112,6 +124,12 @@ class Dataset(Model):
 
     @model_validator(mode="after")
     def _hangs_together(self) -> Dataset:
+        if self.grating not in FILTERS:
+            hint = nearest(self.grating, FILTERS) or f"; dispersers are {', '.join(FILTERS)}"
+            raise ValueError(f"grating: there is no {self.grating!r}{hint}")
+        if self.filter not in FILTERS[self.grating]:
+            known = " or ".join(FILTERS[self.grating])
+            raise ValueError(f"filter: {self.filter!r} does not go with {self.grating}, which needs {known}")
         ids = [target.source_id for target in self.targets]
         if len(set(ids)) != len(ids):
             twice = sorted({i for i in ids if ids.count(i) > 1})

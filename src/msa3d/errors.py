@@ -31,5 +31,9 @@ class BusyError(Msa3dError):
     """Another process works in the same root; the sentence names it."""
 
 
+class UnlitSlitError(ProductError):
+    """A slit lights too few columns of a detector to be of use: it is left out, others go on."""
+
+
 class TaskError(Msa3dError):
     """One of many tasks given to the workers failed; the sentence names it."""

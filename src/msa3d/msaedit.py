@@ -31,7 +31,7 @@ from msa3d._msarows import (
     with_rows,
     without_orphans,
 )
-from msa3d._msatables import N_COLUMNS
+from msa3d._msatables import ADDED, N_COLUMNS
 from msa3d.errors import MetafileError
 from msa3d.msafile import MsaFile
 
@@ -209,7 +209,8 @@ def lengthen_slitlets(msa: MsaFile, shutters: int = 1, slitlet_ids: Iterable[int
     msa : MsaFile
         The metafile.
     shutters : int
-        How many at each end. The new ones are marked as background.
+        How many at each end. The new ones are marked as background, with the ``shutter_state`` `ADDED`: `process`
+        has jwst cut them out, and takes them out of SHUTSTA, so that the drizzle builder measures nothing there.
     slitlet_ids : iterable of int, optional
         Which slitlets; by default all.
 
@@ -250,8 +251,7 @@ def _one_longer(msa: MsaFile, slitlet_ids: set[int]) -> MsaFile:
                 stuck.append(f"{slitlet} beyond column {end}")
                 continue
             taken |= place
-            _make_background(added)
-            new.append(added)
+            new.append(_pretended(added))
     if stuck:
         logger.warning(
             "no room for another shutter (edge of the MSA, or another slitlet) at slitlet %s",
@@ -260,11 +260,14 @@ def _one_longer(msa: MsaFile, slitlet_ids: set[int]) -> MsaFile:
     return with_rows(msa, np.concatenate([msa.shutters, *new]))
 
 
-def _make_background(rows: np.ndarray) -> None:
-    """Mark rows as open shutters beside a source, which keep its id."""
-    rows["background"], rows["primary_source"], rows["shutter_state"] = "Y", "N", "OPEN"
+def _pretended(rows: np.ndarray) -> np.ndarray:
+    """Mark rows as shutters beside a source, which keep its id and only pretend to be open."""
+    wide = {"shutter_state": "U6"}  # text is as wide as its longest value
+    rows = rows.astype([(name, wide.get(name, rows.dtype[name])) for name in rows.dtype.names])
+    rows["background"], rows["primary_source"], rows["shutter_state"] = "Y", "N", ADDED
     for axis in "xy":
         rows[f"estimated_source_in_shutter_{axis}"] = np.nan
+    return rows
 
 
 def split_slitlets(msa: MsaFile, longest: int = 3, own_sources: bool = False) -> MsaFile:

@@ -49,7 +49,7 @@ class DrizzleSettings(Model):
     scalexy : float
         Size of a spaxel, arcsec.
     scalew : float, optional
-        Width of a wavelength bin, um; by default a pixel.
+        Width of a wavelength bin, um; by default a pixel (the shortest one of the prism).
     ra_center, dec_center : float, optional
         Middle of the cube, deg; by default that of what the slits cover.
     slit_frac : float

@@ -14,6 +14,7 @@ from msa3d.science.discmodel import LineModel
 from msa3d.science.light import exponential
 from msa3d.science.lines import LINES, NII_RATIO, to_line_flux
 from msa3d.science.profiles import Geometry
+from msa3d.science.resolution import PIXEL_UM
 
 KPC_PER_ARCSEC = 8.2
 DISC = Disc(pa_deg=40.0, inclination_deg=35.0, v_sin_i=90.0, r_turn=0.15)
@@ -28,9 +29,11 @@ _ALONG_SKY = np.array([0.3, 0.8, 0.3])
 _ALONG_WAVE = np.array([1.0, 0.14])
 
 
-def noiseless(n: int = 21) -> Cube:
-    """The galaxy without noise."""
-    cube = empty(n, wavelengths(1.0, 1.43), drizzled=True)
+def noiseless(n: int = 21, grating: str = "G140H") -> Cube:
+    """The galaxy without noise, in bins of a pixel of a grating (of the prism: of its shortest)."""
+    wave = wavelengths(1.0, 1.43) if grating == "G140H" else np.arange(0.7, 1.7, PIXEL_UM.get(grating, 4.4e-3))
+    cube = empty(n, wave, drizzled=True)
+    cube.header["GRATING"] = grating
     for name, scale in SCALES.items():
         for line, ratio in ((name, 1.0), *_TIED.get(name, ())):
             _add(cube, line, scale, TOTALS[name] / ratio)
@@ -40,7 +43,7 @@ def noiseless(n: int = 21) -> Cube:
 
 def _add(cube: Cube, line: str, scale: float, total: float) -> None:
     at = LINES[line] * (1.0 + REDSHIFT)
-    near = np.flatnonzero(np.abs(cube.wave_um - at) < 2.8e-3)
+    near = np.flatnonzero(np.abs(cube.wave_um - at) < 2.8e-3 * np.median(np.diff(cube.wave_um)) / 2.36e-4)
     model = LineModel(cube, cube.wave_um[near], at, RA, DEC, columns=False)
     light = exponential(model, scale, DISC.pa_deg, DISC.inclination_deg)
     found = model.predict(light, DISC.velocity(model.east, model.north), SIGMA0)

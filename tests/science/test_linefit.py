@@ -132,6 +132,24 @@ def test_line_spread():
         LineSpread("guess")
 
 
+@pytest.mark.parametrize(
+    ("grating", "wave_um", "resolving"),
+    [
+        ("G140M", 1.4, 1000), ("G140H", 1.43, 2762), ("G235M", 2.4, 1000), ("G235H", 2.4, 2700),
+        ("G395M", 4.0, 1000), ("G395H", 4.0, 2700), ("PRISM", 1.2, 30), ("PRISM", 5.3, 330),
+    ],
+)  # fmt: skip
+def test_every_disperser_has_its_curve(grating, wave_um, resolving):
+    """STScI calls the gratings those of R = 1000 and 2700, and the prism one of 30 to 330."""
+    spread = LineSpread("pre-flight", grating=grating)
+    assert 299792.458 / 2.3548 / spread.sigma_kms(wave_um) == pytest.approx(resolving, rel=0.05)
+    # The model of slit and pixels is of the same width within a fifth.
+    assert LineSpread("slit", grating=grating).sigma_kms(wave_um) == pytest.approx(spread.sigma_kms(wave_um), rel=0.2)
+    assert line_spread_of({"GRATING": grating, "SLITWID": 0.2}).grating == grating
+    with pytest.raises(ValueError, match="dispersers are G140M"):
+        LineSpread(grating="MIRROR")
+
+
 def test_quadrature():
     assert intrinsic_sigma(50.0, 30.0) == pytest.approx(40.0)
     assert np.isnan(intrinsic_sigma(20.0, 30.0))

@@ -14,7 +14,7 @@ from msa3d.cube import Cube
 from msa3d.errors import ProductError
 from msa3d.science.discmodel import LineModel
 from msa3d.science.lines import LINES
-from msa3d.science.papercube import SPAXEL_ARCSEC, SPREAD, prepared
+from msa3d.science.papercube import SPAXEL_ARCSEC, prepared, spread_of
 
 NY, NX, SLIT_PA = 120, 7, -13.0
 SIGMA = 0.3
@@ -83,7 +83,7 @@ def test_slit_and_columns_are_told(cube: Cube):
     assert cube.header["SLITPA"] == pytest.approx(SLIT_PA, abs=0.01)
     assert cube.header["SLITWID"] == pytest.approx(0.2, rel=1e-6)
     near = np.abs(cube.wave_um / (LINES["Ha"] * (1 + REDSHIFT)) - 1) < 1e-3
-    model = LineModel(cube, cube.wave_um[near], LINES["Ha"] * (1 + REDSHIFT), RA, DEC, spread=SPREAD)
+    model = LineModel(cube, cube.wave_um[near], LINES["Ha"] * (1 + REDSHIFT), RA, DEC, spread=spread_of(cube))
     assert model.lattice is not None
     assert model.lattice.period == pytest.approx(0.2, rel=1e-6)
     # A column lies in the middle.

@@ -7,7 +7,9 @@ from astropy.table import Table
 from stdatamodels.jwst import datamodels
 
 from msa3d import references
-from msa3d.cube.slitgeometry import read_geometries
+from msa3d.cube.slitgeometry import GEOMETRY, read_geometries
+from msa3d.cube.slitpixels import read_slit
+from msa3d.cube.source import Placed, sources_calibrated
 from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
 from msa3d.layout import Layout
@@ -246,3 +248,29 @@ def test_what_is_missing_or_broken_is_named(run, tmp_path):
     path.write_bytes(path.read_bytes()[:30_000])
     with pytest.raises(ProductError, match=r"03102_00001_nrs1_cal\.fits"):
         calpost.run(dataset, layout, workers=1)
+
+
+def test_a_slit_that_lights_a_few_columns_is_left_out_and_the_others_go_on(run, monkeypatch):
+    """Its pixels are flagged, it has no geometry, and the cube builder knows of no source but the others."""
+    dataset, layout = run
+    unlit = {"03101": {1}, "03102": {1, 2}}
+    for activity in ACTIVITIES:
+        # As in a file of jwst's: without the table, the WCS alone says where the light is.
+        with fits.open(calpost.cal_files(layout, activity)[0], mode="update") as hdus:
+            del hdus[GEOMETRY]
+
+    def lit(path):
+        return {v: slit_geometry() for v in (1, 2) if v not in unlit[path.parent.name.split("_")[1]]}
+
+    monkeypatch.setattr(calpost, "read_geometries", lit)
+    report = calpost.run(dataset, layout, workers=1)
+    assert report.table()["slits"].tolist() == [1, 0]
+    with fits.open(product(layout)) as hdus:
+        assert (hdus["DQ", 1].data & 1).all()
+        assert not (hdus["DQ", 2].data & 1).all()
+    assert list(read_geometries(product(layout))) == [2]
+    assert read_geometries(product(layout, "03102")) == {}
+    assert read_slit(product(layout), 8512) is None
+    assert read_slit(product(layout), 8513) is not None
+    placed = tuple(Placed(activity, 0, column) for column, activity in enumerate(ACTIVITIES))
+    assert list(sources_calibrated(dataset, layout, placed)) == [8513]

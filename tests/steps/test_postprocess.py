@@ -13,6 +13,7 @@ from stdatamodels.jwst import datamodels
 
 from msa3d import references
 from msa3d.cube.grid import SlitGeometry, geometry_of_wcs, read_geometry
+from msa3d.cube.source import place_exposures, sources_of
 from msa3d.dataset import CosmicRays, Dataset
 from msa3d.errors import ObservationError, ProductError
 from msa3d.layout import POST_SUFFIX, Layout
@@ -334,3 +335,22 @@ def test_what_stops_it(tiny, run_of_two, tmp_path):
         layout.s2d(activity, 8512).unlink()
     with pytest.raises(ProductError, match="run `msa3d process` first"):
         postprocess.run(tiny, layout, workers=1)
+
+
+def test_a_spectrum_of_a_few_columns_is_left_out_and_the_others_go_on(tiny, run_of_two, caplog):
+    """In the middle exposure, whose wavelengths give the path loss, and for a source that has no other spectrum."""
+    layout, stepping = run_of_two
+    first, second = stepping.activities()
+    few = Stepping(rows=1, columns=2, ny=12, wave_um=stepping.wave_um[:4])
+    write_s2d(layout.s2d(first, 8512), np.ones((12, 4)), few.wcs(0, 0), 8512)
+    write_s2d(layout.s2d(first, 9636), np.ones((12, 4)), few.wcs(0, 0), 9636)
+    write_s2d(layout.s2d(first, 9637), np.ones((12, 240)), stepping.wcs(0, 0), 9637)
+    with caplog.at_level(logging.WARNING):
+        report = postprocess.run(tiny, layout, workers=1)
+    assert [[row["source_id"] for row in item.rows] for item in report.exposures] == [[9637], [8512]]
+    assert not layout.s2d(first, 8512, POST_SUFFIX).exists()
+    assert layout.s2d(second, 8512, POST_SUFFIX).is_file()
+    assert f"source 9636 is left out of exposure {first}: {layout.s2d(first, 9636)} (NRS1): it has 4 col" in caplog.text
+    # Nothing is left to do, and the builder knows what there is.
+    assert {item.status for item in postprocess.run(tiny, layout, workers=1).exposures} == {"current"}
+    assert list(sources_of(tiny, layout, place_exposures(tiny, layout), POST_SUFFIX)) == [8512, 9637]

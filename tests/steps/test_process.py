@@ -14,7 +14,9 @@ from astropy.io import fits
 from msa3d import provenance, records
 from msa3d.errors import DatasetError, ObservationError, ProductError
 from msa3d.layout import Layout
-from msa3d.steps import exposure, process
+from msa3d.steps import calpost, exposure, postprocess, process
+
+from .conftest import METAFILE, write_metafile
 
 
 def digests(paths) -> dict[str, str]:
@@ -218,6 +220,28 @@ def test_source_on_one_detector_only(root_of_nrs2: Path, dataset) -> None:
     assert result.products == ["jw02136001001_03101_00001_nrs2_cal.fits", "newoutput_s08512_s2d.fits"]
     log = (layout.process_dir("03101") / "jwst.log").read_text()
     assert "No open slits fall on detector NRS1" in log
+
+
+@pytest.mark.slow
+def test_a_slit_at_the_edge_of_a_detector_stops_nobody(root: Path, dataset, caplog) -> None:
+    """Row 143 lights 5 columns of NRS1, through jwst, both post-processings and on; the other slitlet goes on."""
+    for path in (root / METAFILE, *root.glob("*nrs2_rate.fits")):
+        path.unlink()
+    write_metafile(root / METAFILE, [(8512, 1, 150, 90, 3), (8143, 1, 143, 80, 3)], 2)
+    chosen = with_settings(dataset, wanted_sources_only=False).model_copy(update={"detectors": ["NRS1"]})
+    layout = Layout(root)
+    process.run(chosen, layout, workers=1)
+    with fits.open(layout.cal("03101", "nrs1", "jw02136001001_03101_00001")) as hdus:
+        assert [(hdu.header["SOURCEID"], hdu.shape[1] < 9) for hdu in hdus if hdu.name == "SCI"] == [
+            (8512, False),
+            (8143, True),
+        ]
+    with caplog.at_level("WARNING"):
+        slits = calpost.run(chosen, layout, workers=1).statistics()
+        spectra = postprocess.run(chosen, layout, workers=1).statistics()
+    assert set(slits["source_id"]) == set(spectra["source_id"]) == {8512}
+    assert "03101_00001_nrs1_cal.fits, slit 2 (source 8143, NRS1): it lights 5 columns of the detector" in caplog.text
+    assert "source 8143 is left out of exposure 03102" in caplog.text
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from msa3d.cube.compiled import compiled
 from msa3d.cube.operator import CubeOperator, Planes
 
 REACH = (2, 4, 4)
-"""Largest lags (wave, y, x) that are kept."""
+"""Largest lags (wave, y, x) that are kept; along wavelength more where pixels are longer than so many bins."""
 
 RIM = 2.0
 """Spaxels whose error is more than this many times the median are at the cube's rim,"""
@@ -74,7 +74,7 @@ def mean_correlation(
 
     Returns
     -------
-    numpy.ndarray, shape (5, 9, 9)
+    numpy.ndarray, shape (5 or more, 9, 9)
         1 at the centre, zero where no pair shares a pixel.
     """
     _, ny, nx = operator.grid.shape
@@ -86,11 +86,12 @@ def mean_correlation(
         relative = np.nan_to_num(err / typical[:, None]).reshape(planes.err.shape)
         relative *= _inner(relative, lit)
         scale = np.where(relative > 0, relative / (planes.weight * planes.err), 0.0).ravel()
-    total = np.zeros(tuple(2 * reach + 1 for reach in REACH))
+    longest = max(np.diff(block.slit.wave_um).max() for block in operator.blocks) / operator.grid.step_um
+    total = np.zeros(tuple(2 * reach + 1 for reach in (max(REACH[0], int(np.ceil(longest))), *REACH[1:])))
     for block, weight in zip(operator.blocks, operator.good(rejected), strict=True):
         matrix, variance = block.matrix, np.nan_to_num(block.slit.err) ** 2
         _pairs(matrix.indptr, matrix.indices, matrix.data, weight, variance, scale, ny, nx, total)
-    products = _pair_products(relative)
+    products = _pair_products(relative, total.shape)
     return np.divide(total, products, out=np.zeros_like(total), where=products > 0)
 
 
@@ -105,11 +106,11 @@ def _inner(relative: np.ndarray, lit: np.ndarray) -> np.ndarray:
     return ordinary
 
 
-def _pair_products(relative: np.ndarray) -> np.ndarray:
+def _pair_products(relative: np.ndarray, lags: tuple[int, ...]) -> np.ndarray:
     """Sum of the products of two voxels' errors over all pairs at every lag."""
-    products = np.zeros(tuple(2 * reach + 1 for reach in REACH))
-    for lag in np.ndindex(products.shape):
-        shift = [k - reach for k, reach in zip(lag, REACH, strict=True)]
+    products = np.zeros(lags)
+    for lag in np.ndindex(lags):
+        shift = [k - size // 2 for k, size in zip(lag, lags, strict=True)]
         here = tuple(slice(max(-s, 0), size - max(s, 0)) for s, size in zip(shift, relative.shape, strict=True))
         there = tuple(slice(max(s, 0), size - max(-s, 0)) for s, size in zip(shift, relative.shape, strict=True))
         products[lag] = np.sum(relative[here] * relative[there])

@@ -217,6 +217,8 @@ def _read(hdus: fits.HDUList, path: Path, extension: str | None) -> Cube:
     if hdu is None:
         raise ProductError(f"{path} holds no image with three axes: make it again with cubebuild")
     header, primary = hdu.header.copy(), hdus[0].header.copy()
+    if "GRATING" in primary:
+        header.setdefault("GRATING", primary["GRATING"])  # Decides on the line-spread function.
     data = np.array(hdu.data, dtype=float)
     planes = {name: np.array(hdus[ext].data, dtype=float) for name, ext in _PLANES.items() if ext in hdus}
     dq = np.array(hdus["DQ"].data, dtype=np.uint32) if "DQ" in hdus else None

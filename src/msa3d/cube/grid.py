@@ -27,10 +27,14 @@ from astropy.io import fits
 from astropy.table import Table
 from astropy.utils.exceptions import AstropyUserWarning
 
-from msa3d.errors import ProductError
+from msa3d.errors import ProductError, UnlitSlitError
 
 SLITGEOM = "SLITGEOM"
 """Extension of a post-processed ``s2d``: a row of numbers that its WCS gave."""
+
+
+MIN_COLUMNS = 9
+"""Fewest columns that a slit has to light on a detector to be used."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +191,8 @@ def geometry_of_wcs(hdus: fits.HDUList, path: Path) -> SlitGeometry:
 
     Raises
     ------
+    msa3d.errors.UnlitSlitError
+        If it has less than `MIN_COLUMNS` columns.
     msa3d.errors.ProductError
         If it holds no WCS, or its wavelengths do not increase.
     """
@@ -210,6 +216,9 @@ def geometry_of_wcs(hdus: fits.HDUList, path: Path) -> SlitGeometry:
             if "slit_frame" in wcs.available_frames:
                 along = np.array(wcs.get_transform("detector", "slit_frame")(middle, ends_y)[1], dtype=float)
     wave_um = np.array(wave_um, dtype=float)
+    if np.isfinite(wave_um).sum() < MIN_COLUMNS:
+        detector = hdus[0].header.get("DETECTOR", "")
+        raise UnlitSlitError(f"{path} ({detector}): it has {np.isfinite(wave_um).sum()} columns of a spectrum, too few")
     if not np.all(np.diff(wave_um) > 0):
         raise ProductError(f"{path}: the wavelengths of its WCS do not increase along the first row")
     return SlitGeometry(wave_um, np.transpose(ends[:2]).astype(float), np.transpose(last[:2]).astype(float), along)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from msa3d.settings_cube import DrizzleSettings
 
 MAX_VOXELS = 2**31 - 1
+UNEVEN = 0.8
+"""Shortest pixel over the median, below which the bins follow the former. That of a grating is above 0.9."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,8 +157,15 @@ def _extent(turn: SkyGrid, slit: SlitPixels) -> np.ndarray:
 
 
 def _wavelengths(slits: Sequence[SlitPixels], settings: DrizzleSettings) -> tuple[float, float, int]:
-    """First wavelength, step and number of bins."""
-    step = settings.scalew or round(float(np.median([np.median(np.diff(slit.wave_um)) for slit in slits])), 9)
+    """First wavelength, step and number of bins.
+
+    The step is a pixel; of a prism, whose pixels differ by more than `UNEVEN`, the shortest one, so that none is lost.
+    """
+    step = settings.scalew
+    if not step:
+        step = float(np.median([np.median(np.diff(slit.wave_um)) for slit in slits]))
+        shortest = float(min(np.diff(slit.wave_um).min() for slit in slits))
+        step = round(shortest if shortest < UNEVEN * step else step, 9)
     lowest = min(slit.wave_um.min() for slit in slits)
     highest = max(slit.wave_um.max() for slit in slits)
     first = lowest if settings.wavemin is None else settings.wavemin

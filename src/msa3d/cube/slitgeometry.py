@@ -12,6 +12,7 @@ Pixels ``(x, y)`` count from 0 at the centre of the slit's first pixel, ``x`` al
 from __future__ import annotations
 
 import io
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +23,11 @@ from astropy.io import fits
 from astropy.table import Table
 from numpy.polynomial import chebyshev
 
-from msa3d.cube.grid import readable
+from msa3d.cube.grid import MIN_COLUMNS, readable
 from msa3d.cube.sky import tangent_offsets
-from msa3d.errors import ProductError
+from msa3d.errors import ProductError, UnlitSlitError
+
+log = logging.getLogger(__name__)
 
 GEOMETRY = "GEOMETRY"
 """Extension with a row a slit: the polynomials."""
@@ -32,9 +35,12 @@ GEOMETRY = "GEOMETRY"
 PITCH_IN_OPENINGS = 1.15
 """Shutter pitch over open size across dispersion, as jwst.assign_wcs.nirspec rounds it."""
 
-_DETECTOR_DEGREES = (8, 4)
+_DETECTOR_DEGREES = tuple((degree, 4) for degree in (8, 16, 24, 32, 48))
+"""Over (x, y), the first that is good enough: 8 for a grating; the dispersion of the prism, with its turning point near
+1.5 um, needs more the more of its range a slit shows."""
 _SKY_DEGREES = (1, 3, 3)
-_SAMPLES_X = 90
+_SAMPLES_X = (90, 512)
+"""Columns sampled for the first of the degrees, and for the others."""
 _MOST_RESIDUAL_PIXEL = 2e-3
 _MOST_RESIDUAL_ARCSEC = 1e-4
 
@@ -50,12 +56,13 @@ class SlitGeometry:
     domain : numpy.ndarray, shape (4, 2)
         Ranges of x, y (pixels), y_slit (openings) and wavelength (um) that the polynomials were fitted in. Columns
         outside that of x have no WCS.
-    y_slit, wave : numpy.ndarray, shape (9, 5)
-        Chebyshev coefficients over (x, y): position along the slit (openings), wavelength (um).
+    y_slit, wave : numpy.ndarray, shape (9, 5) or (more, 5)
+        Chebyshev coefficients over (x, y): position along the slit (openings), wavelength (um). In a table all have
+        the shape of the largest, filled up with zeros, which change no digit.
     east, north : numpy.ndarray, shape (2, 4, 4)
         Chebyshev coefficients over (x_slit, y_slit, wavelength): gnomonic offsets, arcsec.
     residuals : numpy.ndarray, shape (3,)
-        Largest residuals of the fits: y_slit (pixels), wavelength (pixels), sky (arcsec).
+        Largest residuals of the fits: y_slit (pixels), wavelength (pixels of mean length), sky (arcsec).
     """
 
     ra0: float
@@ -132,15 +139,18 @@ def fit_geometry(wcs, shape: tuple[int, int], name: str) -> SlitGeometry:
 
     Raises
     ------
+    msa3d.errors.UnlitSlitError
+        If the WCS is defined in hardly any column.
     msa3d.errors.ProductError
-        If the WCS is hardly anywhere defined, or no such polynomial describes it.
+        If no such polynomial describes it.
     """
-    x, y, y_slit, wave = _sample(wcs, shape, name)
-    ends = [(item.min(), item.max()) for item in (x, y_slit, wave)]
-    domain = np.array([ends[0], (-0.5, shape[0] - 0.5), *ends[1:]])
-    on_detector = [_scaled(x, domain[0]), _scaled(y, domain[1])]
-    along, along_left = _fit(on_detector, y_slit, _DETECTOR_DEGREES)
-    spectral, spectral_left = _fit(on_detector, wave, _DETECTOR_DEGREES)
+    lit = _lit_columns(wcs, shape, name)
+    for degrees in _DETECTOR_DEGREES:
+        samples = _SAMPLES_X[degrees is not _DETECTOR_DEGREES[0]]
+        domain, along, spectral, missed = _fit_detector(*_sample(wcs, shape, lit, samples), shape, degrees)
+        # More coefficients than every second column could carry would follow anything.
+        if max(missed) <= _MOST_RESIDUAL_PIXEL or np.ptp(lit) < 2 * (degrees[0] + 8):
+            break
     to_world = wcs.get_transform("slit_frame", "world")
     grid = np.meshgrid((-0.5, 0.0, 0.5), np.linspace(*domain[2], 9), np.linspace(*domain[3], 9))
     x_slit, y_grid, wave_grid = (item.ravel() for item in grid)
@@ -148,13 +158,7 @@ def fit_geometry(wcs, shape: tuple[int, int], name: str) -> SlitGeometry:
     ra0, dec0 = float(ra[ra.size // 2]), float(dec[dec.size // 2])
     in_slit = [2.0 * x_slit, _scaled(y_grid, domain[2]), _scaled(wave_grid, domain[3])]
     sky = [_fit(in_slit, offset, _SKY_DEGREES) for offset in tangent_offsets(ra, dec, ra0, dec0)]
-    residuals = np.array(
-        [
-            np.abs(along_left).max() / (np.ptp(y_slit) / np.ptp(y)),
-            np.abs(spectral_left).max() / (np.ptp(wave) / np.ptp(x)),
-            max(np.abs(left).max() for _, left in sky),
-        ]
-    )
+    residuals = np.array([*missed, max(np.abs(left).max() for _, left in sky)])
     if residuals[:2].max() > _MOST_RESIDUAL_PIXEL or residuals[2] > _MOST_RESIDUAL_ARCSEC:
         raise ProductError(
             f"{name}: polynomials miss its WCS by {residuals[:2].max():.1e} pixels and {residuals[2]:.1e} arcsec: "
@@ -163,21 +167,39 @@ def fit_geometry(wcs, shape: tuple[int, int], name: str) -> SlitGeometry:
     return SlitGeometry(ra0, dec0, domain, along, spectral, sky[0][0], sky[1][0], residuals)
 
 
-def _sample(wcs, shape: tuple[int, int], name: str) -> tuple[np.ndarray, ...]:
-    """Evaluate the WCS where it is defined: x, y, y_slit (openings), wavelength (um)."""
+def _lit_columns(wcs, shape: tuple[int, int], name: str) -> np.ndarray:
+    """First and last column where the WCS is defined: a slit may light a narrow stretch of a detector."""
     ny, nx = shape
-    to_slit = wcs.get_transform("detector", "slit_frame")
-    # A slit may light a narrow stretch of a detector: find it, then sample that densely enough to fit it.
     columns = np.arange(nx, dtype=float)
-    _, y_slit, wave = to_slit(*(item.ravel() for item in np.meshgrid(columns, np.arange(0, ny, 4.0))))
+    where = np.meshgrid(columns, np.arange(0, ny, 4.0))
+    _, y_slit, wave = wcs.get_transform("detector", "slit_frame")(*(item.ravel() for item in where))
     lit = (np.isfinite(y_slit) & np.isfinite(wave)).reshape(-1, nx).any(axis=0)
-    if lit.sum() < _DETECTOR_DEGREES[0] + 1:
-        raise ProductError(f"{name}: its WCS is defined in {lit.sum()} of {nx} columns; run `msa3d process` again")
-    x = np.unique(np.rint(np.linspace(*columns[lit][[0, -1]], _SAMPLES_X)))
-    x, y = (item.ravel() for item in np.meshgrid(x, np.arange(ny, dtype=float)))
-    _, y_slit, wave = to_slit(x, y)
+    if lit.sum() < MIN_COLUMNS:
+        raise UnlitSlitError(f"{name}: it lights {lit.sum()} columns of the detector, too few for a spectrum")
+    return columns[lit][[0, -1]]
+
+
+def _sample(wcs, shape: tuple[int, int], lit: np.ndarray, samples: int) -> tuple[np.ndarray, ...]:
+    """Evaluate the WCS in some columns where it is defined: x, y, y_slit (openings), wavelength (um)."""
+    x = np.unique(np.rint(np.linspace(*lit, samples)))
+    x, y = (item.ravel() for item in np.meshgrid(x, np.arange(shape[0], dtype=float)))
+    _, y_slit, wave = wcs.get_transform("detector", "slit_frame")(x, y)
     good = np.isfinite(y_slit) & np.isfinite(wave)
     return x[good], y[good], y_slit[good], wave[good] * 1e6
+
+
+def _fit_detector(x, y, y_slit, wave, shape: tuple[int, int], degrees: tuple[int, int]) -> tuple:
+    """Fit both polynomials of a pixel: domain, coefficients, and the largest residuals in pixels."""
+    ends = [(item.min(), item.max()) for item in (x, y_slit, wave)]
+    domain = np.array([ends[0], (-0.5, shape[0] - 0.5), *ends[1:]])
+    where = [_scaled(x, domain[0]), _scaled(y, domain[1])]
+    along, along_left = _fit(where, y_slit, degrees)
+    spectral, spectral_left = _fit(where, wave, degrees)
+    missed = (
+        np.abs(along_left).max() / (np.ptp(y_slit) / np.ptp(y)),
+        np.abs(spectral_left).max() / (np.ptp(wave) / np.ptp(x)),
+    )
+    return domain, along, spectral, missed
 
 
 def geometry_table(geometries: dict[int, SlitGeometry]) -> fits.BinTableHDU:
@@ -194,8 +216,12 @@ def geometry_table(geometries: dict[int, SlitGeometry]) -> fits.BinTableHDU:
         Named `GEOMETRY`, a row a slit.
     """
     table = Table({"extver": np.array(list(geometries), dtype=np.int16)})
+    most = max((len(item.wave) for item in geometries.values()), default=0)
     for name in SlitGeometry.__dataclass_fields__:
-        table[name] = np.array([getattr(item, name) for item in geometries.values()])
+        values = [np.asarray(getattr(item, name)) for item in geometries.values()]
+        if name in ("y_slit", "wave"):
+            values = [np.pad(value, ((0, most - len(value)), (0, 0))) for value in values]
+        table[name] = np.array(values)
     return fits.BinTableHDU(table, name=GEOMETRY)
 
 
@@ -210,7 +236,8 @@ def read_geometries(path: str | Path) -> dict[int, SlitGeometry]:
     Returns
     -------
     dict of int to SlitGeometry
-        By EXTVER of the slit's SCI.
+        By EXTVER of the slit's SCI. Slits that light hardly any column of the detector are left out; the log says
+        which.
 
     Raises
     ------
@@ -221,16 +248,20 @@ def read_geometries(path: str | Path) -> dict[int, SlitGeometry]:
     with readable(path), fits.open(path, memmap=False) as hdus:
         if GEOMETRY in hdus:
             return _from_table(hdus[GEOMETRY].data)
-        shapes = {hdu.ver: hdu.shape for hdu in hdus if hdu.name == "SCI"}
+        detector = hdus[0].header.get("DETECTOR", "")
+        slits = {hdu.ver: (hdu.shape, hdu.header.get("SOURCEID")) for hdu in hdus if hdu.name == "SCI"}
         tree = io.BytesIO(hdus["ASDF"].data.tobytes())
     found = {}
     with asdf.config_context() as config, readable(path):
         config.validate_on_read = config.legacy_fill_schema_defaults = False
         # Tables inside a gwcs are read when first used, hence everything while the file is open.
         with asdf.open(tree) as asdf_file:
-            slits = asdf_file.tree["slits"]
-            for version, shape in shapes.items():
-                found[version] = fit_geometry(slits[version - 1]["meta"]["wcs"], shape, f"{path}, slit {version}")
+            for version, (shape, source) in slits.items():
+                name = f"{path}, slit {version} (source {source}, {detector})"
+                try:
+                    found[version] = fit_geometry(asdf_file.tree["slits"][version - 1]["meta"]["wcs"], shape, name)
+                except UnlitSlitError as error:
+                    log.warning("%s; it is left out", error)
     return found
 
 

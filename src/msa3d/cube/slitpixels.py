@@ -121,7 +121,8 @@ def read_slit(
     Returns
     -------
     SlitPixels or None
-        None if the file has no slit of this source, or none of its pixels lies in the open area.
+        None if the file has no slit of this source, it lights hardly any column of the detector, or none of its
+        pixels lies in the open area.
 
     Raises
     ------
@@ -146,7 +147,9 @@ def read_slit(
             f"{path}: BUNIT of source {source_id} is {sci.get('BUNIT')!r}, not MJy/sr: skip srctype in "
             "process.spec2, so that photom calibrates surface brightness"
         )
-    geometry = read_geometries(path)[version]
+    geometry = read_geometries(path).get(version)
+    if geometry is None:
+        return None
     ny, nx = planes["SCI"].shape
     x, y = np.arange(nx, dtype=float), np.arange(ny, dtype=float)
     y_slit, _ = geometry.on_detector(x, y)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from astropy.io import fits
 
 from msa3d.cube.grid import readable
+from msa3d.cube.slitgeometry import GEOMETRY
 from msa3d.errors import ObservationError
 from msa3d.layout import POST_SUFFIX, Layout, parse_rate_name
 
@@ -171,7 +172,10 @@ def sources_calibrated(dataset: Dataset, layout: Layout, exposures: tuple[Placed
         seen = set()
         for path in calibrated_files(layout, exposure.activity):
             with readable(path), fits.open(path) as hdus:
-                seen |= {int(hdu.header["SOURCEID"]) for hdu in hdus if hdu.name == "SCI"}
+                # A slit that lights hardly any column of the detector has no geometry, and no pixels.
+                known = set(hdus[GEOMETRY].data["extver"]) if GEOMETRY in hdus else None
+                slits = (hdu for hdu in hdus if hdu.name == "SCI" and (known is None or hdu.ver in known))
+                seen |= {int(hdu.header["SOURCEID"]) for hdu in slits}
         for source_id in seen:
             if source_id > dataset.postprocess.min_source_id:
                 found.setdefault(source_id, []).append(exposure)

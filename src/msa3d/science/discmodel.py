@@ -227,7 +227,7 @@ class LineModel:
         spatial = spatial / np.sinc(cycles[0]) ** 2 / np.sinc(cycles[1]) ** 2
         if self.lattice is None:
             spatial = spatial * np.sinc(q_across * h["SLITWID"] * h["SLITFRAC"])
-        bins = self.spread.pixel_um / self.step_um
+        bins = self.spread.pixel_at(self.line_um) / self.step_um
         if self.spread.curve != "slit":
             spectral = np.exp(-2 * (np.pi * f * self.spread.sigma_um(self.line_um) / self.step_um) ** 2) * np.sinc(f)
             slit = np.sinc(q_across * h["SLITWID"])[None] * np.ones((f.size, 1, 1))

@@ -14,6 +14,7 @@ import numpy as np
 
 from msa3d.cube import Cube, open_cube
 from msa3d.dataset import Dataset
+from msa3d.errors import ProductError
 from msa3d.layout import Layout
 from msa3d.science import abundance, attenuation, calibration, papercube
 from msa3d.science.binning import BinMap, bins_for_line, stacked
@@ -22,7 +23,7 @@ from msa3d.science.centre import centre_covariance, fit_centre
 from msa3d.science.cosmology import kpc_per_arcsec
 from msa3d.science.gradient import Gradient
 from msa3d.science.kinematics import DiscFit, fit_disc
-from msa3d.science.linefit import LineFit, fit_lines
+from msa3d.science.linefit import SIGMA_LIMITS, LineFit, fit_lines
 from msa3d.science.lineprofile import SPECIES
 from msa3d.science.lines import LINES
 from msa3d.science.profiles import Exponential, Geometry, Rings, fit_exponential, rings
@@ -156,7 +157,7 @@ def analyse(
     paper = builder == "paper"
     cube = open_cube(layout.cube_medians(source_id) if paper else layout.cube(source_id, dataset))
     if paper:
-        cube, spread = papercube.prepared(cube, target.redshift), spread or papercube.SPREAD
+        cube, spread = papercube.prepared(cube, target.redshift), spread or papercube.spread_of(cube)
     geometry = Geometry(target.ra, target.dec, inclination_deg, pa_deg or 0.0, kpc_per_arcsec(target.redshift))
     return measure(
         cube,
@@ -202,6 +203,13 @@ def measure(
         All that was measured.
     """
     spread = spread or line_spread_of(cube.header, step_um=float(np.median(np.diff(cube.wave_um))))
+    wide = spread.sigma_kms(LINES["Ha"] * (1.0 + redshift))
+    if wide > SIGMA_LIMITS[1]:
+        raise ProductError(
+            f"{cube.name}: the line-spread function of {spread.grating} at Ha is {wide:.0f} km/s wide (standard "
+            "deviation): it shows no rotation and does not part Ha from [NII]; msa3d.science.linefit.fit_lines "
+            "measures their sum"
+        )
     first, last = (edge * (1.0 + redshift) for edge in CONTINUUM_REST_UM)
     image, error, noise = continuum_image(cube, first, last)
     continuum_um = 0.5 * (first + last)

@@ -7,6 +7,7 @@ continuum (a straight line in each window) enter linearly and are solved for exa
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -18,11 +19,15 @@ from msa3d.cube import Cube
 from msa3d.errors import ProductError
 from msa3d.science.lineprofile import SPECIES, bin_edges, species_profile, windows
 from msa3d.science.lines import LINES, to_line_flux
-from msa3d.science.resolution import LineSpread, line_spread_of
+from msa3d.science.resolution import C_KMS, FWHM_PER_SIGMA, LineSpread, line_spread_of
+
+log = logging.getLogger(__name__)
 
 REACH_KMS = 1500.0
 VELOCITY_LIMIT = 500.0
 SIGMA_LIMITS = (2.0, 300.0)
+REACH_SIGMA = 6.0
+"""Windows reach at least so many standard deviations of the line-spread function: only of the prism is that more."""
 LEAST_COVERAGE = 0.7
 """A line of which less fell on voxels with data has no flux."""
 
@@ -50,6 +55,9 @@ class LineFit:
         Degrees of freedom.
     redshift : float
         What velocities refer to.
+    blended : tuple of str
+        Species that the line-spread function does not part from others: only their sum is measured. Their own fluxes
+        are limits, with errors as large as the largest of them, unless velocity and dispersion were given.
     """
 
     flux: dict[str, np.ndarray]
@@ -61,6 +69,7 @@ class LineFit:
     chi2: np.ndarray
     freedom: np.ndarray
     redshift: float
+    blended: tuple[str, ...] = ()
 
     def snr(self, name: str = "Ha") -> np.ndarray:
         """Signal to noise of a line's flux."""
@@ -79,12 +88,15 @@ class Whitened:
 
     def __init__(self, cube: Cube, redshift: float, names: Sequence[str], spread: LineSpread, reach_kms: float):
         self.redshift, self.spread = redshift, spread
+        wide = max(spread.sigma_kms(LINES[name] * (1.0 + redshift)) for name in names)
+        reach_kms = max(reach_kms, REACH_SIGMA * wide)
         self.windows = [w for w in windows(cube.wave_um, redshift, names, reach_kms) if w[0].size > 8]
         if not self.windows:
             raise ProductError(
                 f"{cube.name}: none of {', '.join(names)} at z = {redshift:g} is covered; check redshift"
             )
         self.names = [name for _, group in self.windows for name in group]
+        self.blended = tuple(name for name in self.names if self._is_blended(name))
         self.edges = [bin_edges(cube.wave_um[index]) for index, _ in self.windows]
         self.roots = [_root(cube.spectral_correlation, index.size) for index, _ in self.windows]
         self.data, self.weight = [], []
@@ -100,6 +112,11 @@ class Whitened:
         # A detector gap may hide one window; the others go on.
         self.usable = np.max([(w > 0).mean(axis=1) for w in self.weight], axis=0) >= 0.8
         self.target = np.concatenate(self.data, axis=1)
+
+    def _is_blended(self, name: str) -> bool:
+        """Whether another line lies within the full width at half maximum."""
+        width = FWHM_PER_SIGMA * self.spread.sigma_kms(LINES[name] * (1.0 + self.redshift)) / C_KMS
+        return any(abs(LINES[other] / LINES[name] - 1.0) < width for other in self.names if other != name)
 
     def part(self, where: np.ndarray) -> Whitened:
         """Return the same for some of the spaxels."""
@@ -185,6 +202,13 @@ def fit_lines(
     """
     spread = spread or line_spread_of(cube.header, step_um=float(np.median(np.diff(cube.wave_um))))
     work = Whitened(cube, redshift, names, spread, reach_kms)
+    if work.blended:
+        log.warning(
+            "%s: %s are nearer to another line than the line-spread function is wide: their sum is measured, their own "
+            "fluxes are limits",
+            cube.name,
+            ", ".join(work.blended),
+        )
     use, given = work.usable.copy(), velocity is not None
     if given:
         velocity, sigma = (np.broadcast_to(a, cube.shape).ravel().astype(float) for a in (velocity, sigma))
@@ -207,6 +231,11 @@ def fit_lines(
         shape = np.where(np.isfinite(linear[:, :k]).any(axis=1)[:, None], shape, np.nan)
         values[use] = np.column_stack([linear[:, :k], shape])
         errors[use] = np.where(np.isfinite(values[use]), np.column_stack([error[:, :k], last]), np.nan)
+    if work.blended and not given:
+        # With free velocities the covariance at the best fit knows nothing of the others: the parts are limits.
+        parts = [work.names.index(name) for name in work.blended]
+        most = np.abs(np.nan_to_num(values[:, parts])).max(axis=1, keepdims=True)
+        errors[:, parts] = np.hypot(errors[:, parts], most)
     freedom = np.full(use.size, np.nan)
     freedom[use] = work.known - k - 2 * len(work.windows) - (0 if given else 2)
     return _maps(work, values, errors, chi2, freedom, cube.shape)
@@ -334,4 +363,4 @@ def _maps(
         flux[name] = to_line_flux(values[:, i], at).reshape(shape)
         error[name] = to_line_flux(errors[:, i], at).reshape(shape)
     rest = [a[:, j].reshape(shape) for j in (-2, -1) for a in (values, errors)]
-    return LineFit(flux, error, *rest, chi2.reshape(shape), freedom.reshape(shape), work.redshift)
+    return LineFit(flux, error, *rest, chi2.reshape(shape), freedom.reshape(shape), work.redshift, work.blended)

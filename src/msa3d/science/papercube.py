@@ -22,8 +22,6 @@ from msa3d.science.resolution import C_KMS, LineSpread
 
 SPAXEL_ARCSEC = 0.1
 """Of the drizzle builder, too."""
-SPREAD = LineSpread("slit")
-"""Line-spread function: that of detector pixels, whatever the bins of the cube."""
 
 _SUBSPAXEL = 20
 _LEAST_SHARE = 0.5
@@ -33,6 +31,11 @@ _GAP = 21
 _QUIET = 0.2
 _CLEAR_KMS = 700.0
 _LAGS = (3, 3, 3)
+
+
+def spread_of(cube: Cube) -> LineSpread:
+    """Line-spread function of a published cube: that of detector pixels, whatever the bins of the cube."""
+    return LineSpread("slit", grating=cube.header.get("GRATING", "G140H"))
 
 
 def prepared(cube: Cube, redshift: float) -> Cube:

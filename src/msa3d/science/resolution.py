@@ -15,9 +15,32 @@ import numpy as np
 C_KMS = 299792.458
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
-NOMINAL_R = (0.97, 1.89, 1849.0, 3675.0)
-"""Pre-flight resolving power of G140H: first and last wavelength (um) and R there, linear between (JDox,
-NIRSpec dispersers and filters)."""
+PIXEL_UM = {"G140M": 6.4e-4, "G140H": 2.36e-4, "G235M": 1.07e-3, "G235H": 3.96e-4, "G395M": 1.79e-3, "G395H": 6.66e-4}
+"""Wavelength step of a detector pixel of each grating, um (JDox, dispersion curves of NIRSpec): nearly constant."""
+
+PIXELS_PER_FWHM = 2.2
+"""Pixels that the pre-flight curves take for the full width of a line."""
+
+NOMINAL_R = {
+    grating: ((1.0, 2.0), (1.0 / PIXELS_PER_FWHM / pixel, 2.0 / PIXELS_PER_FWHM / pixel))
+    for grating, pixel in PIXEL_UM.items()
+}
+NOMINAL_R["G140H"] = (0.97, 1.89), (1849.0, 3675.0)
+NOMINAL_R["PRISM"] = (
+    (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.3),
+    (65.0, 50.0, 41.0, 35.0, 32.0, 30.0, 30.0, 31.0, 34.0, 41.0, 50.0, 73.0, 103.0, 140.0, 184.0, 234.0, 292.0, 330.0),
+)
+"""Pre-flight resolving power: wavelengths (um) and R there, linear between them (JDox, NIRSpec dispersers and filters:
+for the prism 30 to 330, in the shape of the dispersion of CaF2, Malitson 1963)."""
+
+
+def nominal_resolution(grating: str, wave_um: float) -> float:
+    """Pre-flight resolving power of a disperser at a wavelength, um; gratings linear beyond the ends, too."""
+    wave, resolving = NOMINAL_R[grating]
+    if grating == "PRISM":
+        return float(np.interp(wave_um, wave, resolving))
+    return resolving[0] + (resolving[1] - resolving[0]) * (wave_um - wave[0]) / (wave[1] - wave[0])
+
 
 IN_FLIGHT_FACTOR = 1.2
 """In-flight over pre-flight resolving power: lines of small sources are 10-50% narrower than the pre-flight curve
@@ -33,26 +56,38 @@ class LineSpread:
     curve : str
         ``slit``: image of the slit, blur, pixel and footprint, constant in pixels. ``pre-flight``: Gaussian of the
         nominal curve of the resolving power. ``in-flight``: the same times `factor`.
-    pixel_um : float
-        Length of a detector pixel, um (for ``slit``).
+    pixel_um : float, optional
+        Length of a detector pixel, um (for ``slit``); without it that of the grating. Pixels of the prism are as long
+        as its pre-flight curve says.
     slit_pixels, blur_pixels, footprint_pixels : float
         Width of the slit's image; sigma of the spectrograph's blur; length over which a pixel is laid down
         (for ``slit``).
     factor : float
         In-flight over pre-flight resolving power.
+    grating : str
+        A key of `NOMINAL_R`.
     """
 
     curve: str = "slit"
-    pixel_um: float = 2.36e-4
+    pixel_um: float | None = None
     slit_pixels: float = 1.95
     blur_pixels: float = 0.4
     footprint_pixels: float = 1.0
     factor: float = IN_FLIGHT_FACTOR
+    grating: str = "G140H"
 
     def __post_init__(self) -> None:
         """Refuse unknown curves."""
         if self.curve not in ("slit", "pre-flight", "in-flight"):
             raise ValueError(f"no resolution curve {self.curve!r}: choose slit, pre-flight or in-flight")
+        if self.grating not in NOMINAL_R:
+            raise ValueError(f"no resolving power of {self.grating!r} is known: dispersers are {', '.join(NOMINAL_R)}")
+
+    def pixel_at(self, wave_um: float) -> float:
+        """Length of a detector pixel at a wavelength, um."""
+        if self.grating != "PRISM":
+            return self.pixel_um or PIXEL_UM[self.grating]
+        return wave_um / nominal_resolution("PRISM", wave_um) / PIXELS_PER_FWHM
 
     def components(self, wave_um: float) -> tuple[float, float]:
         """Two equal Gaussians with the function's second and fourth cumulants.
@@ -73,14 +108,14 @@ class LineSpread:
         # Fourth cumulant of a top-hat of width w: -w^4/120; of two points at +-d: -2 d^4.
         half = (np.sum(boxes**4) / 240.0) ** 0.25
         variance = np.sum(boxes**2) / 12.0 + self.blur_pixels**2
-        return half * self.pixel_um, np.sqrt(variance - half**2) * self.pixel_um
+        pixel_um = self.pixel_at(wave_um)
+        return half * pixel_um, np.sqrt(variance - half**2) * pixel_um
 
     def sigma_um(self, wave_um: float) -> float:
         """Standard deviation at a wavelength, um; what is subtracted in quadrature."""
         if self.curve == "slit":
             return float(np.hypot(*self.components(wave_um)))
-        first, last, low, high = NOMINAL_R
-        resolving = low + (high - low) * (wave_um - first) / (last - first)
+        resolving = nominal_resolution(self.grating, wave_um)
         if self.curve == "in-flight":
             resolving *= self.factor
         return float(wave_um / resolving / FWHM_PER_SIGMA)
@@ -111,17 +146,18 @@ def intrinsic_sigma(observed_kms, instrument_kms: float, bin_kms: float = 0.0) -
     return np.sqrt(np.where(variance >= 0, variance, np.nan))
 
 
-def line_spread_of(header, *, curve: str | None = None, step_um: float = 2.36e-4) -> LineSpread:
+def line_spread_of(header, *, curve: str | None = None, step_um: float | None = None) -> LineSpread:
     """Line-spread function that goes with a cube.
 
     Parameters
     ----------
     header : astropy.io.fits.Header
-        SCI header; SLITWID and SLITLEN (arcsec) say how many pixels wide the slit's image is, a pixel being
-        as long on the sky along the spectrum as across it.
+        SCI header, with the GRATING of the primary one (`msa3d.cube.open_cube` puts it there); SLITWID and SLITLEN
+        (arcsec) say how many pixels wide the slit's image is, a pixel being as long on the sky along the spectrum as
+        across it.
     curve : str, optional
         As in `LineSpread`; without it ``slit`` for a header with SLITWID, else ``pre-flight``.
-    step_um : float
+    step_um : float, optional
         Step of the cube's wavelengths, um: the length of a detector pixel, by the builders' default.
 
     Returns
@@ -131,4 +167,5 @@ def line_spread_of(header, *, curve: str | None = None, step_um: float = 2.36e-4
     """
     if curve is None:
         curve = "slit" if "SLITWID" in header else "pre-flight"
-    return LineSpread(curve, pixel_um=step_um)
+    grating = header.get("GRATING")
+    return LineSpread(curve, pixel_um=step_um, grating=grating if grating in NOMINAL_R else "G140H")

@@ -28,7 +28,7 @@ from msa3d.layout import POST_SUFFIX
 from msa3d.settings_drizzle import CalpostSettings
 from msa3d.steps import calbackground, calcosmics
 from msa3d.steps.calcorrections import BarShadows, Pathloss
-from msa3d.steps.calslit import CalSlit, slits_of
+from msa3d.steps.calslit import DO_NOT_USE, CalSlit, slits_of
 from msa3d.steps.outdated import run_outdated
 
 if TYPE_CHECKING:
@@ -258,7 +258,8 @@ def calpost_file(
     Returns
     -------
     list of dict
-        A row a slit, with the keys `COLUMNS`.
+        A row a slit, with the keys `COLUMNS`. A slit that lights hardly any column of the detector is left out: it has
+        no row, and all its pixels are flagged DO_NOT_USE.
     """
     geometries = read_geometries(cal)
     with readable(cal):
@@ -272,6 +273,9 @@ def calpost_file(
             rows.append(row)
             extra += hdu
         _subtract_background(slits, geometries, settings, rows, cal)
+        for hdu in hdus:
+            if hdu.name == "DQ" and hdu.ver not in geometries:
+                hdu.data = hdu.data | np.uint32(DO_NOT_USE)  # Left out: it lights hardly any column.
         detector = str(hdus[0].header.get("DETECTOR", ""))
         for slit, row in zip(slits, rows, strict=True):
             usable = int(np.count_nonzero(slit.usable))
@@ -336,7 +340,7 @@ def _subtract_background(
 ) -> None:
     """Measure the background of a file or of each slit, and subtract it."""
     method = settings.background.method
-    if method == "none":
+    if method == "none" or not slits:
         return
     common = None
     if method == "empty":

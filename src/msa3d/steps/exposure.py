@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import logging
 import resource
@@ -16,7 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msa3d import provenance, references
+from msa3d._msatables import ADDED
+from msa3d.cube.product import DO_NOT_USE
 from msa3d.errors import DatasetError, ProductError
+from msa3d.msafile import MsaFile
 from msa3d.steps import speed
 from msa3d.steps.speed_pipeline import in_memory, without_copies
 
@@ -231,8 +235,38 @@ def run_spec2(task: ExposureTask, rate: Path, directory: Path) -> tuple[Any, dic
             (calibrated,) = pipeline.run(model)
         except NoDataOnDetectorError:
             return None, parameters_of(pipeline)
+        restore_states(calibrated, task.metafile)
         calibrated.save(str(directory / calibrated.meta.filename))
     return calibrated, parameters_of(pipeline)
+
+
+def restore_states(model: Any, metafile: Path) -> None:
+    """Take the shutters that only pretend to be open out of SHUTSTA; what was cut out of the detector stays.
+
+    Parameters
+    ----------
+    model : `stdatamodels.jwst.datamodels.MultiSlitModel`
+        Calibrated slits; changed in place. A slit whose primary shutter only pretends is flagged DO_NOT_USE.
+    metafile : Path
+        The copy that the pipeline read: rows in the state `msa3d._msatables.ADDED` are the pretended ones.
+    """
+    rows = MsaFile.read(metafile).shutters
+    if not (rows["shutter_state"] == ADDED).any():
+        return
+    rows = rows[
+        (rows["msa_metadata_id"] == model.meta.instrument.msa_metadata_id)
+        & (rows["dither_point_index"] == model.meta.dither.position_number)
+    ]
+    for slit in model.slits:
+        mine = rows[rows["slitlet_id"] == slit.slitlet_id]
+        added = set(mine["shutter_column"][mine["shutter_state"] == ADDED])
+        states = zip(itertools.count(mine["shutter_column"].min()), slit.shutter_state, strict=False)
+        # They lie at the ends: the string begins and ends with a shutter that is open.
+        state = "".join("0" if column in added else letter for column, letter in states).strip("0")
+        if "x" in state:
+            slit.shutter_state = state
+        else:
+            slit.dq = slit.dq | DO_NOT_USE
 
 
 def run_spec3(task: ExposureTask, models: Mapping[str, Any], directory: Path) -> dict[str, Any]:

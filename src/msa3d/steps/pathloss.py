@@ -12,7 +12,7 @@ import numpy as np
 
 from msa3d import references
 from msa3d.cube.grid import read_geometry
-from msa3d.errors import ProductError
+from msa3d.errors import ProductError, UnlitSlitError
 
 if TYPE_CHECKING:
     from msa3d.cube.source import Placed
@@ -95,7 +95,8 @@ def pathloss_vectors(
     reference : pathlib.Path or None
         The CRDS reference; None where no correction is wanted.
     vectors : dict of int to PathlossVector
-        By source id. Where the middle exposure lacks a source, the nearest exposure gives its wavelengths.
+        By source id. Where the middle exposure lacks a source, the nearest exposure gives its wavelengths; none of a
+        source that lights hardly any column in all exposures.
     """
     settings = dataset.postprocess.pathloss
     if settings.source == "none":
@@ -111,13 +112,19 @@ def pathloss_vectors(
     wave_um, transmission = uniform_pathloss(reference, settings.aperture)
     vectors = {}
     for source_id, seen in sources.items():
-        chosen = middle if middle in seen else min(seen, key=lambda item: _distance(item, middle, exposures))
+        for chosen in sorted(seen, key=lambda item: _distance(item, middle, exposures)):
+            try:
+                geometry = read_geometry(layout.s2d(chosen.activity, source_id, "", product))
+                break
+            except UnlitSlitError as error:
+                log.warning("source %d, exposure %s: %s", source_id, chosen.activity, error)
+        else:
+            continue  # Post-processing leaves it out everywhere.
         if chosen is not middle:
             log.warning(
                 "source %d has no 2-D spectrum in the middle exposure %s: its path loss is made from %s",
                 source_id, middle.activity, chosen.activity,
             )  # fmt: skip
-        geometry = read_geometry(layout.s2d(chosen.activity, source_id, "", product))
         at = np.interp(geometry.wave_um, wave_um, transmission)
         vectors[source_id] = PathlossVector(wave_um, transmission, at)
     return reference, vectors

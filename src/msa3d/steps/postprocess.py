@@ -26,7 +26,7 @@ from astropy.table import Table
 from msa3d import provenance
 from msa3d.cube.grid import geometry_of_wcs, geometry_table, readable
 from msa3d.cube.source import Placed, place_exposures, sources_of
-from msa3d.errors import ProductError
+from msa3d.errors import ProductError, UnlitSlitError
 from msa3d.layout import POST_SUFFIX
 from msa3d.settings_paper import PaperPostprocess
 from msa3d.steps.outdated import run_outdated
@@ -226,11 +226,16 @@ def postprocess_exposure(task: PostprocessTask) -> PostprocessResult:
     PostprocessResult
     """
     start = time.perf_counter()
-    rows = [
-        postprocess_spectrum(task, spectrum, final, source_id) for source_id, (spectrum, final) in task.sources.items()
-    ]
+    rows, made = [], []
+    for source_id, (spectrum, final) in task.sources.items():
+        try:
+            rows.append(postprocess_spectrum(task, spectrum, final, source_id))
+            made.append(final)
+        except UnlitSlitError as error:
+            log.warning("source %d is left out of exposure %s: %s", source_id, task.name, error)
+            final.unlink(missing_ok=True)
     seconds = time.perf_counter() - start
-    task.record.write([final for _, final in task.sources.values()], seconds=seconds, rows=rows)
+    task.record.write(made, seconds=seconds, rows=rows)
     return PostprocessResult(task.name, "done", seconds, rows)
 
 
