@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: What post-processing appends to the name of an s2d or cal file (the published name).
 POST_SUFFIX = "_pathcorr_astrocorr"
 
+#: Extension of post-processed calibrated files with the geometry of their slits, a row a slit.
+GEOMETRY = "GEOMETRY"
+
 #: Name of a count-rate file: programme, observation, visit, activity (base 36), exposure, detector.
 RATE_NAME = re.compile(
     r"^jw(?P<programme>\d{5})(?P<observation>\d{3})(?P<visit>\d{3})"

@@ -26,11 +26,9 @@ from numpy.polynomial import chebyshev
 from msa3d.cube.grid import MIN_COLUMNS, readable
 from msa3d.cube.sky import tangent_offsets
 from msa3d.errors import ProductError, UnlitSlitError
+from msa3d.layout import GEOMETRY
 
 log = logging.getLogger(__name__)
-
-GEOMETRY = "GEOMETRY"
-"""Extension with a row a slit: the polynomials."""
 
 PITCH_IN_OPENINGS = 1.15
 """Shutter pitch over open size across dispersion, as jwst.assign_wcs.nirspec rounds it."""

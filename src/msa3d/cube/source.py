@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 from astropy.io import fits
 
 from msa3d.cube.grid import readable
-from msa3d.cube.slitgeometry import GEOMETRY
 from msa3d.errors import ObservationError
-from msa3d.layout import POST_SUFFIX, Layout, parse_rate_name
+from msa3d.layout import GEOMETRY, POST_SUFFIX, Layout, parse_rate_name
 
 if TYPE_CHECKING:
     from msa3d.dataset import Dataset

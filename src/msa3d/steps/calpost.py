@@ -22,9 +22,9 @@ from astropy.table import Table
 
 from msa3d import provenance, references
 from msa3d.cube.grid import readable
-from msa3d.cube.slitgeometry import GEOMETRY, SlitGeometry, geometry_table, read_geometries
+from msa3d.cube.slitgeometry import SlitGeometry, geometry_table, read_geometries
 from msa3d.errors import ProductError
-from msa3d.layout import POST_SUFFIX
+from msa3d.layout import GEOMETRY, POST_SUFFIX
 from msa3d.settings_drizzle import CalpostSettings
 from msa3d.steps import calbackground, calcosmics
 from msa3d.steps.calcorrections import BarShadows, Pathloss

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from astropy.io import fits
+
 from msa3d import provenance, references
 from msa3d._msatables import ADDED
 from msa3d.cube.product import DO_NOT_USE
 from msa3d.errors import DatasetError, ProductError
-from msa3d.msafile import MsaFile
 from msa3d.steps import speed
 from msa3d.steps.speed_pipeline import in_memory, without_copies
 
@@ -250,7 +251,8 @@ def restore_states(model: Any, metafile: Path) -> None:
     metafile : Path
         The copy that the pipeline read: rows in the state `msa3d._msatables.ADDED` are the pretended ones.
     """
-    rows = MsaFile.read(metafile).shutters
+    # Read without `msa3d.msafile`, an edit of which must not make all exposures stale: the copy is in our own format.
+    rows = fits.getdata(metafile, "SHUTTER_INFO")
     if not (rows["shutter_state"] == ADDED).any():
         return
     rows = rows[
