@@ -239,3 +239,10 @@ def test_names_of_files():
     dataset = Dataset.load("demo")
     assert dataset.rate_name("0311n", "NRS1") == "jw02136001001_0311n_00001_nrs1_rate.fits"
     assert dataset.simulation.activity(62) == "0311r"
+
+
+@pytest.mark.parametrize("cubes", [{"builder": "paper", "also": []}, {"also": ["paper"]}], ids=["builder", "also"])
+def test_published_cubes_need_rectified_spectra(cubes):
+    with pytest.raises(DatasetError, match=r"process\.rectify is false, but the published builder needs"):
+        Dataset.load("tiny").replaced(process={"rectify": False}, cubebuild=cubes)
+    assert not Dataset.load("tiny").replaced(process={"rectify": False}, cubebuild={"also": []}).process.rectify

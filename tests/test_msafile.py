@@ -370,3 +370,40 @@ def test_nothing_is_written_over(small, tmp_path):
     small.write(path, overwrite=True)
     with pytest.raises(MetafileError, match="is the original"):
         MsaFile.read(path).write(path, overwrite=True)
+
+
+def test_a_galaxy_that_left_its_slitlet_keeps_it_in_all_configurations():
+    """As in GO-2136: a configuration an exposure; at the outer steps ids are 0, or negative with primary_source Y."""
+    dataset = Dataset.load("tiny")
+    shutters = []
+    for meta in range(1, 64):
+        for slitlet, source in ((1, 8512), (2, 12015), (3, 0)):
+            left = {0: 0, 1: -slitlet}.get(meta % 9, source) if source else 0
+            for k in range(5):
+                shutters.append(
+                    {
+                        "slitlet_id": slitlet, "msa_metadata_id": meta, "shutter_quadrant": 3,
+                        "shutter_row": 100 + 9 * slitlet, "shutter_column": 80 + k, "source_id": left if k == 2 else 0,
+                        "background": "N" if k == 2 and left else "Y", "shutter_state": "OPEN",
+                        "estimated_source_in_shutter_x": 0.5 if k == 2 else np.nan,
+                        "estimated_source_in_shutter_y": 0.5 if k == 2 else np.nan,
+                        "dither_point_index": 1, "primary_source": "Y" if k == 2 and left else "N",
+                    }
+                )  # fmt: skip
+    # The number of a slitlet, given to other shutters, says nothing of its source.
+    shutters += [{**row, "msa_metadata_id": 64, "shutter_row": 300, "source_id": 0} for row in shutters[:5]]
+    entries = [
+        {
+            "program": 2136, "source_id": source, "source_name": f"2136_{source}", "alias": str(source),
+            "ra": 215.05, "dec": 52.938, "preimage_id": "None", "stellarity": 0.0,
+        }
+        for source in (8512, 12015)
+    ]  # fmt: skip
+    changed = MsaFile.from_tables(shutters, entries, dataset).transform_ids().shutters
+    for slitlet, source in ((1, 8512), (2, 12015), (3, 0)):
+        mine = changed[(changed["slitlet_id"] == slitlet) & (changed["msa_metadata_id"] < 64)]
+        assert len(mine) == 63 * 5
+        assert set(mine["source_id"]) == {source}
+    assert set(changed["source_id"][changed["msa_metadata_id"] == 64]) == {0}
+    first_only = MsaFile.from_tables(shutters, entries, dataset).select_sources([8512]).shutters
+    assert set(first_only["msa_metadata_id"]) == set(range(1, 64))

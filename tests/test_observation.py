@@ -186,6 +186,29 @@ def test_other_setup(root, dataset, keyword, value):
     assert "dataset tiny" in sentence
 
 
+@pytest.mark.parametrize("kind", ["NRS_MSATA", "NRS_TACONFIRM", "NRS_LAMP"])
+def test_what_is_no_spectrum_is_left_out(root, dataset, kind, caplog):
+    """Target acquisition lacks most keywords of a spectrum, and has names like one."""
+    names = [dataset.rate_name("02101", detector) for detector in dataset.detectors]
+    for name in names:
+        header = fits.Header({"EXP_TYPE": kind, "DETECTOR": name[-14:-10].upper(), "MSA3DSIM": True})
+        fits.HDUList([fits.PrimaryHDU(header=header), fits.ImageHDU(np.zeros((8, 8)), name="SCI")]).writeto(root / name)
+    observation = Observation.read(Layout(root), dataset)
+    observation.check()
+    assert len(observation.exposures) == dataset.pattern.n_exposures
+    assert "02101" not in {exposure.activity for exposure in observation.exposures}
+    (said,) = [record.message for record in caplog.records if "EXP_TYPE" in record.message]
+    assert kind in said
+    assert names[0] in said
+
+
+def test_nothing_but_target_acquisition(tmp_path, dataset):
+    header = fits.Header({"EXP_TYPE": "NRS_WATA"})
+    fits.PrimaryHDU(header=header).writeto(tmp_path / dataset.rate_name("02101", "NRS1"))
+    with pytest.raises(ObservationError, match="has EXP_TYPE NRS_MSASPEC; they have NRS_WATA"):
+        Observation.read(Layout(tmp_path), dataset)
+
+
 def test_all_of_another_grating(root, dataset):
     for path in root.glob("*_rate.fits"):
         edit(path, GRATING="G235H")

@@ -142,6 +142,11 @@ class Dataset(Model):
             missing = sorted(set(ids) - {source.source_id for source in self.simulation.sources})
             if missing:
                 raise ValueError(f"targets {missing} are not among simulation.sources")
+        if "paper" in self.cubebuild.builders and not self.process.rectify:
+            raise ValueError(
+                "process.rectify is false, but the published builder needs rectified spectra; "
+                "set process.rectify to true, or leave paper out of cubebuild.builder and cubebuild.also"
+            )
         if self.simulated and not self.metafile:
             raise ValueError("metafile must be named for a simulated dataset")
         return self

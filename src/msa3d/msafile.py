@@ -167,7 +167,8 @@ class MsaFile:
         dict
             ``{(msa_metadata_id, slitlet_id): source_id}`` for every slitlet with a positive source id. Where there
             is more than one, it is the one that is the primary source at most dither points, then that of most
-            rows, then the smallest.
+            rows, then the smallest. A slitlet that its galaxy has left in one configuration (its ids are 0 or
+            negative there) keeps the source that the same slitlet has first in another: the published rule.
         """
         votes: dict[tuple[int, int], dict[int, list[int]]] = {}
         for row in self.shutters[(self.shutters["source_id"] > 0) & (self.shutters["slitlet_id"] > 0)]:
@@ -175,7 +176,20 @@ class MsaFile:
             count = slitlet.setdefault(int(row["source_id"]), [0, 0])
             count[0] += row["primary_source"] == "Y"
             count[1] += 1
-        return {key: max(found, key=lambda i: (*found[i], -i)) for key, found in votes.items()}
+        owners = {key: max(found, key=lambda i: (*found[i], -i)) for key, found in votes.items()}
+        shutters: dict[tuple[int, int], set[tuple[int, ...]]] = {}
+        for row in self.shutters[self.shutters["slitlet_id"] > 0]:
+            place = tuple(int(row[name]) for name in ("shutter_quadrant", "shutter_row", "shutter_column"))
+            shutters.setdefault((int(row["msa_metadata_id"]), int(row["slitlet_id"])), set()).add(place)
+        elsewhere: dict[int, list[tuple[int, int]]] = {}
+        for key in votes:
+            elsewhere.setdefault(key[1], []).append(key)
+        for key in shutters.keys() - owners.keys():
+            # Another configuration may have given the number to other shutters.
+            same = [other for other in elsewhere.get(key[1], ()) if shutters[other] & shutters[key]]
+            if same:
+                owners[key] = owners[same[0]]
+        return owners
 
     def slitlets(self, metadata_id: int | None = None) -> list[Slitlet]:
         """List the slitlets of one MSA configuration (by default the first), in the order of their ids."""

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msa3d._fitswalk import read_headers
 from msa3d.errors import MetafileError, ObservationError
 from msa3d.layout import parse_rate_name
 from msa3d.msafile import MsaFile
@@ -29,6 +30,9 @@ logger = logging.getLogger(__name__)
 #: What steps 1 to 3 write, GB a slitlet and exposure (both detectors): 399 MB for 40 slitlets were measured in
 #: step 1, a quarter more comes with steps 2 and 3.
 GB_EACH = 0.0125
+
+#: EXP_TYPE of spectra through the micro-shutters.
+SPECTRA = "NRS_MSASPEC"
 
 _MAX_TOLD = 5
 
@@ -127,6 +131,7 @@ class Observation:
                 f"There are no count-rate files {dataset.file_root}_*_nrs?_rate.fits in {layout.root}; "
                 + ("`msa3d simulate` makes them." if dataset.simulated else "download them from MAST.")
             )
+        paths = _spectra(paths, layout)
         rates = sorted((Rate.read(path) for path in paths), key=lambda r: (int(r.activity, 36), r.detector))
         if metafile is None:
             metafile = layout.metafile(dataset.metafile or str(rates[0].primary["MSAMETFL"]))
@@ -253,7 +258,6 @@ class Observation:
     def _same_setup(self) -> Iterator[str]:
         wanted = {
             "INSTRUME": "NIRSPEC",
-            "EXP_TYPE": "NRS_MSASPEC",
             "FILTER": self.dataset.filter,
             "GRATING": self.dataset.grating,
         }
@@ -360,6 +364,24 @@ class Observation:
                 f"{self.layout.root} has {free:.1f} GB free, but {slitlets} slitlets in {len(self.exposures)} "
                 f"exposures need about {need - have:.1f} GB more; make room, or choose another root."
             )
+
+
+def _spectra(paths: list[Path], layout: Layout) -> list[Path]:
+    """Leave out what the archive delivers beside the spectra of a visit: target acquisition, confirmation and lamps."""
+    others: dict[str, list[Path]] = {}
+    for path in paths:
+        # A file without the keyword is read, and refused, as a count-rate image.
+        kind = str(read_headers(path)[0].get("EXP_TYPE", SPECTRA)).strip()
+        if kind != SPECTRA:
+            others.setdefault(kind, []).append(path)
+    for kind, found in others.items():
+        logger.warning("left out, as EXP_TYPE is %s, not %s: %s", kind, SPECTRA, _names(found))
+    left = [path for path in paths if path not in {path for found in others.values() for path in found}]
+    if not left:
+        raise ObservationError(
+            f"No count-rate file in {layout.root} has EXP_TYPE {SPECTRA}; they have {', '.join(sorted(others))}."
+        )
+    return left
 
 
 def _detector(path: Path) -> str:

@@ -139,11 +139,26 @@ def test_tables(compared, tmp_path):
 
 
 def test_the_tables_stay_what_they_were(compared, ndarrays_regression):
-    """Every cube's numbers, noise and profile; a search for shift and blur stops within a thousandth."""
+    """Every cube's numbers, noise and profile.
+
+    Where a search for shift and blur stops depends on the processor. Shift and blur are therefore held to 1% of a pixel
+    of 0.1 arcsec, the blur across the columns, of which the samples have none and to which a width adds in
+    quadrature, to 2.5% of a column of 0.2 arcsec, and their errors to 5%, which is less than an error is known.
+    """
     values = numbers(cubes=compared.table, noise=compared.noise, profiles=compared.profiles)
-    # There is no blur across the columns of the samples: what is found is nothing but rounding.
-    rounding = {"cubes_across": {"rtol": 0.0, "atol": 1e-3}}
-    ndarrays_regression.check(values, tolerances=rounding, default_tolerance={"rtol": 2e-3, "atol": 0.0})
+    searched = {
+        **{name: {"rtol": 0.0, "atol": 1e-3} for name in ("cubes_fwhm", "cubes_along")},
+        "cubes_across": {"rtol": 0.0, "atol": 5e-3},
+        "cubes_centroid_mas": {"rtol": 0.0, "atol": 1.0},
+        **{name: {"rtol": 0.05, "atol": 0.0} for name in ("cubes_centroid_error", "cubes_fwhm_error")},
+    }
+    # Exactly equal cubes have ratios with errors of nothing but rounding.
+    ratios = {
+        name: {"rtol": 2e-3, "atol": 1e-9}
+        for name in values
+        if name.endswith("_error") and ("ratio" in name or "relative" in name)
+    }
+    ndarrays_regression.check(values, tolerances={**searched, **ratios}, default_tolerance={"rtol": 2e-3, "atol": 0.0})
 
 
 def test_figure(compared, dataset):

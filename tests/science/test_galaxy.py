@@ -119,3 +119,22 @@ def test_the_numbers_stay_what_they_were(galaxy: Galaxy, ndarrays_regression):
 def test_the_profiles_stay_what_they_were(galaxy: Galaxy, ndarrays_regression):
     values = numbers(rings=galaxyfile.profiles(galaxy))
     ndarrays_regression.check(values, tolerances=within_errors(values), default_tolerance={"rtol": 1e-3, "atol": 1e-3})
+
+
+@pytest.mark.parametrize("error", [ProductError, ValueError, KeyError, np.linalg.LinAlgError])
+def test_a_galaxy_that_cannot_be_measured_does_not_stop_the_others(monkeypatch, tmp_path, caplog, error):
+    dataset = Dataset.load("demo")
+    faint = dataset.source_ids[1]
+
+    def measured(layout, dataset, source_id, builder, *, sample):
+        if source_id == faint:
+            raise error("no line above the noise")
+        return source_id
+
+    monkeypatch.setattr(galaxyfile, "measure_source", measured)
+    found = galaxyfile.measure_targets(Layout(tmp_path), dataset)
+    assert list(found) == [source for source in dataset.source_ids if source != faint]
+    # stpipe, once imported, gives its root handler the same record again.
+    (said,) = {record.message for record in caplog.records if "not measured" in record.message}
+    assert str(faint) in said
+    assert "no line above the noise" in said

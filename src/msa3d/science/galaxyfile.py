@@ -294,8 +294,9 @@ def measure_targets(
                 *(layout, dataset, target.source_id, builder or dataset.cubebuild.builder),
                 sample=sample and target.source_id == dataset.case_study,
             )
-        except ProductError as error:
-            log.warning("source %d is not measured: %s", target.source_id, error)
+        # A fit to noise can fail in any of these ways, and must not end the measurement of the other galaxies.
+        except (ProductError, ValueError, KeyError, IndexError, np.linalg.LinAlgError) as error:
+            log.warning("source %d is not measured: %s: %s", target.source_id, type(error).__name__, error)
     return found
 
 
