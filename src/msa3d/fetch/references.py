@@ -220,23 +220,24 @@ def _varies(keyword: str) -> bool:
 
 
 def _verify(names: list[str]) -> dict[str, dict[str, Any]]:
-    """Compare what lies in the cache with what the server says of it; what is wrong is fetched again, once."""
+    """Compare what lies in the cache with what the server says of it; what is wrong is fetched again, twice at most."""
     from crds.client import api
 
     facts = api.get_file_info_map("jwst", names, ["size", "sha1sum"])
-    cacher = api.FileCacher(os.environ["CRDS_CONTEXT"])
+    # A download that fails is found by its size or hash, as one that came wrong.
+    cacher = api.FileCacher(os.environ["CRDS_CONTEXT"], raise_exceptions=False)
     checked: dict[str, dict[str, Any]] = {}
     for name in names:
         said = facts.get(name)
         if not isinstance(said, dict):
             raise FetchError(f"the CRDS server does not know {name}, which its own context names.")
         path = Path(cacher.locate(name))
-        for attempt in (1, 2):
+        for attempt in (1, 2, 3):
             size = path.stat().st_size if path.is_file() else -1
             sha1 = _sha1(path) if size == int(said["size"]) else ""
             if sha1 == said["sha1sum"]:
                 break
-            if attempt == 2:
+            if attempt == 3:
                 raise FetchError(f"{path} is not what the CRDS server says of it (size {said['size']}, SHA-1).")
             logger.warning("%s is not whole: fetching it again", name)
             path.unlink(missing_ok=True)
