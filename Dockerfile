@@ -24,8 +24,10 @@ RUN list=/etc/apt/sources.list.d/debian.sources \
 # The C compiler is wanted for stsci.imagestats alone, and stays in this stage.
 FROM base AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev python3.11-dev
-COPY requirements.lock /build/
+COPY requirements.lock requirements-test.lock /build/
 WORKDIR /build
+# `make test` in the image: make image IMAGEARGS="--build-arg TESTS=1"
+ARG TESTS=
 # What builds, and uv itself, are of the lock as well (as in the Makefile). Certificates are the system's, so that a
 # network with its own authority needs no more than its bundle mounted on /etc/ssl/certs.
 # Then what nobody runs here goes: examples and the test suites of others, a fifth of the size. (A few packages carry
@@ -38,8 +40,9 @@ RUN python3.11 -m venv /opt/msa3d \
         /opt/msa3d/bin/pip install -q --no-cache-dir --no-deps --require-hashes -r first.txt \
     && /opt/msa3d/bin/uv pip sync -q --native-tls --python /opt/msa3d/bin/python --no-cache --require-hashes \
         --no-build-isolation requirements.lock \
+    && if test -n "${TESTS}"; then /opt/msa3d/bin/uv pip install -q --native-tls --python /opt/msa3d/bin/python --no-cache \
+        --require-hashes --no-build-isolation -r requirements-test.lock; fi \
     && cd /opt/msa3d/lib/python3.11/site-packages \
-    && rm -rf BayesicFitting/examples mpdaf/data \
     && find astroquery dask jwst networkx numpy scipy specutils spherical_geometry -type d -name tests -prune \
         -exec rm -rf {} + \
     && (/opt/msa3d/bin/python -m compileall -q -j 0 . > /dev/null || true)

@@ -29,9 +29,11 @@ MSA3D_ENV ?=
 VAR := $(CURDIR)/.venv/var
 ifeq ($(strip $(MSA3D_ENV)),)
 VENV := .venv/.complete
+TESTVENV := .venv/.tested
 BIN := $(CURDIR)/.venv/bin
 else
 VENV :=
+TESTVENV :=
 BIN := $(patsubst %/,%,$(dir $(shell command -v python)))
 endif
 # The code beside this file, whichever copy of it an image or a conda environment has installed.
@@ -59,7 +61,7 @@ locked = awk -v names=" $(1) " '/^[^ \#]/ { split($$0, name, /==/); take = index
 # Of every command on a run. Without a root msa3d takes runs/<dataset>.
 OPTIONS := $${ROOT:+--root "$$ROOT"} --dataset "$$DATASET" $${WORKERS:+--workers "$$WORKERS"}
 
-.PHONY: help all env data notebooks book links test lint format lock bench merit realisations image imagetest clean
+.PHONY: help all env data notebooks book test bench lint lock image clean
 
 help: ## This list
 	@echo "make all          from nothing to the book of DATASET=$$DATASET in $${ROOT:-runs/} and book/_build/html/"
@@ -102,40 +104,28 @@ book: notebooks ## The book of the executed notebooks
 	@.venv/bin/python -m pip install -q --no-cache-dir --no-deps --no-build-isolation --no-index -e .
 	@touch $@
 
-links: book ## Every link of the book, out into the world (needs the network)
-	$(IN) jupyter-book build book --path-output .cache/links --builder linkcheck --all --quiet
+.venv/.tested: .venv/.complete requirements-test.lock
+	@echo "What tests and style need: into .venv, from requirements-test.lock"
+	@.venv/bin/uv pip install -q --python .venv/bin/python --no-cache --require-hashes -r requirements-test.lock \
+		|| .venv/bin/python -m pip install --no-cache-dir --require-hashes -r requirements-test.lock
+	@touch $@
 
-test: $(VENV) ## Unit tests, and the whole way end to end on the smallest dataset
+test: $(TESTVENV) ## Unit tests, and the whole way end to end on the smallest dataset
 	$(IN) python -m pytest -p no:cacheprovider -n $(TESTERS) --dist loadfile $(PYTESTARGS)
 
-bench: $(VENV) ## What the steps cost
+bench: $(TESTVENV) ## What the steps cost
 	$(IN) python -m pytest -p no:cacheprovider -o python_files='bench_*.py' --benchmark-only tests/benchmarks $(PYTESTARGS)
 
-merit: $(VENV) ## Figures of merit of the cube builder, into the table that the book shows
-	$(IN) MSA3D_MERIT=book/figures_of_merit.csv python -m pytest -p no:cacheprovider tests/cube/test_merit.py $(PYTESTARGS)
-
-realisations: $(VENV) ## Pulls of twenty noise realisations of a galaxy, into the table that the book shows
-	$(IN) MSA3D_REALISATIONS=book/realisations.csv python -m pytest -p no:cacheprovider -o python_files='bench_*.py' \
-		tests/benchmarks/bench_realisations.py $(PYTESTARGS)
-
-lint: $(VENV) ## Style, docstrings, no outputs in notebooks
+lint: $(TESTVENV) ## Style, docstrings, no outputs in notebooks
 	$(IN) ruff check --no-cache
 	$(IN) ruff format --no-cache --check
 	$(IN) find src/msa3d -name '*.py' -print0 | xargs -0 numpydoc lint --config .
 	$(IN) nbstripout --verify notebooks/*.ipynb
 
-format: $(VENV) ## Mend the style as far as a machine can
-	$(IN) ruff check --no-cache --fix
-	$(IN) ruff format --no-cache
-	$(IN) nbstripout notebooks/*.ipynb
-
-lock: $(VENV) ## Renew requirements.lock from requirements.in, keeping what still fits
-	$(IN) uv pip compile --no-cache --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-emit-find-links -q requirements.in -o requirements.lock
-	$(IN) cd tests/extra && uv pip compile --no-cache --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-emit-find-links -q requirements-viewers.in -o requirements-viewers.lock
-	$(IN) cd tests/extra && uv pip compile --no-cache --universal --python-version 3.11 --generate-hashes \
-		--no-emit-index-url --no-emit-find-links -q -c ../../requirements.lock requirements-hub.in -o requirements-hub.lock
+lock: $(TESTVENV) ## Renew the locks from requirements*.in, keeping what still fits
+	$(IN) for name in requirements requirements-test tests/extra/requirements-{viewers,hub,browser}; do \
+		cd "$(CURDIR)/$$(dirname $$name)" && uv pip compile --no-cache --universal --python-version 3.11 --generate-hashes \
+			--no-emit-index-url --no-emit-find-links -q "$$(basename $$name).in" -o "$$(basename $$name).lock"; done
 
 IMAGE ?= msa3d
 IMAGEARGS ?=
@@ -145,9 +135,6 @@ image: ## The container image, with docker, podman or buildah
 	@test -n "$(BUILDER)" || { echo "None of docker, podman and buildah works here; name one: make image BUILDER=" >&2; exit 1; }
 	$(BUILDER) build --build-arg REVISION="$$(git describe --always --dirty --abbrev=12 2>/dev/null)" \
 		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" $(IMAGEARGS) -t $(IMAGE) .
-
-imagetest: ## The image built from nothing by buildah, and tried: tests, `make all` of tiny without a network
-	.ci/image
 
 clean: ## The environment and the book away; runs/ stays, as it may hold data of yours
 	rm -rf .venv .cache book/_build book/notebooks src/msa3d.egg-info build .hypothesis .benchmarks

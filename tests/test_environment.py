@@ -43,10 +43,10 @@ def read(name: str) -> str:
     return (ROOT / name).read_text()
 
 
-def locked() -> dict[str, tuple[Requirement, list[str]]]:
-    """Requirement and hashes of every entry of the lock, by name."""
+def locked(name: str = "requirements.lock") -> dict[str, tuple[Requirement, list[str]]]:
+    """Requirement and hashes of every entry of a lock, by name."""
     entries = {}
-    for entry in re.split(r"\n(?=[^\s#])", read("requirements.lock").replace("\\\n", "\n")):
+    for entry in re.split(r"\n(?=[^\s#])", read(name).replace("\\\n", "\n")):
         lines = [line for line in entry.splitlines() if not line.lstrip().startswith("#")]
         if lines:
             requirement = Requirement(lines[0].strip())
@@ -55,10 +55,10 @@ def locked() -> dict[str, tuple[Requirement, list[str]]]:
     return entries
 
 
-def wanted() -> list[Requirement]:
-    """Requirements of requirements.in."""
-    lines = (line.split("#")[0].strip() for line in read("requirements.in").splitlines())
-    return [Requirement(line) for line in lines if line]
+def wanted(name: str = "requirements.in") -> list[Requirement]:
+    """Requirements that a lock was made from."""
+    lines = (line.split("#")[0].strip() for line in read(name).splitlines())
+    return [Requirement(line) for line in lines if line and not line.startswith("-")]
 
 
 def version(requirement: Requirement) -> str:
@@ -89,6 +89,18 @@ def test_the_lock_is_of_requirements_in(lock):
     for requirement in wanted():
         entry = lock[canonicalize_name(requirement.name)][0]
         assert version(entry) in requirement.specifier, requirement
+
+
+def test_tests_have_a_lock_of_their_own_which_agrees(lock):
+    """What runs is not tested with other versions, and what only tests need is not in the image."""
+    tests = locked("requirements-test.lock")
+    for requirement in wanted("requirements-test.in"):
+        name = canonicalize_name(requirement.name)
+        assert version(tests[name][0]) in requirement.specifier, requirement
+        assert name not in lock, f"{name} is locked to run"
+    for name in tests.keys() & lock.keys():
+        assert version(tests[name][0]) == version(lock[name][0])
+    assert all(hashes for _, hashes in tests.values())
 
 
 def test_the_lock_names_no_index(lock):

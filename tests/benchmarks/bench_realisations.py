@@ -3,7 +3,8 @@
 The cube is as large as one of `tiny`. Its noise is shared by neighbouring voxels as that of a drizzled cube is, and
 the cube knows how. Errors are those of the optimiser and of places without lines: no posterior is sampled.
 
-Not a test, as it takes minutes: `make realisations` prints the table, and writes it where MSA3D_REALISATIONS says.
+Not a test, as it takes minutes. The table is printed, and written where MSA3D_REALISATIONS says
+(book/realisations.csv): ``make test PYTESTARGS="-o python_files=bench_*.py tests/benchmarks/bench_realisations.py"``.
 """
 
 from __future__ import annotations

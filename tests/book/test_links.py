@@ -1,7 +1,7 @@
 """Every address within the book leads somewhere: to a file, and to a place in it.
 
-Links that leave the book are followed by ``make links``, which needs the network. ``MSA3D_BOOK`` names the html of a
-book that is there already; without it one is built of stand-in notebooks.
+Links that leave the book are followed by the weekly workflow, which needs the network. ``MSA3D_BOOK`` names the html
+of a book that is there already; without it one is built of stand-in notebooks.
 """
 
 from __future__ import annotations

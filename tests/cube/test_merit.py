@@ -1,6 +1,7 @@
 """Figures of merit of the drizzle builder on simulated observations: what came out against what was put in.
 
-With MSA3D_MERIT naming a file, the figures are written there as a table; the book shows it.
+The book shows them in a table, which is written where MSA3D_MERIT says:
+``MSA3D_MERIT=book/figures_of_merit.csv make test PYTESTARGS=tests/cube/test_merit.py``.
 """
 
 from __future__ import annotations
