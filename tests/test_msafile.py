@@ -277,8 +277,11 @@ def test_source_without_coordinates(rows, ra, dec):
 
 def test_source_without_slitlet(rows):
     first, _, sources = rows
-    ((kind, message),) = errors(build(first, sources=sources))
-    assert (kind, "source 29470 of SOURCE_INFO has no slitlet" in message) == ("source without slitlet", True)
+    msa = build(first, sources=sources)
+    assert errors(msa) == []
+    (problem,) = msa.check()
+    assert problem.kind == "source without slitlet"
+    assert "source 29470 of SOURCE_INFO has no slitlet" in problem.message
 
 
 def test_virtual_source_without_slitlet_is_a_warning(rows):
@@ -407,3 +410,157 @@ def test_a_galaxy_that_left_its_slitlet_keeps_it_in_all_configurations():
     assert set(changed["source_id"][changed["msa_metadata_id"] == 64]) == {0}
     first_only = MsaFile.from_tables(shutters, entries, dataset).select_sources([8512]).shutters
     assert set(first_only["msa_metadata_id"]) == set(range(1, 64))
+
+
+# --- as the archive has them
+
+
+def jwst_slits(msa, path, metadata_id=1, point=1):
+    """{slitlet: (source id, name, x, y)} as jwst 1.14.0 reads them, from the middle of the shutter."""
+    from jwst.assign_wcs.nirspec import get_open_msa_slits
+
+    msa.write(path, overwrite=True)
+    slits = get_open_msa_slits(str(path), metadata_id, point)
+    return {int(s.name): (int(s.source_id), s.source_name, s.source_xpos, s.source_ypos) for s in slits}
+
+
+def with_column(path, name, form, values):
+    """Add a column at the end of SHUTTER_INFO."""
+    with fits.open(path) as hdus:
+        table = hdus["SHUTTER_INFO"]
+        columns = [*table.columns, fits.Column(name, form, array=values(table.data))]
+        hdus["SHUTTER_INFO"] = fits.BinTableHDU.from_columns(columns, name="SHUTTER_INFO")
+        hdus.writeto(path.with_name("more_msa.fits"))
+    return path.with_name("more_msa.fits")
+
+
+def test_rows_of_fixed_slits_are_named_and_left_out(small, tmp_path):
+    small.write(tmp_path / "a_msa.fits")
+    path = with_column(tmp_path / "a_msa.fits", "fixed_slit", "6A", lambda t: ["S200A1"] + ["NONE"] * (len(t) - 1))
+    msa = MsaFile.read(path)
+    assert msa.shutters.dtype.names == (*SHUTTER_FORMATS, "fixed_slit")
+    assert len(msa.shutters) == len(small.shutters) - 1
+    assert ("rows left out", "1 rows of fixed slits (S200A1) are left out") in [
+        (p.kind, p.message) for p in msa.check()
+    ]
+    slits = jwst_slits(msa, tmp_path / "copy_msa.fits", point=2)
+    assert {slitlet: found[0] for slitlet, found in slits.items()} == {1: 8512, 2: 29470}
+    assert list(fits.getdata(tmp_path / "copy_msa.fits", "SHUTTER_INFO")["fixed_slit"]) == ["NONE"] * len(msa.shutters)
+
+
+def test_columns_in_another_order_are_refused(small, tmp_path):
+    small.write(tmp_path / "a_msa.fits")
+    with fits.open(tmp_path / "a_msa.fits") as hdus:
+        columns = list(hdus["SHUTTER_INFO"].columns)
+        hdus["SHUTTER_INFO"] = fits.BinTableHDU.from_columns(columns[1:] + columns[:1], name="SHUTTER_INFO")
+        hdus.writeto(tmp_path / "b_msa.fits")
+    with pytest.raises(MetafileError, match="SHUTTER_INFO has the columns msa_metadata_id, .*expected, in this order"):
+        MsaFile.read(tmp_path / "b_msa.fits")
+
+
+def test_closed_shutters_do_not_count_as_open(rows, tmp_path):
+    first, second, sources = rows
+    closed = [row | {"shutter_state": "CLOSED"} if row["shutter_column"] == 50 else row for row in first]
+    msa = build(closed, second, sources=sources)
+    assert [s.columns for s in msa.slitlets()] == [(51, 52), (50, 51, 52)]
+    assert "2 rows of shutters that are CLOSED (slitlets 1) do not count as open" in [p.message for p in msa.check()]
+    from jwst.assign_wcs.nirspec import get_open_msa_slits
+
+    msa.write(tmp_path / "a_msa.fits")
+    assert [s.shutter_state for s in get_open_msa_slits(str(tmp_path / "a_msa.fits"), 1, 1)] == ["x1", "1x1"]
+
+
+@pytest.mark.parametrize("number", [40_000, 70_000, 113_852, 3_000_000_000])
+def test_large_ids_do_not_wrap(rows, tmp_path, number):
+    first, second, sources = rows
+    msa = build(slitlet(1, number), second, sources=[source(number), sources[1]])
+    msa.write(tmp_path / "a_msa.fits")
+    again = MsaFile.read(tmp_path / "a_msa.fits")
+    assert again.source_ids == sorted((number, 29470))
+    again.write(tmp_path / "b_msa.fits")
+    assert MsaFile.read(tmp_path / "b_msa.fits").source_ids == again.source_ids
+
+
+def test_unsigned_and_narrow_columns(small, tmp_path):
+    """As tools other than the archive's write them: 16 bits are enough for a slitlet, not for an id."""
+    small.write(tmp_path / "a_msa.fits")
+    with fits.open(tmp_path / "a_msa.fits") as hdus:
+        ids = np.where(hdus["SHUTTER_INFO"].data["source_id"] > 0, 40_000, 0).astype(np.uint16)
+        columns = [
+            c if c.name != "source_id" else fits.Column("source_id", "I", bzero=32768, array=ids)
+            for c in hdus["SHUTTER_INFO"].columns
+        ]
+        hdus["SHUTTER_INFO"] = fits.BinTableHDU.from_columns(columns, name="SHUTTER_INFO")
+        hdus.writeto(tmp_path / "b_msa.fits")
+    msa = MsaFile.read(tmp_path / "b_msa.fits")
+    assert msa.source_ids == [40_000]
+    msa.write(tmp_path / "c_msa.fits")
+    assert MsaFile.read(tmp_path / "c_msa.fits").source_ids == [40_000]
+
+
+def test_a_source_that_left_its_slitlet_keeps_it(rows, tmp_path):
+    """At the second dither point all rows of slitlet 1 are background: jwst would invent the id 29471."""
+    first, second, sources = rows
+    for row in first:
+        if row["dither_point_index"] == 2:
+            row |= shutter(1, row["shutter_column"], point=2)
+    msa = build(first, second, sources=sources)
+    assert jwst_slits(msa, tmp_path / "a_msa.fits", point=2)[1][0] == 29471
+    slits = jwst_slits(msa.repaired().transform_ids(), tmp_path / "a_msa.fits", point=2)
+    assert slits[1] == (8512, "2136_8512", 0.0, 0.0)
+    assert slits[2] == pytest.approx((29470, "2136_29470", -0.1, 0.1))
+
+
+def test_background_slitlets_get_no_id_that_is_a_source_s(rows, tmp_path):
+    """jwst calls a slitlet without a source by the largest id plus one, which the catalogue may hold."""
+    first, _, sources = rows
+    empty = [shutter(7, 50 + k, row=300, point=p) for p in (1, 2) for k in range(3)]
+    msa = build(first, empty, sources=[*sources, source(8513)])
+    assert jwst_slits(msa, tmp_path / "a_msa.fits")[7][:2] == (8513, "2136_8513")
+    slits = jwst_slits(msa.repaired().transform_ids(), tmp_path / "a_msa.fits")
+    assert slits[7] == (-7, "background_7", 0.0, 0.0)
+    assert slits[1][0] == 8512
+    assert msa.repaired().source_ids == [8512]
+
+
+def test_repaired_background_does_not_share_an_id(rows):
+    first, _, sources = rows
+    planned = slitlet(2, -7, row=200)
+    empty = [shutter(7, 50 + k, row=300, point=p) for p in (1, 2) for k in range(3)]
+    new = build(first, planned, empty, sources=sources).repaired().shutters
+    assert {int(i) for i in new["source_id"][new["slitlet_id"] == 7]} == {-8, 0}
+
+
+def test_unknown_positions_are_the_middle_of_the_shutter(rows, tmp_path):
+    first, second, sources = rows
+    for row in first:
+        row |= {"estimated_source_in_shutter_y": np.nan}
+    msa = build(first, second, sources=sources)
+    assert errors(msa) == []
+    (said,) = [p for p in msa.check() if p.kind == "no source position"]
+    assert said.message == (
+        "slitlet 1 does not say where its source 8512 is, the middle is taken at dither point 1 of configuration 1 "
+        "(and 1 more)"
+    )
+    assert jwst_slits(msa.repaired(), tmp_path / "a_msa.fits")[1] == pytest.approx((8512, "2136_8512", -0.1, 0.0))
+
+
+def test_repaired_leaves_a_good_file_alone(small):
+    assert small.repaired().shutters.tobytes() == small.shutters.tobytes()
+
+
+@needs_real
+def test_real_repaired_gives_jwst_an_id_for_every_slitlet(real, tmp_path):
+    """In each configuration and at each dither point, slitlets of a source have it, the others none of any source."""
+    copy = real.repaired().transform_ids()
+    catalogue = {int(i) for i in real.sources["source_id"]}
+    for meta, point in real.dither_points:
+        slits = jwst_slits(copy, tmp_path / "a_msa.fits", meta, point)
+        mine = real.shutters[
+            (real.shutters["msa_metadata_id"] == meta) & (real.shutters["dither_point_index"] == point)
+        ]
+        assert set(slits) == {int(i) for i in mine["slitlet_id"] if i > 0}
+        for slitlet_id, (source_id, *_) in slits.items():
+            owner = copy.owners().get((meta, slitlet_id))
+            assert source_id == owner if owner else source_id < 0 and source_id in catalogue | {-slitlet_id}
+        assert len({found[0] for found in slits.values()}) == len(slits)

@@ -63,6 +63,7 @@ def find_problems(msa: MsaFile) -> list[Problem]:
     """
     groups = _groups(msa)
     found = [
+        *(Problem("warning", "rows left out", text) for text in msa.left_out),
         *_invalid_rows(msa),
         *_duplicate_slitlets(groups),
         *_slitlets(groups),
@@ -187,6 +188,10 @@ def _within_slitlets(groups: _Groups) -> Iterator[tuple]:
         elif sources:
             text = f"slitlet {slitlet} of source {sources[0]} has no primary source, jwst calls it background"
             yield ("warning", "no primary source", text), where
+        place = rows[(rows["background"] == "N") & (rows["source_id"] > 0)]
+        if not all(np.isfinite(place[f"estimated_source_in_shutter_{axis}"]).all() for axis in "xy"):
+            text = f"slitlet {slitlet} does not say where its source {place['source_id'][0]} is, the middle is taken"
+            yield ("warning", "no source position", text), where
         if len(sources) > 1:
             text = f"slitlet {slitlet} holds sources {', '.join(map(str, sources))}"
             yield ("warning", "several sources", text), where
@@ -231,7 +236,8 @@ def _sources(msa: MsaFile) -> Iterator[Problem]:
         )
     for source in sorted(set(ids) - named):
         yield Problem(
-            "error" if source > 0 else "warning",
+            # One of the dataset's targets is an error all the same: of the dataset (`msa3d.observation`).
+            "warning",
             "source without slitlet",
             f"source {source} of SOURCE_INFO has no slitlet in SHUTTER_INFO",
             source,

@@ -23,9 +23,11 @@ from msa3d._msatables import (
     SHUTTER_FORMATS,
     SOURCE_FORMATS,
     header_of,
+    open_rows,
     place_in_image,
     read_table,
     structured,
+    table_hdu,
 )
 from msa3d.atomic import atomic_path
 from msa3d.errors import MetafileError, ObservationError
@@ -65,15 +67,17 @@ class MsaFile:
     header : `astropy.io.fits.Header`
         Primary header.
     image : `numpy.ndarray`
-        SHUTTER_IMAGE, int16, (730, 342): id of the slitlet that a shutter belongs to at any dither point, else 0.
+        SHUTTER_IMAGE, integer, (730, 342): id of the slitlet that a shutter belongs to at any dither point, else 0.
     shutters, sources : `numpy.ndarray`
-        SHUTTER_INFO and SOURCE_INFO, structured arrays with the columns of `SHUTTER_FORMATS` and
-        `SOURCE_FORMATS`. Positions in the shutter are fractions of its pitch, NaN where there is no source;
-        ra and dec are ICRS, degrees.
+        SHUTTER_INFO (open shutters) and SOURCE_INFO, structured arrays with the columns of `SHUTTER_FORMATS` and
+        `SOURCE_FORMATS`, and further ones that the file has after these. Positions in the shutter are fractions
+        of its pitch, NaN where there is no source; ra and dec are ICRS, degrees.
     path : Path, optional
         The file that it was read from.
     formats : dict, optional
         FITS formats of the file it was read from, by column, where they differ from the usual ones.
+    left_out : tuple of str
+        Which rows of SHUTTER_INFO are no open shutters of the MSA and were left out, in words.
     """
 
     header: fits.Header
@@ -82,6 +86,7 @@ class MsaFile:
     sources: np.ndarray
     path: Path | None = None
     formats: Mapping[str, str] | None = None
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, path: Path | str) -> MsaFile:
@@ -108,8 +113,11 @@ class MsaFile:
                     read_table(path, hdus[name], expected, formats)
                     for name, expected in (("SHUTTER_INFO", SHUTTER_FORMATS), ("SOURCE_INFO", SOURCE_FORMATS))
                 ]
-                image = np.array(hdus["SHUTTER_IMAGE"].data, dtype=np.int16)
-                return cls(hdus[0].header.copy(), image, *tables, path=path.absolute(), formats=formats)
+                tables[0], left_out = open_rows(tables[0])
+                image = np.array(hdus["SHUTTER_IMAGE"].data)
+                image = image.astype(image.dtype.newbyteorder("="))
+                header = hdus[0].header.copy()
+                return cls(header, image, *tables, path=path.absolute(), formats=formats, left_out=left_out)
         except ObservationError as error:
             raise MetafileError(str(error)) from error
         except (OSError, ValueError, TypeError, IndexError, fits.VerifyError) as error:
@@ -139,7 +147,9 @@ class MsaFile:
         if not isinstance(header, fits.Header):
             header = header_of(header)
         table = structured(shutters, SHUTTER_FORMATS, "SHUTTER_INFO")
-        made = cls(header, np.zeros((2 * N_ROWS, 2 * N_COLUMNS), np.int16), table, np.empty(0))
+        table, left_out = open_rows(table)
+        image = np.zeros((2 * N_ROWS, 2 * N_COLUMNS), table["slitlet_id"].dtype)
+        made = cls(header, image, table, np.empty(0), left_out=left_out)
         made = replace(made, sources=structured(sources, SOURCE_FORMATS, "SOURCE_INFO"))
         for row in table[table["slitlet_id"] > 0]:
             made.image[place_in_image(row)] = row["slitlet_id"]
@@ -225,6 +235,45 @@ class MsaFile:
         return find_problems(self)
 
     # --- edited copies
+
+    def repaired(self) -> MsaFile:
+        """Give every slitlet a primary source with a position at every dither point.
+
+        Where a slitlet has none (its galaxy has left it, or it is background: all rows 0), jwst 1.14.0 invents the
+        id that follows the largest one, which may be that of another source, and the source would lack this
+        exposure. Its first shutter that is not background, or the middle one, becomes that of its source; of a
+        slitlet that has no source in any configuration, that of the negative id which it has at another dither
+        point, or of a new one: so the archive counts background that was planned as such. Positions that are not
+        known become the middle of the shutter (0.5, 0.5), as later versions of jwst take them.
+
+        Returns
+        -------
+        MsaFile
+            A new one.
+        """
+        shutters = self.shutters.copy()
+        keys = np.stack([shutters[k] for k in ("msa_metadata_id", "slitlet_id", "dither_point_index")], axis=1)
+        owners, taken = self.owners(), {int(i) for i in shutters["source_id"]}
+        for meta, slitlet_id in np.unique(keys[keys[:, 1] > 0, :2], axis=0).tolist():
+            slitlet = (keys[:, :2] == (meta, slitlet_id)).all(axis=1)
+            source_id = owners.get((meta, slitlet_id))
+            if source_id is None:
+                planned = shutters["source_id"][slitlet & (shutters["source_id"] < 0)]
+                unused = -slitlet_id if -slitlet_id not in taken else min(taken) - 1
+                source_id = int(planned[0]) if len(planned) else unused
+                taken.add(source_id)
+            for dither in np.unique(keys[slitlet, 2]):
+                rows = np.flatnonzero(slitlet & (keys[:, 2] == dither))
+                rows = rows[np.argsort(shutters["shutter_column"][rows], kind="stable")]
+                if not (shutters["primary_source"][rows] == "Y").any():
+                    lit = rows[shutters["background"][rows] == "N"]
+                    primary = lit[0] if len(lit) else rows[(len(rows) - 1) // 2]
+                    shutters["primary_source"][primary], shutters["background"][primary] = "Y", "N"
+                    shutters["source_id"][primary] = source_id
+                lit = rows[shutters["background"][rows] == "N"]
+                for name in ("estimated_source_in_shutter_x", "estimated_source_in_shutter_y"):
+                    shutters[name][lit] = np.where(np.isfinite(shutters[name][lit]), shutters[name][lit], 0.5)
+        return replace(self, shutters=shutters)
 
     def transform_ids(self, *, shorten: Literal["first", "last"] | None = None, max_id: int = 100_000) -> MsaFile:
         """Give every row of a slitlet the id of its source (the published transform).
@@ -312,7 +361,7 @@ class MsaFile:
         kept = [key for key, source_id in self.owners().items() if source_id in wanted]
         keys = zip(self.shutters["msa_metadata_id"], self.shutters["slitlet_id"], strict=True)
         mine = np.array([(int(meta), int(slitlet)) in set(kept) for meta, slitlet in keys], dtype=bool)
-        image = np.where(np.isin(self.image, self.shutters["slitlet_id"][mine]), self.image, 0).astype(np.int16)
+        image = np.where(np.isin(self.image, self.shutters["slitlet_id"][mine]), self.image, 0)
         sources = self.sources[np.isin(self.sources["source_id"], self.shutters["source_id"][mine])]
         return replace(self, shutters=self.shutters[mine], sources=sources, image=image)
 
@@ -340,19 +389,8 @@ class MsaFile:
             raise MetafileError(f"{path} exists and is not written over.")
         image = fits.ImageHDU(self.image, name="SHUTTER_IMAGE")
         tables = [
-            self._table_hdu("SHUTTER_INFO", self.shutters, SHUTTER_FORMATS),
-            self._table_hdu("SOURCE_INFO", self.sources, SOURCE_FORMATS),
+            table_hdu("SHUTTER_INFO", self.shutters, SHUTTER_FORMATS, self.formats or {}),
+            table_hdu("SOURCE_INFO", self.sources, SOURCE_FORMATS, self.formats or {}),
         ]
         with atomic_path(path) as partial:
             fits.HDUList([fits.PrimaryHDU(header=self.header.copy()), image, *tables]).writeto(partial)
-
-    def _table_hdu(self, name: str, table: np.ndarray, formats: Mapping[str, str]) -> fits.BinTableHDU:
-        columns = []
-        for column, usual in formats.items():
-            form = (self.formats or {}).get(f"{name}.{column}", usual)
-            values = table[column]
-            if values.dtype.kind == "U" and values.size:
-                # Longer names than the archive's have happened to fit get a wider column.
-                form = f"{max(int(form[:-1] or 1), int(np.char.str_len(values).max()))}A"
-            columns.append(fits.Column(column, form, array=values))
-        return fits.BinTableHDU.from_columns(columns, name=name)

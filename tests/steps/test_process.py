@@ -12,6 +12,8 @@ import pytest
 from astropy.io import fits
 
 from msa3d import provenance, records
+from msa3d.cube.slitpixels import read_slit
+from msa3d.cube.source import Placed, sources_calibrated, sources_of
 from msa3d.errors import DatasetError, ObservationError, ProductError
 from msa3d.layout import Layout
 from msa3d.steps import calpost, exposure, postprocess, process
@@ -242,6 +244,40 @@ def test_a_slit_at_the_edge_of_a_detector_stops_nobody(root: Path, dataset, capl
     assert set(slits["source_id"]) == set(spectra["source_id"]) == {8512}
     assert "03101_00001_nrs1_cal.fits, slit 2 (source 8143, NRS1): it lights 5 columns of the detector" in caplog.text
     assert "source 8143 is left out of exposure 03102" in caplog.text
+
+
+@pytest.mark.slow
+def test_ids_of_the_metafile_come_back_through_the_pipeline(root: Path, dataset) -> None:
+    """Spec3 renames ids that are not of five digits, and jwst invents some for background: neither is seen outside."""
+    (root / METAFILE).unlink()
+    write_metafile(root / METAFILE, [(113852, 1, 150, 90, 3), (7, 1, 150, 30, 3)], 2)
+    with fits.open(root / METAFILE, mode="update") as hdus:
+        rows = hdus["SHUTTER_INFO"].data
+        mine = rows["slitlet_id"] == 2
+        rows["source_id"][mine], rows["background"][mine], rows["primary_source"][mine] = 0, "Y", "N"
+        rows["estimated_source_in_shutter_x"][mine] = rows["estimated_source_in_shutter_y"][mine] = np.nan
+        hdus["SOURCE_INFO"].data = hdus["SOURCE_INFO"].data[:1]
+    layout, chosen = Layout(root), with_settings(dataset, wanted_sources_only=False)
+    process.process_exposure(first_task(chosen, layout))
+    directory = layout.process_dir("03101")
+    assert sorted(path.name for path in directory.glob("*_s2d.fits")) == [
+        "newoutput_b00002_s2d.fits", "newoutput_s113852_s2d.fits",
+    ]  # fmt: skip
+    with fits.open(layout.s2d("03101", 113852)) as hdus:
+        assert hdus[0].header["FILENAME"] == "newoutput_s113852_s2d.fits"
+        assert (hdus["SCI"].header["SOURCEID"], hdus["SCI"].header["SRCNAME"]) == (113852, "2136_113852")
+    found = set()
+    for cal in calpost.cal_files(layout, "03101"):
+        with fits.open(cal) as hdus:
+            found |= {(hdu.header["SOURCEID"], hdu.header["SRCNAME"]) for hdu in hdus if hdu.name == "SCI"}
+    assert found == {(113852, "2136_113852"), (-2, "background_2")}
+    calpost.run(chosen, layout, workers=1)
+    exposures = (Placed("03101", 0, 0),)
+    assert (
+        list(sources_of(chosen, layout, exposures)) == list(sources_calibrated(chosen, layout, exposures)) == [113852]
+    )
+    for cal in calpost.cal_files(layout, "03101"):
+        assert read_slit(calpost.product_of(cal), -2) is None
 
 
 @pytest.mark.slow

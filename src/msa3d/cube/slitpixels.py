@@ -15,6 +15,7 @@ from msa3d.cube.grid import readable
 from msa3d.cube.product import DO_NOT_USE
 from msa3d.cube.sky import from_tangent, tangent_offsets
 from msa3d.cube.slitgeometry import SlitGeometry, open_ranges, read_geometries
+from msa3d.cube.source import is_background
 from msa3d.errors import ProductError
 
 
@@ -131,7 +132,8 @@ def read_slit(
     """
     path = Path(path)
     with readable(path), fits.open(path, memmap=False) as hdus:
-        versions = [hdu.ver for hdu in hdus if hdu.name == "SCI" and hdu.header.get("SOURCEID") == source_id]
+        slits = [hdu for hdu in hdus if hdu.name == "SCI" and hdu.header.get("SOURCEID") == source_id]
+        versions = [hdu.ver for hdu in slits if not is_background(hdu.header)]
         if not versions:
             return None
         version = versions[0]

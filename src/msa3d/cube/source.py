@@ -69,6 +69,17 @@ class SourceTask:
         return [(item, self.layout.s2d(item.activity, self.source_id, POST_SUFFIX, product)) for item in self.exposures]
 
 
+def is_background(header: fits.Header) -> bool:
+    """Tell whether a slit belongs to no source of the catalogue.
+
+    Parameters
+    ----------
+    header : `astropy.io.fits.Header`
+        Of its SCI extension: the id is zero or negative, or jwst has invented one for lack of a source.
+    """
+    return int(header["SOURCEID"]) <= 0 or str(header.get("SRCNAME", "")).startswith("background_")
+
+
 def place_exposures(dataset: Dataset, layout: Layout) -> tuple[Placed, ...]:
     """Put the exposures of a run into the dither pattern.
 
@@ -174,7 +185,7 @@ def sources_calibrated(dataset: Dataset, layout: Layout, exposures: tuple[Placed
                 # A slit that lights hardly any column of the detector has no geometry, and no pixels.
                 known = set(hdus[GEOMETRY].data["extver"]) if GEOMETRY in hdus else None
                 slits = (hdu for hdu in hdus if hdu.name == "SCI" and (known is None or hdu.ver in known))
-                seen |= {int(hdu.header["SOURCEID"]) for hdu in slits}
+                seen |= {int(hdu.header["SOURCEID"]) for hdu in slits if not is_background(hdu.header)}
         for source_id in seen:
             if source_id > dataset.postprocess.min_source_id:
                 found.setdefault(source_id, []).append(exposure)

@@ -9,6 +9,7 @@ import numpy as np
 from astropy.io import fits
 
 from msa3d.cube.slitgeometry import PITCH_IN_OPENINGS, SlitGeometry, open_ranges
+from msa3d.cube.source import is_background
 from msa3d.errors import ProductError
 
 DO_NOT_USE = 1
@@ -60,8 +61,8 @@ class CalSlit:
 
     @property
     def is_empty(self) -> bool:
-        """Whether jwst knows no source in it: all its shutters are background."""
-        return str(self.header.get("SRCNAME", "")).startswith("background_")
+        """Whether no source is known in it: all its shutters are background."""
+        return is_background(self.header)
 
     @property
     def n_open(self) -> int:

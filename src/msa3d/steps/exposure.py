@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 
 LOG_NAME = "jwst.log"
+MAX_SPEC3_ID = 99_999
+"""Ids up to this one are left alone by Spec3."""
 PARAMETERS_NAME = "parameters.json"
 #: Loggers of the pipeline and of what it calls: all they say goes to the exposure's log file.
 PIPELINE_LOGGERS = ("stpipe", "jwst", "stdatamodels", "stcal", "CRDS", "py.warnings", "gwcs", "asdf")
@@ -309,9 +311,46 @@ def run_spec3(task: ExposureTask, models: Mapping[str, Any], directory: Path) ->
         else:
             source = str(association)
         pipeline.run(source)
-    if "no_source_cal" not in task.accelerations:
-        return parameters_of(pipeline)
+    restore_ids(models, task.product, directory)
     return parameters_of(pipeline)
+
+
+def restore_ids(models: Mapping[str, Any], product: str, directory: Path) -> None:
+    """Give what Spec3 wrote the ids of the metafile again, in names and headers.
+
+    jwst 1.14.0 replaces ids that are no positive number of five digits by some that are free, in each exposure
+    others. The slitlet tells which source it was. Spectra of background, whose ids are zero or negative,
+    get the name ``<product>_b<slitlet>_...``, so that they are not taken for those of a source.
+
+    Parameters
+    ----------
+    models : mapping
+        Calibrated slits by detector, as Spec3 got them.
+    product : str
+        Product name of the association.
+    directory : Path
+        Where the products are; they are renamed.
+    """
+    true = {str(slit.name): int(slit.source_id) for model in models.values() for slit in model.slits}
+    if all(0 < source_id <= MAX_SPEC3_ID for source_id in true.values()):
+        return
+    moved = {}
+    for path in sorted(directory.glob(f"{product}_s*_s2d.fits")):
+        header = fits.getheader(path, "SCI")
+        slitlet = str(header["SLTNAME"])
+        if true[slitlet] != header["SOURCEID"]:
+            given = path.name.removeprefix(f"{product}_").removesuffix("_s2d.fits")
+            name = f"s{true[slitlet]:05d}" if true[slitlet] > 0 else f"b{int(slitlet):05d}"
+            moved[given] = (name, true[slitlet])
+    for given, (name, source_id) in moved.items():
+        for path in sorted(directory.glob(f"{product}_{given}_*.fits")):
+            with fits.open(path, mode="update") as hdus:
+                new = path.with_name(path.name.replace(f"{product}_{given}_", f"{product}_{name}_", 1))
+                hdus[0].header["FILENAME"] = new.name
+                for hdu in hdus:
+                    if "SOURCEID" in hdu.header:
+                        hdu.header["SOURCEID"] = source_id
+            path.rename(new)
 
 
 def write_association(product: str, members: list[str], directory: Path) -> Path:

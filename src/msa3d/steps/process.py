@@ -10,6 +10,7 @@ What runs inside one exposure is in `msa3d.steps.exposure`.
 
 from __future__ import annotations
 
+import logging
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,8 @@ __all__ = ["ProcessReport", "process_exposure", "run", "write_metafile_copy"]
 
 #: Peak memory of one exposure with about 40 slitlets on two detectors.
 MEMORY_GB_EACH = 2.0
+log = logging.getLogger(__name__)
+
 #: Modules whose code decides what the products are; the metafile, which this module edits, counts as a file.
 MODULES = ("msa3d.steps.exposure",)
 
@@ -158,6 +161,9 @@ def write_metafile_copy(dataset: Dataset, layout: Layout, observation: Observati
     if record.is_current([copy]):
         return copy
     metafile = MsaFile.read(original)
+    for text in metafile.left_out:
+        log.warning("%s: %s", original.name, text)
+    metafile = metafile.repaired()
     if dataset.process.transform_msa:
         metafile = metafile.transform_ids()
     if wanted is not None:
