@@ -454,7 +454,7 @@ def test_columns_in_another_order_are_refused(small, tmp_path):
         columns = list(hdus["SHUTTER_INFO"].columns)
         hdus["SHUTTER_INFO"] = fits.BinTableHDU.from_columns(columns[1:] + columns[:1], name="SHUTTER_INFO")
         hdus.writeto(tmp_path / "b_msa.fits")
-    with pytest.raises(MetafileError, match="SHUTTER_INFO has the columns msa_metadata_id, .*expected, in this order"):
+    with pytest.raises(MetafileError, match=r"SHUTTER_INFO has the columns msa_metadata_id, .*expected, in this order"):
         MsaFile.read(tmp_path / "b_msa.fits")
 
 
@@ -472,7 +472,7 @@ def test_closed_shutters_do_not_count_as_open(rows, tmp_path):
 
 @pytest.mark.parametrize("number", [40_000, 70_000, 113_852, 3_000_000_000])
 def test_large_ids_do_not_wrap(rows, tmp_path, number):
-    first, second, sources = rows
+    _, second, sources = rows
     msa = build(slitlet(1, number), second, sources=[source(number), sources[1]])
     msa.write(tmp_path / "a_msa.fits")
     again = MsaFile.read(tmp_path / "a_msa.fits")
