@@ -60,7 +60,8 @@ EDITS = {
     "figures of the simulated optics": (
         "simulate/data/nirspec_optics.yaml", "\nedited: 1\n", {"simulate", "01_process"}
     ),
-    "the line table of the analysis": ("science/lines.py", LINE, {"book", *NAMES[2:]}),
+    "the table of lines": ("constants.py", LINE, {"simulate", "register", "book", NAMES[0], *NAMES[2:]}),
+    "the fit of H-alpha": ("science/lines.py", LINE, {"book", *NAMES[2:]}),
     "a calibration of metallicities": ("science/data/calibrations.yaml", "\n# edited\n", {"04_figures", "book"}),
     "published values": ("science/data/published.yaml", "\n# edited\n", {"04_figures"}),
     "a figure of the first notebook": ("figures/detectors.py", LINE, {"01_process"}),

@@ -209,7 +209,8 @@ class SimulatedSource(Model):
     sigma0_kms : float
         Intrinsic dispersion, km/s.
     v_rot_kms, r_turn_arcsec : float
-        Asymptotic rotation speed (km/s, deprojected) and turn-over radius of an arctan curve.
+        Rotation speed at the half-light radius (km/s, deprojected), as it is published, and turn-over radius of an
+        arctan curve.
     metallicity_centre, metallicity_gradient_dex_kpc : float
         12+log(O/H) at the centre, gradient (dex/kpc).
     av_centre, av_gradient_mag_kpc : float

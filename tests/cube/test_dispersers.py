@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from scipy.special import erf
 
+from msa3d.constants import C_KMS, LINES
 from msa3d.cube import SourceTask, drizzle, open_cube
 from msa3d.cube.slitgeometry import fit_geometry
 from msa3d.cube.source import place_exposures
 from msa3d.science.linefit import fit_lines
-from msa3d.science.lines import C_KMS, LINES, to_line_flux
+from msa3d.science.lines import to_line_flux
 from msa3d.science.resolution import line_spread_of
 
 from ..steps.calfiles import write_cal

@@ -7,11 +7,12 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from scipy.special import erf
 
+from msa3d.constants import C_KMS, LINES
 from msa3d.cube import Cube
 from msa3d.dataset import Dataset
 from msa3d.layout import Layout
 from msa3d.provenance import mark_simulated
-from msa3d.science.lines import C_KMS, LINES, NII_RATIO
+from msa3d.science.lines import NII_RATIO
 
 REDSHIFT = 1.104
 RA, DEC = 215.0497806, 52.9380795

@@ -7,9 +7,10 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from scipy.signal import fftconvolve
 
+from msa3d.constants import LINES
 from msa3d.cube import Cube
 from msa3d.science.lineprofile import SPECIES, bin_edges, species_profile
-from msa3d.science.lines import LINES, to_line_flux
+from msa3d.science.lines import to_line_flux
 from msa3d.science.profiles import Geometry
 from msa3d.science.psf import effective_psf
 from msa3d.science.resolution import LineSpread

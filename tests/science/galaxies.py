@@ -8,11 +8,12 @@ import numpy as np
 from scipy.ndimage import correlate1d
 from tests.science.cubes import DEC, RA, REDSHIFT, empty, seen, wavelengths
 
+from msa3d.constants import LINES
 from msa3d.cube import Cube
 from msa3d.science.disc import Disc
 from msa3d.science.discmodel import LineModel
 from msa3d.science.light import exponential
-from msa3d.science.lines import LINES, NII_RATIO, to_line_flux
+from msa3d.science.lines import NII_RATIO, to_line_flux
 from msa3d.science.profiles import Geometry
 from msa3d.science.resolution import PIXEL_UM
 

@@ -8,10 +8,10 @@ from astropy.wcs import WCS
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.ndimage import correlate
 
+from msa3d.constants import C_KMS
 from msa3d.cube import Cube
 from msa3d.science.binning import REACHED, adaptive_bins, at_rest, bins_for_line, stacked
 from msa3d.science.linefit import LineFit
-from msa3d.science.lines import C_KMS
 
 KERNEL = np.array([0.25, 0.5, 0.25])
 

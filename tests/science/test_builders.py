@@ -10,6 +10,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from msa3d import references
+from msa3d.constants import LINES
 from msa3d.cube import open_cube, paper
 from msa3d.cube.source import SourceTask, place_exposures
 from msa3d.dataset import Dataset
@@ -17,7 +18,7 @@ from msa3d.errors import ProductError
 from msa3d.figures import two_builders
 from msa3d.layout import Layout
 from msa3d.science import builders
-from msa3d.science.lines import LINES, to_line_flux
+from msa3d.science.lines import to_line_flux
 from msa3d.steps import postprocess
 
 from ..cube.synthetic import Stepping, blob

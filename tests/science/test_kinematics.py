@@ -8,14 +8,13 @@ import numpy as np
 import pytest
 from tests.science.cubes import DEC, RA, REDSHIFT, header, sky
 
+from msa3d.constants import C_KMS, LINES
 from msa3d.cube import Cube
 from msa3d.errors import ProductError
 from msa3d.science.disc import Disc
 from msa3d.science.discmodel import SLIT_SIGN, LineModel, find_lattice
 from msa3d.science.kinematics import fit_disc
 from msa3d.science.light import deconvolve, exponential
-from msa3d.science.lines import LINES
-from msa3d.science.resolution import C_KMS
 
 HA_UM = LINES["Ha"] * (1.0 + REDSHIFT)
 TRUE = Disc(pa_deg=40.0, inclination_deg=35.0, v_sin_i=90.0, r_turn=0.15, systemic=6.0)

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from tests.science.cubes import REDSHIFT, SPREAD, add_lines, empty, header, wavelengths
 
+from msa3d.constants import LINES
 from msa3d.errors import ProductError
 from msa3d.science.linefit import _root, fit_lines
 from msa3d.science.lineprofile import SPECIES, bin_edges, species_profile, windows
-from msa3d.science.lines import LINES, to_line_flux
+from msa3d.science.lines import to_line_flux
 from msa3d.science.resolution import LineSpread, intrinsic_sigma, line_spread_of
 
 FLUX = {"Hb": 1e-17, "[OIII]5007": 6e-18, "Ha": 4e-17, "[NII]6583": 1.5e-17, "[SII]6716": 6e-18, "[SII]6731": 4e-18}

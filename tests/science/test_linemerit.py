@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from astropy.wcs import WCS
 
+from msa3d.constants import LINES
 from msa3d.cube import Cube
 from msa3d.cube.sky import SR_PER_SQUARE_ARCSEC
 from msa3d.science import aperturenoise, linemerit
-from msa3d.science.lines import LINES, to_line_flux
+from msa3d.science.lines import to_line_flux
 from msa3d.science.meter import Meter
 
 CENTRE = (215.05, 52.938)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from msa3d.constants import LINES
 from msa3d.science import lines
-from msa3d.science.lines import LINES, fit_halpha, line_window, to_line_flux
+from msa3d.science.lines import fit_halpha, line_window, to_line_flux
 
 REDSHIFT = 1.104
 WAVE = np.arange(1.33, 1.44, 2.35e-4)

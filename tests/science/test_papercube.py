@@ -10,10 +10,10 @@ from astropy.io import fits
 from astropy.wcs import WCS
 from tests.science.cubes import DEC, RA, REDSHIFT, wavelengths
 
+from msa3d.constants import LINES
 from msa3d.cube import Cube
 from msa3d.errors import ProductError
 from msa3d.science.discmodel import LineModel
-from msa3d.science.lines import LINES
 from msa3d.science.papercube import SPAXEL_ARCSEC, prepared, spread_of
 
 NY, NX, SLIT_PA = 120, 7, -13.0

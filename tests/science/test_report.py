@@ -13,6 +13,7 @@ from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
 from msa3d.science import report
 from msa3d.science.report import Row
+from msa3d.simulate.galaxy import Galaxy
 
 TABLES = Path(__file__).parents[2].parent / "shared/data/msa3d_2606.27853_tables.csv"
 
@@ -52,8 +53,13 @@ def test_real_data_have_nothing_injected(demo):
 
 def test_the_injected_curve_is_that_of_the_simulation(demo):
     truth = report.injected(demo, 8512)
-    assert truth["v_sin_i"] == pytest.approx(261.6 * np.sin(np.radians(12.5)))
+    assert truth["v_sin_i_re"] == pytest.approx(261.6 * np.sin(np.radians(12.5)))
     assert truth["v_sin_i_re"] == pytest.approx(truth["v_sin_i"] * 2 / np.pi * np.arctan(0.65 / 0.15))
+    for source in demo.simulation.sources:
+        # The simulated velocity field at the half-light radius, along the receding major axis.
+        simulated = float(Galaxy(source, 1).velocity(source.re_arcsec, 0.0))
+        assert simulated == pytest.approx(source.v_rot_kms * np.sin(np.radians(source.inclination_deg)))
+        assert simulated == pytest.approx(report.injected(demo, source.source_id)["v_sin_i_re"])
     assert truth["re_disc_kpc"] == pytest.approx(5.28, rel=0.02)
     assert truth["scale_line"] == pytest.approx(truth["scale_continuum"])
 

@@ -140,7 +140,7 @@ def test_the_receding_side_lies_at_the_position_angle():
     pa = np.radians(70.0)
     radius, azimuth = galaxy.disc_coordinates(0.8 * np.sin(pa), 0.8 * np.cos(pa))
     assert radius == pytest.approx(0.8)
-    expected = 200.0 * 2.0 / np.pi * np.arctan(8.0) * 0.5
+    expected = 200.0 * np.arctan(8.0) / np.arctan(galaxy.source.re_arcsec / 0.1) * 0.5
     assert galaxy.velocity(radius, azimuth) == pytest.approx(expected)
     _, behind = galaxy.disc_coordinates(-0.8 * np.sin(pa), -0.8 * np.cos(pa))
     assert galaxy.velocity(radius, behind) == pytest.approx(-expected)

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from scipy.integrate import trapezoid
 
+from msa3d.constants import C_KMS
 from msa3d.dataset import SimulatedSource, Simulation
 from msa3d.simulate import scene as scene_module
 from msa3d.simulate.psf import psf_image
 from msa3d.simulate.scene import FieldModel, Scene, build_galaxy_model, build_point_model
-from msa3d.simulate.spectrum import C_KMS, MJY_SR_PER_CGS_ARCSEC2, zodiacal_mjy_sr
+from msa3d.simulate.spectrum import MJY_SR_PER_CGS_ARCSEC2, zodiacal_mjy_sr
 
 HA_WINDOW = (1.373, 1.384)
 """Halpha and [NII] 6548 of z = 1.104, and nothing else: small models, quick tests."""

@@ -10,11 +10,12 @@ from astropy.coordinates import SkyCoord
 from astropy.io import fits
 from astropy.wcs import WCS
 
+from msa3d.constants import C_KMS
 from msa3d.dataset import SimulatedSource, Simulation
 from msa3d.errors import ProductError
 from msa3d.provenance import is_simulated
 from msa3d.simulate.scene import Scene, build_galaxy_model
-from msa3d.simulate.spectrum import C_KMS, MJY_SR_PER_CGS_ARCSEC2
+from msa3d.simulate.spectrum import MJY_SR_PER_CGS_ARCSEC2
 from msa3d.simulate.truth import WAVE_STEP_UM, read_truth, truth_cube, truth_path, write_truth
 
 SOURCE = SimulatedSource(source_id=42, ra=215.05, dec=52.94, redshift=1.104, re_arcsec=0.3, pa_deg=90.0)

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 from astropy.io import fits
 
+from msa3d.constants import C_KMS, LINES, OTHER_LINES
 from msa3d.cube.slitpixels import SlitPixels, read_slit
 
-LINES = {
-    "Hb": (0.486268, -450.0, 450.0),
-    "[OIII]": (0.500824, -450.0, 450.0),
-    "Ha+[NII]": (0.656461, -1100.0, 1350.0),
-    "[SII]": (0.671829, -450.0, 1100.0),
+BANDS = {
+    "Hb": (LINES["Hb"], -450.0, 450.0),
+    "[OIII]": (LINES["[OIII]5007"], -450.0, 450.0),
+    "Ha+[NII]": (LINES["Ha"], -1100.0, 1350.0),
+    "[SII]": (LINES["[SII]6716"], -450.0, 1100.0),
 }
-"""Lines whose images are compared: vacuum wavelength at rest (NIST), window in km/s."""
-MASKED_UM = (0.372709, 0.372988, 0.386981, 0.388905, 0.396847, 0.397012, 0.410174, 0.434047, 0.436321, 0.486268,
-             0.496030, 0.500824, 0.587562, 0.630205, 0.654986, 0.656461, 0.658527, 0.671829, 0.673268)  # fmt: skip
+"""Lines whose images are compared: rest-frame vacuum wavelength, window in km/s."""
+MASKED_UM = (*OTHER_LINES.values(), *LINES.values())
 """Vacuum wavelengths at rest of lines that are kept out of the continuum."""
 MASK_KMS, SIDE_KMS, BIN_KMS = 600.0, 3000.0, 40.0
 """Half-width of the mask of a line and of the continuum beside it; bins of the mean spectrum of a line."""
@@ -43,7 +43,6 @@ MOST_MISSING = 0.25
 HIT_SIGMA = 5.0
 MIN_CONTRAST, MIN_VALUES = 0.3, 60
 """Bands with less structure than this, in units of their noise, are not used, nor those with fewer values."""
-C_KMS = 299_792.458
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +203,7 @@ class _Slit:
     def lines(self) -> dict[str, tuple]:
         """Pixels in the windows of lines, less the continuum of their row: see `_line_profiles`."""
         found, pixels = {}, self.pixels
-        for name, (rest, low, high) in LINES.items() if self.redshift is not None else ():
+        for name, (rest, low, high) in BANDS.items() if self.redshift is not None else ():
             velocity = self.velocity(rest)
             inside = (velocity > low) & (velocity < high)
             beside = self.clean & (np.abs(velocity) < SIDE_KMS)

@@ -256,7 +256,7 @@ def seen_bands(
         Tangent points of the sources, deg.
     light : str
         What the image shows: ``continuum``, or a line by its name in
-        `msa3d.cube.registration_profiles.LINES`.
+        `msa3d.cube.registration_profiles.BANDS`.
     fwhm_arcsec : float
         Gaussian that the image is blurred with first.
 

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from msa3d.constants import LINES
 from msa3d.cube import Cube
 from msa3d.dataset import Dataset, Target
 from msa3d.figures import style
@@ -17,7 +18,6 @@ from msa3d.figures.line_maps import FLUX_LABEL, FLUX_UNIT, VELOCITY_LABEL
 from msa3d.figures.sky import draw_map
 from msa3d.figures.skymarks import mark_map
 from msa3d.science.cosmology import kpc_per_arcsec
-from msa3d.science.lines import LINES
 from msa3d.science.spectra import collapsed_image
 
 ROWS = 6

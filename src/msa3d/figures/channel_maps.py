@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.figure import Figure
 
+from msa3d.constants import C_KMS, LINES
 from msa3d.cube import Cube
 from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
@@ -13,7 +14,6 @@ from msa3d.figures.sky import draw_map, label_sky, map_height
 from msa3d.figures.skymarks import mark_map
 from msa3d.figures.slit_stepping import target_of
 from msa3d.science.cosmology import kpc_per_arcsec
-from msa3d.science.lines import C_KMS, LINES
 from msa3d.science.spectra import observed
 
 CONTINUUM_KMS = ((-2400.0, -1100.0), (1500.0, 2600.0))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from msa3d.constants import LINES
 from msa3d.cube import Cube, cube_path, open_cube
 from msa3d.dataset import Dataset
 from msa3d.figures import style
 from msa3d.figures.sky import draw_map, label_sky, map_bar, map_height
 from msa3d.figures.slit_stepping import target_of
 from msa3d.layout import Layout
-from msa3d.science.lines import LINES
 from msa3d.science.spectra import collapsed_image
 
 

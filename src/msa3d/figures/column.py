@@ -8,13 +8,13 @@ import numpy as np
 from astropy.io import fits
 from matplotlib.figure import Figure
 
+from msa3d.constants import LINES
 from msa3d.cube import open_cube
 from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
 from msa3d.figures import style
 from msa3d.figures.slit_stepping import target_of
 from msa3d.layout import Layout
-from msa3d.science.lines import LINES
 
 
 @style.house_style()

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 
+from msa3d.constants import C_KMS, LINES
 from msa3d.cube import Cube
 from msa3d.dataset import Dataset, Target
 from msa3d.figures import style
@@ -17,7 +18,7 @@ from msa3d.figures.sky import draw_map, label_sky, map_bar, map_height
 from msa3d.figures.skymarks import mark_map
 from msa3d.figures.slit_stepping import target_of
 from msa3d.science.cosmology import kpc_per_arcsec
-from msa3d.science.lines import C_KMS, LINES, to_line_flux
+from msa3d.science.lines import to_line_flux
 from msa3d.science.spectra import MICROJANSKY_PER_MEGAJANSKY, collapsed_image, integrated_spectrum, observed
 
 LINE_KMS = 300.0

@@ -6,13 +6,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from msa3d.constants import LINES
 from msa3d.cube import Cube, cube_path, open_cube
 from msa3d.dataset import Dataset
 from msa3d.figures import style
 from msa3d.figures.linemarks import ZOOMS, mark_spectrum
 from msa3d.figures.slit_stepping import target_of
 from msa3d.layout import Layout
-from msa3d.science.lines import LINES
 from msa3d.science.spectra import integrated_spectrum
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.colors import to_hex
 
+from msa3d.constants import LINES
 from msa3d.cube import Cube, cube_path, open_cube
 from msa3d.dataset import Dataset, Target
 from msa3d.errors import ProductError
@@ -22,7 +23,7 @@ from msa3d.layout import Layout
 from msa3d.provenance import atomic_path
 from msa3d.science.linefit import LineFit, fit_lines
 from msa3d.science.lineprofile import bin_edges, species_profile, windows
-from msa3d.science.lines import LINES, to_line_flux
+from msa3d.science.lines import to_line_flux
 from msa3d.science.resolution import line_spread_of
 from msa3d.science.spectra import observed
 

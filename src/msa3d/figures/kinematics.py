@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from msa3d.constants import LINES
 from msa3d.cube import Cube
 from msa3d.dataset import Dataset
 from msa3d.figures import style
@@ -18,7 +19,6 @@ from msa3d.figures.skymarks import mark_map
 from msa3d.figures.slit_stepping import target_of
 from msa3d.science.cosmology import kpc_per_arcsec
 from msa3d.science.disc import Disc
-from msa3d.science.lines import LINES
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from matplotlib.axes import Axes
 
+from msa3d.constants import LABELS, LINES
 from msa3d.figures import style
-from msa3d.science.lines import LABELS, LINES
 
 ZOOMS = (("Hb", "[OIII]5007"), ("[NII]6548", "[SII]6731"))
 """First and last line of the stretches of a spectrum that are worth a panel of their own."""

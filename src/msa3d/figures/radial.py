@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from msa3d.constants import LINES
 from msa3d.cube import Cube
 from msa3d.dataset import Dataset
 from msa3d.figures import style
@@ -16,7 +17,6 @@ from msa3d.figures.skymarks import mark_map
 from msa3d.figures.slit_stepping import target_of
 from msa3d.science.cosmology import kpc_per_arcsec
 from msa3d.science.gradient import Gradient
-from msa3d.science.lines import LINES
 
 
 @dataclass(frozen=True)

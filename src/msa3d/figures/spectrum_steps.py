@@ -10,6 +10,7 @@ import numpy as np
 from astropy.io import fits
 from matplotlib.figure import Figure
 
+from msa3d.constants import LINES
 from msa3d.cube import open_cube
 from msa3d.cube.grid import read_spectrum
 from msa3d.dataset import Dataset
@@ -20,7 +21,6 @@ from msa3d.figures.sky import draw_spectrum
 from msa3d.figures.slit_stepping import target_of
 from msa3d.layout import POST_SUFFIX, Layout
 from msa3d.provenance import is_simulated
-from msa3d.science.lines import LINES
 
 log = logging.getLogger(__name__)
 

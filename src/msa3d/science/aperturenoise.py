@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from astropy.stats import biweight_scale
 
+from msa3d.constants import C_KMS
 from msa3d.cube import Cube
 from msa3d.science import linemerit
-from msa3d.science.lines import C_KMS
 
 BEAM_ARCSEC = 0.1
 """Radius of an aperture about as large as what the telescope resolves."""

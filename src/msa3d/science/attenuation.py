@@ -12,10 +12,10 @@ import astropy.units as u
 import numpy as np
 from dust_extinction import averages, parameter_averages
 
+from msa3d.constants import LINES
 from msa3d.science.calibration import DEFAULT_STAR_FORMATION, star_formation_calibration
 from msa3d.science.cosmology import luminosity_distance_cm
 from msa3d.science.gradient import Gradient
-from msa3d.science.lines import LINES
 from msa3d.science.profiles import Exponential, Geometry
 
 CASE_B = 2.86

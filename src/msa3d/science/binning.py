@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.ndimage import uniform_filter
 
+from msa3d.constants import C_KMS
 from msa3d.cube import Cube
 from msa3d.science.linefit import LineFit
-from msa3d.science.lines import C_KMS
 
 REACHED = 0.8
 """A bin that cannot grow any more is kept if it has this part of the wanted signal to noise."""

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from msa3d.constants import C_KMS, LINES
 from msa3d.cube import Cube
 from msa3d.science.linefit import REACH_KMS, LineFit, fit_lines
-from msa3d.science.lines import C_KMS, LINES
 from msa3d.science.resolution import LineSpread
 
 _FARTHEST_KMS = 500.0

@@ -17,12 +17,13 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import fft, sparse
 
+from msa3d.constants import C_KMS
 from msa3d.cube import Cube
 from msa3d.cube.kernels import BLUR_PIXELS
 from msa3d.cube.sky import tangent_offsets
 from msa3d.errors import ProductError
 from msa3d.science.psf import telescope_mtf
-from msa3d.science.resolution import C_KMS, LineSpread, line_spread_of
+from msa3d.science.resolution import LineSpread, line_spread_of
 
 OVERSAMPLE = 3
 """Pixels of the model a spaxel and axis."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from msa3d.constants import LINES
 from msa3d.cube import Cube, open_cube
 from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
@@ -25,7 +26,6 @@ from msa3d.science.gradient import Gradient
 from msa3d.science.kinematics import DiscFit, fit_disc
 from msa3d.science.linefit import SIGMA_LIMITS, LineFit, fit_lines
 from msa3d.science.lineprofile import SPECIES
-from msa3d.science.lines import LINES
 from msa3d.science.profiles import Exponential, Geometry, Rings, fit_exponential, rings
 from msa3d.science.resolution import LineSpread, line_spread_of
 from msa3d.science.spectra import complete_radius, well_observed

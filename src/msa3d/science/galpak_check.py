@@ -17,11 +17,11 @@ from io import StringIO
 import numpy as np
 from astropy.io import fits
 
+from msa3d.constants import C_KMS, LINES
 from msa3d.cube import Cube
 from msa3d.errors import ProductError
-from msa3d.science.lines import LINES
 from msa3d.science.psf import effective_psf
-from msa3d.science.resolution import C_KMS, FWHM_PER_SIGMA, line_spread_of
+from msa3d.science.resolution import FWHM_PER_SIGMA, line_spread_of
 
 REACH_KMS = 450.0
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import least_squares
 
+from msa3d.constants import C_KMS, LINES
 from msa3d.cube import Cube
 from msa3d.errors import ProductError
 from msa3d.science.centre import response_to_centre
@@ -29,8 +30,7 @@ from msa3d.science.discproblem import LIMITS, Problem
 from msa3d.science.kinnoise import noise_scale
 from msa3d.science.light import ITERATIONS, deconvolve
 from msa3d.science.linefit import fit_lines
-from msa3d.science.lines import LINES
-from msa3d.science.resolution import C_KMS, LineSpread
+from msa3d.science.resolution import LineSpread
 
 log = logging.getLogger(__name__)
 
@@ -117,10 +117,24 @@ class DiscFit:
         curves = [Disc(0.0, 0.0, v, r, curve=self.disc.curve).rotation(radius_arcsec) for v, r in self.draws()[:, 1:3]]
         return tuple(np.percentile(curves, (50.0, 16.0, 84.0), axis=0))
 
-    def v_over_sigma(self) -> tuple[float, float]:
-        """V / sigma0, the inclination taken out of V (given, and so not in the error)."""
+    def v_over_sigma(self, radius_arcsec: float | None = None) -> tuple[float, float]:
+        """V / sigma0, the inclination taken out of V (given, and so not in the error).
+
+        Parameters
+        ----------
+        radius_arcsec : float, optional
+            Radius in the plane at which V is taken, arcsec; by default V is the asymptote of the curve.
+
+        Returns
+        -------
+        ratio, error : float
+        """
         drawn = self.draws()
-        ratio = drawn[:, 1] / drawn[:, 3] / max(np.sin(np.radians(self.disc.inclination_deg)), 1e-6)
+        speed = drawn[:, 1]
+        if radius_arcsec is not None:
+            curves = (Disc(0.0, 0.0, v, r, curve=self.disc.curve) for v, r in drawn[:, 1:3])
+            speed = np.array([float(disc.rotation(radius_arcsec)) for disc in curves])
+        ratio = speed / drawn[:, 3] / max(np.sin(np.radians(self.disc.inclination_deg)), 1e-6)
         low, middle, high = np.percentile(ratio, (16.0, 50.0, 84.0))
         return float(middle), float(0.5 * (high - low))
 

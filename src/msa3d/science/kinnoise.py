@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy.ndimage import correlate
 
+from msa3d.constants import C_KMS, LINES
 from msa3d.cube import Cube
-from msa3d.science.lines import LINES
-from msa3d.science.resolution import C_KMS
 
 CLEAR_KMS = 700.0
 LEAST_WINDOWS = 12

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.linalg import cholesky, solve_triangular, toeplitz
 
+from msa3d.constants import C_KMS, LINES
 from msa3d.cube import Cube
 from msa3d.errors import ProductError
 from msa3d.science.lineprofile import SPECIES, bin_edges, species_profile, windows
-from msa3d.science.lines import LINES, to_line_flux
-from msa3d.science.resolution import C_KMS, FWHM_PER_SIGMA, LineSpread, line_spread_of
+from msa3d.science.lines import to_line_flux
+from msa3d.science.resolution import FWHM_PER_SIGMA, LineSpread, line_spread_of
 
 log = logging.getLogger(__name__)
 

@@ -13,9 +13,10 @@ from scipy import fft
 from scipy.ndimage import map_coordinates
 from scipy.optimize import least_squares
 
+from msa3d.constants import C_KMS, LINES
 from msa3d.cube import Cube
 from msa3d.cube.sky import ARCSEC_PER_RADIAN
-from msa3d.science.lines import C_KMS, LINES, to_line_flux
+from msa3d.science.lines import to_line_flux
 
 HALF_KMS = 350.0
 """Half width of the window that a line's flux is summed over."""

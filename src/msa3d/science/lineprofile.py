@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import erf
 
-from msa3d.science.lines import C_KMS, LINES, NII_RATIO
+from msa3d.constants import C_KMS, LINES
+from msa3d.science.lines import NII_RATIO
 from msa3d.science.resolution import LineSpread
 
 OIII_RATIO = 2.98

@@ -14,32 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import erf
 
-C_KMS = 299792.458
+from msa3d.constants import C_KMS, LINES
+
 SQUARE_ARCSEC_PER_SR = (180.0 / np.pi * 3600.0) ** 2
-
-LINES = {
-    "Hb": 0.48626830,
-    "[OIII]4959": 0.49602950,
-    "[OIII]5007": 0.50082400,
-    "[NII]6548": 0.65498588,
-    "Ha": 0.65646140,
-    "[NII]6583": 0.65852696,
-    "[SII]6716": 0.67182940,
-    "[SII]6731": 0.67326740,
-}
-"""Vacuum wavelengths at rest, um (NIST Atomic Spectra Database, air values converted)."""
-
-LABELS = {
-    "Hb": "H\u03b2",
-    "[OIII]4959": "[O III] 4959",
-    "[OIII]5007": "[O III] 5007",
-    "[NII]6548": "[N II] 6548",
-    "Ha": "H\u03b1",
-    "[NII]6583": "[N II] 6583",
-    "[SII]6716": "[S II] 6716",
-    "[SII]6731": "[S II] 6731",
-}
-"""How the lines are written in figures (wavelengths in air, angstrom, as is the custom)."""
 
 NII_RATIO = 3.05
 """[NII] 6583 over 6548, set by atomic physics (Storey & Zeippen 2000)."""

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 from astropy.table import Table
 
+from msa3d.constants import LINES
 from msa3d.cube import Cube
 from msa3d.science import aperturenoise, linemerit
-from msa3d.science.lines import LINES
 
 Cubes = Mapping[str, tuple[str, Cube]]
 """Label and cube, by name; what is compared is compared with the first one."""

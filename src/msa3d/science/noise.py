@@ -12,7 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from msa3d.science.lines import C_KMS, LINES, LineMaps
+from msa3d.constants import C_KMS, LINES
+from msa3d.science.lines import LineMaps
 
 ERROR_FIELDS = ("halpha_error", "nii_error", "velocity_error", "sigma_error")
 

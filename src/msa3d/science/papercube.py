@@ -15,10 +15,10 @@ from astropy.wcs import WCS
 from scipy import sparse
 from scipy.ndimage import maximum_filter, median_filter
 
+from msa3d.constants import C_KMS, LINES
 from msa3d.cube import Cube
 from msa3d.errors import ProductError
-from msa3d.science.lines import LINES
-from msa3d.science.resolution import C_KMS, LineSpread
+from msa3d.science.resolution import LineSpread
 
 SPAXEL_ARCSEC = 0.1
 """Of the drizzle builder, too."""

@@ -13,11 +13,11 @@ import numpy as np
 import yaml
 from astropy.table import Column, Table
 
+from msa3d.constants import C_KMS
 from msa3d.errors import ProductError
 from msa3d.provenance import atomic_path
 from msa3d.science.cosmology import kpc_per_arcsec
 from msa3d.science.disc import RE_OVER_SCALE_LENGTH, Disc
-from msa3d.science.resolution import C_KMS
 from msa3d.science.truelight import line_discs
 
 COLUMNS = (
@@ -150,8 +150,9 @@ def injected(dataset, source_id: int) -> dict[str, float]:
     if source is None:
         return {}
     stars = source.re_arcsec / RE_OVER_SCALE_LENGTH
-    v_sin_i = source.v_rot_kms * np.sin(np.radians(source.inclination_deg))
-    disc = Disc(source.pa_deg, source.inclination_deg, v_sin_i, source.r_turn_arcsec)
+    # Published is the speed at the half-light radius; the fit's parameter is the asymptote of the curve.
+    v_sin_i_re = source.v_rot_kms * np.sin(np.radians(source.inclination_deg))
+    unit = Disc(source.pa_deg, source.inclination_deg, 1.0, source.r_turn_arcsec)
     values = {
         "redshift": source.redshift,
         "systemic": 0.0,
@@ -159,8 +160,8 @@ def injected(dataset, source_id: int) -> dict[str, float]:
         "sfr": source.sfr_msun_yr,
         "sigma0": source.sigma0_kms,
         "v_rot": source.v_rot_kms,
-        "v_sin_i": v_sin_i,
-        "v_sin_i_re": float(disc.rotation(source.re_arcsec)),
+        "v_sin_i": v_sin_i_re / float(unit.rotation(source.re_arcsec)),
+        "v_sin_i_re": v_sin_i_re,
         "v_over_sigma": source.v_rot_kms / source.sigma0_kms,
         "pa_deg": source.pa_deg,
         "r_turn": source.r_turn_arcsec,
@@ -202,8 +203,9 @@ def disc_rows(fit, re_arcsec: float | None = None) -> list[Row]:
         _, low, high = fit.rotation([re_arcsec])
         at_re = float(fit.disc.rotation(re_arcsec))
         rows.append(Row("v_sin_i_re", "km/s", at_re, 0.5 * float(high[0] - low[0]), note=f"at {re_arcsec:g} arcsec"))
-    ratio, ratio_error = fit.v_over_sigma()
-    rows.append(Row("v_over_sigma", "", ratio, ratio_error, note="inclination taken as known"))
+    ratio, ratio_error = fit.v_over_sigma(re_arcsec)
+    where = "asymptote of the rotation curve" if re_arcsec is None else f"at {re_arcsec:g} arcsec"
+    rows.append(Row("v_over_sigma", "", ratio, ratio_error, note=f"{where}; inclination taken as known"))
     for name, unit in (("pa_deg", "deg"), ("r_turn", "arcsec"), ("systemic", "km/s")):
         rows.append(Row(name, unit, fit.best[name], fit.error[name]))
     per_kms = (1.0 + fit.redshift) / C_KMS

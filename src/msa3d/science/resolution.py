@@ -11,9 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from astropy.stats import gaussian_sigma_to_fwhm
 
-C_KMS = 299792.458
-FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
+from msa3d.constants import C_KMS
+
+FWHM_PER_SIGMA = gaussian_sigma_to_fwhm
 
 PIXEL_UM = {"G140M": 6.4e-4, "G140H": 2.36e-4, "G235M": 1.07e-3, "G235H": 3.96e-4, "G395M": 1.79e-3, "G395H": 6.66e-4}
 """Wavelength step of a detector pixel of each grating, um (JDox, dispersion curves of NIRSpec): nearly constant."""

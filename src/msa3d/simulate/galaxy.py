@@ -210,9 +210,13 @@ class Galaxy:
     # --- maps on the sky ---------------------------------------------------------------------------
 
     def velocity(self, radius_arcsec, azimuth):
-        """Line-of-sight velocity, km/s: v_rot (2/pi) arctan(r/r_turn) sin(i) cos(azimuth); 0 is systemic."""
+        """Line-of-sight velocity, km/s, of an arctan curve that is v_rot at the half-light radius; 0 is systemic.
+
+        v_rot arctan(r/r_turn) / arctan(re/r_turn) sin(i) cos(azimuth): its asymptote is greater than v_rot.
+        """
         s = self.source
-        curve = s.v_rot_kms * (2.0 / np.pi) * np.arctan(np.asarray(radius_arcsec) / s.r_turn_arcsec)
+        at_re = np.arctan(s.re_arcsec / s.r_turn_arcsec)
+        curve = s.v_rot_kms * np.arctan(np.asarray(radius_arcsec) / s.r_turn_arcsec) / at_re
         return curve * np.sin(np.radians(s.inclination_deg)) * np.cos(azimuth)
 
     def intrinsic_maps(self, grid: TangentGrid, continuum_wave_um, *, subsamples: int = 3) -> dict:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from msa3d.constants import C_KMS
 from msa3d.simulate.footprint import STRIPS, BrightnessTable, Calibration, Footprint
 from msa3d.simulate.geometry import DETECTOR_PIXELS, Optics, Slitlet
 from msa3d.simulate.header import Pointing
@@ -18,7 +19,7 @@ from msa3d.simulate.instrument import (
 )
 from msa3d.simulate.scene import FieldModel
 from msa3d.simulate.skymap import SlitletSky
-from msa3d.simulate.spectrum import C_KMS, zodiacal_mjy_sr
+from msa3d.simulate.spectrum import zodiacal_mjy_sr
 
 FIRST_FAILED_ID = 100_001
 """Slitlet numbers of failed-open shutters, far from those of any metafile."""

@@ -10,11 +10,12 @@ from functools import partial
 import numpy as np
 from scipy import fft
 
+from msa3d.constants import C_KMS
 from msa3d.simulate import spectrum
 from msa3d.simulate.galaxy import Galaxy, TangentGrid
 from msa3d.simulate.psf import psf_image
 from msa3d.simulate.source import LineCube, SourceModel
-from msa3d.simulate.spectrum import C_KMS, zodiacal_mjy_sr
+from msa3d.simulate.spectrum import zodiacal_mjy_sr
 
 __all__ = ["FieldModel", "Scene", "build_galaxy_model", "build_point_model", "zodiacal_mjy_sr"]
 

@@ -18,8 +18,9 @@ from functools import cached_property
 import numpy as np
 from scipy.ndimage import spline_filter1d
 
+from msa3d.constants import C_KMS
 from msa3d.simulate.galaxy import TangentGrid
-from msa3d.simulate.spectrum import C_KMS, MJY_SR_PER_CGS_ARCSEC2
+from msa3d.simulate.spectrum import MJY_SR_PER_CGS_ARCSEC2
 
 _CHUNK = 1 << 16
 _PAD = 3

@@ -12,8 +12,8 @@ import astropy.units as u
 import numpy as np
 from astropy.cosmology import FlatLambdaCDM
 
-C_KMS = 299792.458
-"""Speed of light in km/s."""
+from msa3d.constants import C_KMS, LABELS
+from msa3d.constants import LINES as TABLE
 
 COSMOLOGY = FlatLambdaCDM(H0=70.0, Om0=0.3)
 """The cosmology of the simulated scene: flat, H0 = 70 km/s/Mpc, matter density 0.3."""
@@ -52,7 +52,7 @@ class LineSpecies:
     name : str
         Short name, also used for FITS extensions.
     rest_um : float
-        Vacuum wavelength at rest, um (NIST Atomic Spectra Database).
+        Rest-frame vacuum wavelength, um.
     label : str
         Name for people.
     """
@@ -62,15 +62,9 @@ class LineSpecies:
     label: str
 
 
-LINES = (
-    LineSpecies("HB", 0.486269, "Hβ"),
-    LineSpecies("OIII4959", 0.4960295, "[OIII] 4959"),
-    LineSpecies("OIII5007", 0.500824, "[OIII] 5007"),
-    LineSpecies("NII6548", 0.654985, "[NII] 6548"),
-    LineSpecies("HA", 0.656461, "Hα"),
-    LineSpecies("NII6583", 0.658528, "[NII] 6583"),
-    LineSpecies("SII6716", 0.671829, "[SII] 6716"),
-    LineSpecies("SII6731", 0.673267, "[SII] 6731"),
+LINES = tuple(
+    LineSpecies(name.upper().translate({ord("["): None, ord("]"): None}), rest_um, LABELS[name])
+    for name, rest_um in TABLE.items()
 )
 """The lines every simulated galaxy emits, in order of wavelength."""
 
