@@ -57,7 +57,7 @@ def primary_header() -> fits.Header:
 
 def write(path: Path, grid: SkyGrid = GRID) -> Path:
     """Write the cube through the builder's own writer."""
-    footprint = Footprint(0.1986, 0.1045, -13.67, 1.0, 1.0)
+    footprint = Footprint(0.1986, 0.1045, -13.67, 1.0, 1.0, 2.36e-4)
     exposures = Table({"file": ["a_cal.fits", "b_cal.fits"], "rejected": [1, 0]})
     header = science_header(grid, footprint, "BARYCENT")
     write_cube(path, primary_header(), header, planes(grid), correlation(), exposures)

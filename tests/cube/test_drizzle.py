@@ -12,6 +12,7 @@ from msa3d.cube.registration import Registration, table_path
 from msa3d.cube.registration_profiles import Frame
 from msa3d.cube.source import place_exposures
 from msa3d.errors import ProductError
+from msa3d.science.resolution import line_spread_of
 from msa3d.settings_cube import OutlierSettings
 from msa3d.settings_drizzle import RegistrationSettings
 from msa3d.steps import cubebuild
@@ -92,6 +93,21 @@ def test_msaalign_has_the_slit_upright_and_the_frame_can_be_chosen(tmp_path):
     assert other.wave_um[0] == pytest.approx(1.203 + 2.5e-4)
     middle = other.wcs.pixel_to_world_values((other.shape[1] - 1) / 2, (other.shape[0] - 1) / 2)
     np.testing.assert_allclose(middle, (ra, dec), atol=1e-10)
+
+
+@pytest.mark.parametrize("bin_pixels", [0.5, 2.0])
+def test_the_length_of_a_pixel_is_told_whatever_the_bins(tmp_path, bin_pixels):
+    layout, _, cube = build(
+        tmp_path / "pixel", (chosen := calrun.dataset(1, 1, outliers=NO_OUTLIERS)), calrun.uniform()
+    )
+    pixel = float(np.diff(cube.wave_um).mean())
+    assert fits.getheader(layout.cube(8512, chosen), "SCI")["SPECPIX"] == pytest.approx(pixel, rel=1e-6)
+    chosen = calrun.dataset(1, 1, scalew=bin_pixels * pixel, outliers=NO_OUTLIERS)
+    layout, _, cube = build(tmp_path / "bins", chosen, calrun.uniform())
+    header = fits.getheader(layout.cube(8512, chosen), "SCI")
+    assert header["SPECPIX"] == pytest.approx(pixel, rel=1e-6)
+    assert header["CDELT3"] == pytest.approx(bin_pixels * pixel, rel=1e-6)
+    assert line_spread_of(cube.header).pixel_at(1.2) == pytest.approx(pixel, rel=1e-6)
 
 
 def test_errors_are_those_of_the_noise(tmp_path):

@@ -30,10 +30,14 @@ _ALONG_SKY = np.array([0.3, 0.8, 0.3])
 _ALONG_WAVE = np.array([1.0, 0.14])
 
 
-def noiseless(n: int = 21, grating: str = "G140H") -> Cube:
-    """The galaxy without noise, in bins of a pixel of a grating (of the prism: of its shortest)."""
+def noiseless(n: int = 21, grating: str = "G140H", bin_pixels: float = 1.0) -> Cube:
+    """The galaxy without noise, in bins of one or more pixels of a grating (of the prism: of its shortest)."""
     wave = wavelengths(1.0, 1.43) if grating == "G140H" else np.arange(0.7, 1.7, PIXEL_UM.get(grating, 4.4e-3))
+    pixel = np.median(np.diff(wave))
+    if bin_pixels != 1.0:
+        wave = np.arange(wave[0] + (bin_pixels - 1.0) / 2.0 * pixel, wave[-1], bin_pixels * pixel)
     cube = empty(n, wave, drizzled=True)
+    cube.header["SPECPIX"] = pixel
     cube.header["GRATING"] = grating
     for name, scale in SCALES.items():
         for line, ratio in ((name, 1.0), *_TIED.get(name, ())):
@@ -44,7 +48,7 @@ def noiseless(n: int = 21, grating: str = "G140H") -> Cube:
 
 def _add(cube: Cube, line: str, scale: float, total: float) -> None:
     at = LINES[line] * (1.0 + REDSHIFT)
-    near = np.flatnonzero(np.abs(cube.wave_um - at) < 2.8e-3 * np.median(np.diff(cube.wave_um)) / 2.36e-4)
+    near = np.flatnonzero(np.abs(cube.wave_um - at) < 2.8e-3 * cube.header["SPECPIX"] / 2.36e-4)
     model = LineModel(cube, cube.wave_um[near], at, RA, DEC, columns=False)
     light = exponential(model, scale, DISC.pa_deg, DISC.inclination_deg)
     found = model.predict(light, DISC.velocity(model.east, model.north), SIGMA0)

@@ -70,6 +70,17 @@ def test_a_grating_of_medium_resolution_measures_the_same_galaxy():
     assert found.lines.blended == ()
 
 
+@pytest.mark.parametrize("bin_pixels", [0.5, 2.0])
+def test_other_bins_measure_the_same_galaxy(bin_pixels):
+    """Bins of 26 and of 103 km/s."""
+    cube = noisy(noiseless(15, bin_pixels=bin_pixels), 0.1 / np.sqrt(bin_pixels), 5)
+    found = measure(cube, REDSHIFT, replace(GEOMETRY, pa_deg=0.0), source_id=8512, sample=False)
+    best, error = found.kinematics.best, found.kinematics.error
+    for name, true in (("pa_deg", DISC.pa_deg), ("v_sin_i", DISC.v_sin_i), ("sigma0", SIGMA0)):
+        assert abs(best[name] - true) < 4.0 * error[name], name
+    assert error["sigma0"] < 8.0
+
+
 def test_the_prism_is_told_that_it_measures_no_kinematics():
     cube = noisy(noiseless(9, grating="PRISM"), 0.03, 5)
     with pytest.raises(ProductError, match=r"line-spread function of PRISM at Ha is \d{4} km/s wide .*fit_lines"):

@@ -21,15 +21,21 @@ TRUE = Disc(pa_deg=40.0, inclination_deg=35.0, v_sin_i=90.0, r_turn=0.15, system
 SIGMA0 = 40.0
 
 
-def blank(n: int = 17) -> Cube:
-    wave = HA_UM + np.arange(-130, 131) * 2.36e-4
+PIXEL_UM = 2.36e-4
+
+
+def blank(n: int = 17, bin_pixels: float = 1.0) -> Cube:
+    half = round(130 / bin_pixels)
+    wave = HA_UM + np.arange(-half, half + 1) * bin_pixels * PIXEL_UM
     shape = (wave.size, n, n)
-    return Cube(np.zeros(shape), wave, sky(n), 2.35e-13, True, "disc", err=np.ones(shape), header=header())
+    head = header()
+    head["SPECPIX"] = PIXEL_UM
+    return Cube(np.zeros(shape), wave, sky(n), 2.35e-13, True, "disc", err=np.ones(shape), header=head)
 
 
-def with_disc(noise: float, seed: int = 0, scale: float = 0.35) -> Cube:
-    cube = blank()
-    middle = slice(120, 141)
+def with_disc(noise: float, seed: int = 0, scale: float = 0.35, bin_pixels: float = 1.0) -> Cube:
+    cube = blank(bin_pixels=bin_pixels)
+    middle = np.abs(cube.wave_um - HA_UM) < 10.5 * PIXEL_UM
     model = LineModel(cube, cube.wave_um[middle], HA_UM, RA, DEC, columns=False)
     light = exponential(model, scale, TRUE.pa_deg, TRUE.inclination_deg)
     line = model.predict(light, TRUE.velocity(model.east, model.north), SIGMA0)
@@ -58,6 +64,31 @@ def test_a_disc_comes_back(fit):
     median, low, high = fit.rotation([0.5])
     assert low[0] < median[0] < high[0]
     assert np.nanmax(np.abs(fit.data - fit.model)) < 0.08
+
+
+@pytest.mark.parametrize("bin_pixels", [0.5, 2.0])
+def test_the_dispersion_does_not_depend_on_the_bins(bin_pixels):
+    """The width of the instrument is that of the detector's pixels, whatever bins the cube has."""
+    cube = with_disc(0.01 / np.sqrt(bin_pixels), bin_pixels=bin_pixels)
+    fit = fit_disc(cube, REDSHIFT, ra=RA, dec=DEC, inclination_deg=35.0, pa_deg=40.0, sample=False)
+    assert abs(fit.best["sigma0"] - SIGMA0) < 3.0 * fit.error["sigma0"]
+    assert abs(fit.best["v_sin_i"] - 90.0) < 3.0 * fit.error["v_sin_i"]
+    assert fit.error["sigma0"] < 2.5
+
+
+def test_bins_of_a_line_add_up():
+    """A line in bins of two pixels, of one and of half a pixel: sums of the same brightness."""
+    lines = {}
+    for bin_pixels in (0.5, 1.0, 2.0):
+        # Bins that begin at the same place.
+        wave = HA_UM + ((np.arange(round(24 / bin_pixels)) + 0.5) * bin_pixels - 12.0) * PIXEL_UM
+        model = LineModel(blank(9), wave, HA_UM, RA, DEC, columns=False)
+        light = exponential(model, 0.3, TRUE.pa_deg, TRUE.inclination_deg)
+        found = model.predict(light, TRUE.velocity(model.east, model.north), SIGMA0)
+        lines[bin_pixels] = found.reshape(12, -1, *found.shape[1:]).sum(axis=1)
+    for bin_pixels in (0.5, 1.0):
+        # What lies beyond the highest frequency that bins of a pixel hold is neglected.
+        assert np.abs(lines[bin_pixels] - lines[2.0]).max() < 3e-3 * lines[2.0].max()
 
 
 def test_without_the_shift_of_light_beside_the_middle_the_position_angle_is_wrong(cube, fit):

@@ -33,6 +33,8 @@ class Footprint:
         Position angle of the slit's +y, east of north.
     slit_frac, pixfrac : float
         Parts of width and height on which a pixel is laid down.
+    pixel_um : float
+        Length of a pixel along the spectrum.
     """
 
     width_arcsec: float
@@ -40,6 +42,7 @@ class Footprint:
     pa_deg: float
     slit_frac: float
     pixfrac: float
+    pixel_um: float
 
 
 def quality(planes: Planes) -> np.ndarray:
@@ -65,6 +68,7 @@ def science_header(grid: SkyGrid, footprint: Footprint, spectral_system: str) ->
     header["SLITPA"] = (footprint.pa_deg, "[deg] +y along the slit, east of north")
     header["SLITFRAC"] = (footprint.slit_frac, "part of SLITWID that a pixel is laid down on")
     header["PIXFRAC"] = (footprint.pixfrac, "part of SLITLEN that a pixel is laid down on")
+    header["SPECPIX"] = (footprint.pixel_um, "[um] detector pixel along the spectrum")
     return header
 
 

@@ -17,7 +17,7 @@ from msa3d.cube.operator import CubeOperator, Planes
 from msa3d.cube.outliers import Rejection, find_outliers
 from msa3d.cube.product import inherited_header
 from msa3d.cube.registration import Registration, table_path
-from msa3d.cube.skygrid import make_grid, slit_pa
+from msa3d.cube.skygrid import make_grid, median_pixel, slit_pa
 from msa3d.cube.slitpixels import SlitPixels, read_slit
 from msa3d.cube.source import SourceTask, sources_calibrated
 from msa3d.errors import ProductError
@@ -148,7 +148,8 @@ def footprint_of(slits: Sequence[SlitPixels], slit_frac: float, pixfrac: float) 
         wide.append(np.median(np.hypot(slit.east[:, 1] - slit.east[:, 0], slit.north[:, 1] - slit.north[:, 0])))
         high.append(np.median(np.hypot(slit.east[:, 3] - slit.east[:, 0], slit.north[:, 3] - slit.north[:, 0])))
     width, height = float(np.median(wide)) / slit_frac, float(np.median(high)) / pixfrac
-    return Footprint(round(width, 6), round(height, 6), round(slit_pa(slits), 6), slit_frac, pixfrac)
+    pixel_um = round(median_pixel(slits), 9)
+    return Footprint(round(width, 6), round(height, 6), round(slit_pa(slits), 6), slit_frac, pixfrac, pixel_um)
 
 
 def _spectral_system(slit: SlitPixels) -> str:

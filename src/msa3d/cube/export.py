@@ -107,7 +107,7 @@ def _image_header(cube: Cube, unit: u.Unit) -> fits.Header:
         header["SPECSYS"] = cube.header["SPECSYS"]
     header["BUNIT"] = cube.header.get("BUNIT", "MJy/sr")
     header["PIXAR_SR"] = (cube.pixel_sr, "[sr] area of a spaxel")
-    for key in ("SLITWID", "SLITLEN", "SLITPA", "SLITFRAC", "PIXFRAC"):
+    for key in ("SLITWID", "SLITLEN", "SLITPA", "SLITFRAC", "PIXFRAC", "SPECPIX"):
         if key in cube.header:
             header[key] = (cube.header[key], cube.header.comments[key])
     return header

@@ -100,6 +100,11 @@ def slit_pa(slits: Sequence[SlitPixels]) -> float:
     return float(np.degrees(np.arctan2(east, north)))
 
 
+def median_pixel(slits: Sequence[SlitPixels]) -> float:
+    """Length of a detector pixel along the spectrum, um, median of all slits."""
+    return float(np.median([np.median(np.diff(slit.wave_um)) for slit in slits]))
+
+
 def make_grid(slits: Sequence[SlitPixels], settings: DrizzleSettings) -> tuple[SkyGrid, list[SlitPixels]]:
     """Lay a grid around what the slits of a source cover.
 
@@ -163,7 +168,7 @@ def _wavelengths(slits: Sequence[SlitPixels], settings: DrizzleSettings) -> tupl
     """
     step = settings.scalew
     if not step:
-        step = float(np.median([np.median(np.diff(slit.wave_um)) for slit in slits]))
+        step = median_pixel(slits)
         shortest = float(min(np.diff(slit.wave_um).min() for slit in slits))
         step = round(shortest if shortest < UNEVEN * step else step, 9)
     lowest = min(slit.wave_um.min() for slit in slits)

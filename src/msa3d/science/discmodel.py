@@ -34,7 +34,8 @@ SLIT_SIGN = -1
 was found on simulated cubes, where the other one puts the position angle 8 sigma off; check it on real ones."""
 
 _SUBSPAXEL = 6
-_CHANNELS = 32
+_CHANNELS, _WINGS = 32, 8
+"""Fewest frequencies of the spectral transform, and pixels beyond the wavelengths that keep it from wrapping."""
 _PERIODS = np.linspace(0.95, 1.05, 41)
 _LEAST_CORRELATION = 0.6
 _NEGLIGIBLE = 1e-3
@@ -167,16 +168,19 @@ class LineModel:
             raise ProductError(f"{cube.name}: no keyword {', '.join(missing)} in SCI: a disc needs a drizzled cube")
         self.shape, self.line_um = cube.shape, line_um
         self.step_um = float(np.median(np.diff(wave_um)))
-        if wave_um.size > _CHANNELS - 8:
-            raise ValueError(f"{wave_um.size} wavelengths are more than the {_CHANNELS - 8} a line model holds")
         self.n_wave = wave_um.size
-        self._first = (line_um - wave_um[0]) / self.step_um
         self.spread = spread or line_spread_of(cube.header, step_um=self.step_um)
+        # Bins longer than a pixel do not sample the line: it is computed in parts of them.
+        self._parts = max(round(self.step_um / self.spread.pixel_at(line_um)), 1)
+        self._fine_um = self.step_um / self._parts
+        self._first = (line_um - wave_um[0]) / self._fine_um
+        wings = int(np.ceil(_WINGS * self.spread.pixel_at(line_um) / self._fine_um - 0.01))
+        self._channels = max(fft.next_fast_len(self.n_wave * self._parts + wings, real=True), _CHANNELS)
         self._header = cube.header
         along, across = slit_axes(cube.header)
         self._place(cube, ra, dec)
         self.lattice = self._find(cube, across, ra, dec) if columns else None
-        self._frequency = fft.rfftfreq(_CHANNELS)
+        self._frequency = fft.rfftfreq(self._channels)
         self._axes, self._slit_shift = (along, across), slit_shift
         self._transfer = self._instrument(self._frequency)
         self._largest = np.abs(self._transfer).max(axis=(1, 2))
@@ -215,7 +219,7 @@ class LineModel:
         return find_lattice(nexp, position, float(cube.header["SLITWID"]), half)
 
     def _instrument(self, f: np.ndarray) -> np.ndarray:
-        """Fourier transform of the instrument, (n_frequency, n_fine_y, n_fine_x): all but the gas."""
+        """Fourier transform of the instrument and of the bins, (n_frequency, n_fine_y, n_fine_x): all but the gas."""
         h, shape = self._header, self.east.shape
         along, across = self._axes
         cycles = np.stack(np.meshgrid(fft.fftfreq(shape[1]), fft.fftfreq(shape[0])))  # A fine pixel, x and y.
@@ -228,14 +232,15 @@ class LineModel:
         spatial = spatial / np.sinc(cycles[0]) ** 2 / np.sinc(cycles[1]) ** 2
         if self.lattice is None:
             spatial = spatial * np.sinc(q_across * h["SLITWID"] * h["SLITFRAC"])
-        bins = self.spread.pixel_at(self.line_um) / self.step_um
+        pixel = self.spread.pixel_at(self.line_um) / self._fine_um
+        spectral = np.sinc(f * self._parts)
         if self.spread.curve != "slit":
-            spectral = np.exp(-2 * (np.pi * f * self.spread.sigma_um(self.line_um) / self.step_um) ** 2) * np.sinc(f)
+            spectral = spectral * np.exp(-2 * (np.pi * f * self.spread.sigma_um(self.line_um) / self._fine_um) ** 2)
             slit = np.sinc(q_across * h["SLITWID"])[None] * np.ones((f.size, 1, 1))
         else:
-            spectral = np.exp(-2 * (np.pi * f * self.spread.blur_pixels * bins) ** 2) * np.sinc(f)
-            spectral = spectral * np.sinc(f * bins) * np.sinc(f * bins * self.spread.footprint_pixels)
-            image = self.spread.slit_pixels * bins
+            spectral = spectral * np.exp(-2 * (np.pi * f * self.spread.blur_pixels * pixel) ** 2)
+            spectral = spectral * np.sinc(f * pixel) * np.sinc(f * pixel * self.spread.footprint_pixels)
+            image = self.spread.slit_pixels * pixel
             if self._slit_shift:
                 slit = np.sinc(h["SLITWID"] * q_across[None] + self._slit_shift * image * f[:, None, None])
             else:
@@ -284,7 +289,7 @@ class LineModel:
         numpy.ndarray, shape (n_wave, n_y, n_x)
             Brightness a wavelength bin, in the unit of `light` a bin.
         """
-        bins = self.line_um / C_KMS / self.step_um
+        bins = self.line_um / C_KMS / self._fine_um
         one = np.exp(-2j * np.pi * self._frequency[1] * (self._first + bins * velocity_kms))
         gas = np.exp(-2 * (np.pi * self._frequency * sigma_kms * bins) ** 2)
         spectrum = np.zeros((self._frequency.size, self.shape[0] * self.shape[1]), dtype=complex)
@@ -295,7 +300,8 @@ class LineModel:
             seen = fft.ifft2(fft.fft2(wave) * (self._transfer[k] * gas[k]))
             spectrum[k] = self._sampler @ seen.ravel()
             wave = wave * one
-        return fft.irfft(spectrum, n=_CHANNELS, axis=0)[: self.n_wave].reshape(self.n_wave, *self.shape)
+        bins = fft.irfft(spectrum, n=self._channels, axis=0)[: self.n_wave * self._parts : self._parts] * self._parts
+        return bins.reshape(self.n_wave, *self.shape)
 
     def flux(self, light: np.ndarray) -> np.ndarray:
         """Image of the line, summed over wavelength.
@@ -331,7 +337,7 @@ class LineModel:
         low, high = (self._instrument(np.array([f]))[0] for f in (-tiny, tiny))
         slope = (high - low) / (2.0 * tiny) * 1j / (2.0 * np.pi)
         seen = fft.ifft2(fft.fft2(light) * slope).real
-        return (self._sampler @ seen.ravel()).reshape(self.shape) * self.step_um / self.line_um * C_KMS
+        return (self._sampler @ seen.ravel()).reshape(self.shape) * self._fine_um / self.line_um * C_KMS
 
     def transposed(self, image: np.ndarray) -> np.ndarray:
         """Adjoint of `flux`.

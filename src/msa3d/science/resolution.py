@@ -156,11 +156,12 @@ def line_spread_of(header, *, curve: str | None = None, step_um: float | None = 
     header : astropy.io.fits.Header
         SCI header, with the GRATING of the primary one (`msa3d.cube.open_cube` puts it there); SLITWID and SLITLEN
         (arcsec) say how many pixels wide the slit's image is, a pixel being as long on the sky along the spectrum as
-        across it.
+        across it. SPECPIX is the length of a detector pixel, um, whatever the cube's bins are.
     curve : str, optional
         As in `LineSpread`; without it ``slit`` for a header with SLITWID, else ``pre-flight``.
     step_um : float, optional
-        Step of the cube's wavelengths, um: the length of a detector pixel, by the builders' default.
+        Step of the cube's wavelengths, um: taken for the length of a detector pixel, by the builders' default, where
+        the header does not tell it.
 
     Returns
     -------
@@ -170,4 +171,6 @@ def line_spread_of(header, *, curve: str | None = None, step_um: float | None = 
     if curve is None:
         curve = "slit" if "SLITWID" in header else "pre-flight"
     grating = header.get("GRATING")
-    return LineSpread(curve, pixel_um=step_um, grating=grating if grating in NOMINAL_R else "G140H")
+    return LineSpread(
+        curve, pixel_um=header.get("SPECPIX", step_um), grating=grating if grating in NOMINAL_R else "G140H"
+    )
