@@ -32,7 +32,9 @@ def rate(path, dataset, activity, detector, index, compressed=False):
     )  # fmt: skip
     mark_simulated(primary)
     science = fits.Header()
-    science.update(RA_REF=215.02, DEC_REF=52.925, ROLL_REF=12.0, V2_REF=378.5, V3_REF=-428.4)
+    row, column = dataset.pattern.place(index)
+    ra, dec = 215.02 + 0.2 * column / 3600 / np.cos(np.radians(52.925)), 52.925 + 0.075 * row / 3600
+    science.update(RA_REF=ra, DEC_REF=dec, ROLL_REF=12.0, V2_REF=378.5, V3_REF=-428.4)
     kind = fits.CompImageHDU if compressed else fits.ImageHDU
     image = np.random.default_rng(index).normal(size=(64, 64)).astype(np.float32)
     extensions = [kind(image, header=science, name="SCI"), kind(np.abs(image), name="ERR")]
@@ -208,6 +210,56 @@ def test_nothing_but_target_acquisition(tmp_path, dataset):
     fits.PrimaryHDU(header=header).writeto(tmp_path / dataset.rate_name("02101", "NRS1"))
     with pytest.raises(ObservationError, match="has EXP_TYPE NRS_MSASPEC; they have NRS_WATA"):
         Observation.read(Layout(tmp_path), dataset)
+
+
+def point(root, dataset, index, **change):
+    """Change the SCI header of both detectors of an exposure."""
+    for detector in dataset.detectors:
+        with fits.open(nth(root, dataset, index, detector), mode="update") as hdus:
+            for keyword, value in change.items():
+                hdus["SCI"].header[keyword] = value(hdus["SCI"].header[keyword]) if callable(value) else value
+
+
+def test_planned_pointing(root, dataset):
+    for detector in dataset.detectors:
+        edit(nth(root, dataset, 4, detector), ENGQLPTG="PLANNED")
+    fault(root, dataset, r"^ENGQLPTG is PLANNED in .*03105_.*nrs1.* and 1 more: their pointing was not measured")
+    Observation.read(Layout(root), dataset.replaced(ignore_problems=["planned pointing"])).check()
+
+
+def test_a_pointing_that_was_calculated_passes(root, dataset):
+    for index in range(dataset.pattern.n_exposures):
+        for detector in dataset.detectors:
+            edit(nth(root, dataset, index, detector), ENGQLPTG="CALCULATED_TR_202105")
+    Observation.read(Layout(root), dataset).check()
+
+
+@pytest.mark.parametrize("index", [0, 4, 8])
+@pytest.mark.parametrize("arcsec", [0.08, -2.0])
+def test_an_attitude_that_is_off(root, dataset, index, arcsec):
+    point(root, dataset, index, DEC_REF=lambda value: value + arcsec / 3600)
+    found = f"_0310{index + 1}_.* are {abs(arcsec):.2f} arcsec off the 3 x 3 pattern of the other exposures"
+    fault(root, dataset, found)
+    Observation.read(Layout(root), dataset.replaced(ignore_problems=["pointing off the pattern"])).check()
+
+
+def test_guiding_within_tens_of_milliarcsec_passes(root, dataset):
+    rng = np.random.default_rng(3)
+    for index in range(dataset.pattern.n_exposures):
+        off = rng.normal(0.0, 0.007 / 3600)
+        point(root, dataset, index, DEC_REF=lambda value, off=off: value + off, ROLL_REF=lambda value: value + 0.001)
+    Observation.read(Layout(root), dataset).check()
+
+
+def test_a_roll_that_is_off(root, dataset):
+    point(root, dataset, 5, ROLL_REF=13.0)
+    fault(root, dataset, r"ROLL_REF of .*03106.* is 13.0000, 1.000 degrees from the median")
+
+
+def test_all_at_one_place(root, dataset):
+    for index in range(dataset.pattern.n_exposures):
+        point(root, dataset, index, RA_REF=215.02, DEC_REF=52.925)
+    fault(root, dataset, r"All 9 exposures have the same RA_REF and DEC_REF")
 
 
 def test_all_of_another_grating(root, dataset):

@@ -90,7 +90,8 @@ class Dataset(Model):
         Greatest difference of GWA_XTIL and GWA_YTIL between exposures, in the unit of the keywords. jwst corrects
         for the tilt; the default moves a G140H spectrum by 0.05 pixel (by jwst's own WCS).
     ignore_problems : list of str
-        Kinds of problems of the metafile (see `msa3d.msafile.MsaFile.check`) that are only told, not errors.
+        Kinds of problems of the metafile (see `msa3d.msafile.MsaFile.check`) and of the pointing
+        (`msa3d.observation`) that are only told, not errors.
     source : list of str
         Where the figures in it come from.
     pattern, targets, process, postprocess, calpost, cubebuild, simulation

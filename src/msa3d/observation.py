@@ -14,10 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from msa3d._fitswalk import read_headers
 from msa3d.errors import MetafileError, ObservationError
 from msa3d.layout import parse_rate_name
 from msa3d.msafile import MsaFile
+from msa3d.oversight.dithers import off_grid
 from msa3d.provenance import is_simulated
 from msa3d.ratefile import Rate
 
@@ -33,6 +36,15 @@ GB_EACH = 0.0125
 
 #: EXP_TYPE of spectra through the micro-shutters.
 SPECTRA = "NRS_MSASPEC"
+
+#: Kinds of problems of the pointing, for ``ignore_problems``.
+PLANNED, OFF_PATTERN = "planned pointing", "pointing off the pattern"
+
+#: Largest distance of a pointing from the pattern: a quarter of a shutter. Guiding is ten times better.
+POINTING_TOLERANCE_ARCSEC = 0.05
+
+#: Largest difference in roll, degrees: it moves a slitlet 100 arcsec from the reference point by as much.
+ROLL_TOLERANCE_DEG = 0.03
 
 _MAX_TOLD = 5
 
@@ -196,6 +208,7 @@ class Observation:
             self._number_of_exposures,
             self._same_setup,
             self._tilts,
+            self._pointings,
             self._simulated_or_not,
             self._metafile,
             self._disk,
@@ -290,6 +303,42 @@ class Observation:
                     f"{keyword}, the tilt of the grating wheel, differs: {values[low]} in {low.name}, {values[high]} "
                     f"in {high.name}; at most {self.dataset.gwa_tilt_tolerance:g} (gwa_tilt_tolerance) is allowed."
                 )
+
+    def _pointings(self) -> Iterator[str]:
+        """Compare the pointings of the headers with each other and with the pattern."""
+        ignored = self.dataset.ignore_problems
+        cure = "get them again from the archive, or correct RA_REF, DEC_REF and ROLL_REF in copies"
+        planned = [rate.path for rate in self.rates if str(rate.primary.get("ENGQLPTG", "")).strip() == "PLANNED"]
+        if planned and PLANNED not in ignored:
+            yield (
+                f"ENGQLPTG is PLANNED in {_names(planned)}: their pointing was not measured, and the dither is "
+                f"missing; {cure}, or put '{PLANNED}' under ignore_problems in the dataset."
+            )
+        if OFF_PATTERN in ignored or not self.exposures:
+            return
+        cure = f"{cure}, or put '{OFF_PATTERN}' under ignore_problems in the dataset."
+        roll = float(np.median([exposure.roll for exposure in self.exposures]))
+        for exposure in self.exposures:
+            name = next(iter(exposure.rates.values())).name
+            turned = abs((exposure.roll - roll + 180.0) % 360.0 - 180.0)
+            if turned > ROLL_TOLERANCE_DEG:
+                yield (
+                    f"ROLL_REF of {name} is {exposure.roll:.4f}, {turned:.3f} degrees from the median of all exposures "
+                    f"(at most {ROLL_TOLERANCE_DEG:g}); {cure}"
+                )
+        if len(self.exposures) != self.dataset.pattern.n_exposures:
+            return
+        ra, dec, row, column = zip(*((e.ra, e.dec, e.row, e.column) for e in self.exposures), strict=True)
+        distance = off_grid(ra, dec, row, column)
+        for exposure, off in zip(self.exposures, distance, strict=True):
+            if off > POINTING_TOLERANCE_ARCSEC:
+                yield (
+                    f"RA_REF and DEC_REF of {next(iter(exposure.rates.values())).name} are {off:.2f} arcsec off the "
+                    f"{self.dataset.pattern.rows} x {self.dataset.pattern.columns} pattern of the other exposures (at "
+                    f"most {POINTING_TOLERANCE_ARCSEC:g}); {cure}"
+                )
+        if len(ra) > 1 and 3600.0 * max(np.ptp(ra), np.ptp(dec)) < 1e-3:
+            yield f"All {len(ra)} exposures have the same RA_REF and DEC_REF: the pattern is missing; {cure}"
 
     def _simulated_or_not(self) -> Iterator[str]:
         real = [rate.path for rate in self.rates if not is_simulated(rate.primary)]

@@ -12,6 +12,7 @@ from msa3d.cube.registration import Registration, table_path
 from msa3d.cube.registration_profiles import Frame
 from msa3d.cube.source import place_exposures
 from msa3d.errors import ProductError
+from msa3d.layout import POST_SUFFIX
 from msa3d.science.resolution import line_spread_of
 from msa3d.settings_cube import OutlierSettings
 from msa3d.settings_drizzle import RegistrationSettings
@@ -108,6 +109,31 @@ def test_the_length_of_a_pixel_is_told_whatever_the_bins(tmp_path, bin_pixels):
     assert header["SPECPIX"] == pytest.approx(pixel, rel=1e-6)
     assert header["CDELT3"] == pytest.approx(bin_pixels * pixel, rel=1e-6)
     assert line_spread_of(cube.header).pixel_at(1.2) == pytest.approx(pixel, rel=1e-6)
+
+
+@pytest.mark.parametrize("weighting, share", [("exptime", 0.25), ("ivm", 1 / 64)])
+def test_a_short_exposure_counts_for_what_it_is_worth(tmp_path, weighting, share):
+    """Two exposures of one place; the second sees a sky twice as bright in a quarter of the time."""
+    chosen = calrun.dataset(1, 2, weighting=weighting, outliers=NO_OUTLIERS)
+    layout = calrun.write_run(tmp_path, chosen, calrun.uniform(), step=0.0)
+    _, last = calrun.activities(2)
+    with fits.open(layout.cal(last, "nrs2", f"jw02136001001_{last}_00001", POST_SUFFIX), mode="update") as hdus:
+        usual = hdus[0].header["EFFEXPTM"]
+        hdus[0].header["EFFEXPTM"] = usual / 4
+        hdus["SCI"].data *= 2.0
+        # Of read noise alone, in rates of a quarter of the groups.
+        hdus["VAR_RNOISE"].data *= 64.0
+    drizzle.build(SourceTask(layout, chosen, 8512, place_exposures(chosen, layout)))
+    path = layout.cube(8512, chosen)
+    cube = open_cube(path)
+    inside = fits.getdata(path, "NEXP") == 2
+    assert inside.sum() > 500
+    np.testing.assert_allclose(cube.data[inside], (1.0 + share * 2.0) / (1.0 + share), rtol=1e-5)
+    etime, weight = fits.getdata(path, "ETIME"), fits.getdata(path, "WMAP")
+    single = fits.getdata(build(tmp_path / "long", calrun.dataset(1, 1, weighting=weighting, outliers=NO_OUTLIERS),
+                                calrun.uniform())[0].cube(8512, chosen), "ETIME")  # fmt: skip
+    assert np.median(etime[inside]) == pytest.approx(1.25 * np.median(single[single > 0]), rel=0.01)
+    assert np.isfinite(weight[inside]).all()
 
 
 def test_errors_are_those_of_the_noise(tmp_path):

@@ -83,6 +83,20 @@ def test_of_what_is_there(layout, dataset):
     assert "an estimate" in words["time"]
 
 
+def test_a_short_exposure_is_named(layout, dataset):
+    assert words_of(make_plan(dataset, layout, workers=1))["exposure time"].endswith(" s each")
+    for path in layout.root.glob("*_03105_*_rate.fits"):
+        fits.setval(path, "EFFEXPTM", value=290.0)
+    assert ", but 03105 290 s (" in words_of(make_plan(dataset, layout, workers=1))["exposure time"]
+
+
+def test_a_pointing_that_is_off_is_a_problem(layout, dataset):
+    for path in layout.root.glob("*_03105_*_rate.fits"):
+        fits.setval(path, "DEC_REF", value=fits.getval(path, "DEC_REF", "SCI") + 1.5 / 3600, extname="SCI")
+    (problem,) = make_plan(dataset, layout, workers=1).problems
+    assert "1.50 arcsec off the 3 x 3 pattern" in problem
+
+
 def test_more_slitlets_and_exposures_cost_more(layout, dataset):
     small = make_plan(dataset, layout, workers=1)
     wide = make_plan(dataset.replaced(pattern={"columns": 30}), layout, workers=1)

@@ -87,6 +87,41 @@ def test_the_prism_is_told_that_it_measures_no_kinematics():
         measure(cube, REDSHIFT, GEOMETRY, sample=False)
 
 
+def test_an_offset_common_to_all_galaxies_is_reported(galaxy: Galaxy):
+    """A target acquisition that is off by 0.1 arcsec: cubes of three galaxies, and where the catalogue has them."""
+    found = [galaxy]
+    for seed in (8, 9):
+        found.append(measure(noisy(noiseless(15), 0.1, seed), REDSHIFT, GEOMETRY, sample=False))
+    table = galaxyfile.common_offset(found)
+    assert list(table["galaxies"]) == [3, 3]
+    assert (np.abs(table["offset"]) < 4.0 * table["error"]).all()
+    assert (table["error"] < 0.03).all()
+    cos = np.cos(np.radians(GEOMETRY.dec))
+    beside = replace(GEOMETRY, ra=GEOMETRY.ra - 0.08 / 3600 / cos, dec=GEOMETRY.dec + 0.06 / 3600)
+    moved = [measure(each.cube, REDSHIFT, beside, sample=False) for each in found]
+    table = galaxyfile.common_offset(moved)
+    for to, known in (("east", 0.08), ("north", -0.06)):
+        (row,) = table[table["to"] == to]
+        assert abs(row["offset"] - known) < 4.0 * row["error"]
+        assert abs(row["offset"]) > 2.0 * row["error"]
+    rows = {row.quantity: row for row in galaxyfile.rows(moved[0], Dataset.load("tiny"))}
+    assert abs(rows["offset_east"].recovered - 0.08) < 4.0 * rows["offset_east"].error
+
+
+def test_a_centre_far_from_the_catalogue_is_told(caplog):
+    far = replace(GEOMETRY, dec=GEOMETRY.dec + 0.3 / 3600)
+    found = measure(noisy(noiseless(15), 0.03, 5), REDSHIFT, far, sample=False)
+    assert found.geometry.dec == far.dec
+    assert found.offset_arcsec[1] == pytest.approx(-0.3, abs=0.1)
+    assert any("the position of the catalogue is taken" in record.message for record in caplog.records)
+
+
+def test_without_a_galaxy_no_offset_is_known():
+    table = galaxyfile.common_offset([])
+    assert np.isnan(table["offset"]).all()
+    assert list(table["galaxies"]) == [0, 0]
+
+
 def test_bins_cover_the_galaxy_and_reach_their_signal(galaxy: Galaxy):
     assert galaxy.bins.n_bins > 20
     radius = GEOMETRY.radius(galaxy.cube)

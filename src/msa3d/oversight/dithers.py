@@ -55,11 +55,9 @@ def find_pattern(ra: Sequence[float], dec: Sequence[float]) -> FoundPattern | No
     FoundPattern or None
         None where they do not make a regular grid of complete rows.
     """
-    ra, dec = np.asarray(ra, float), np.asarray(dec, float)
     if len(ra) == 1:
         return FoundPattern(1, 1, "serpentine", np.nan, np.nan, 0.0)
-    east = (ra - ra[0] + 180) % 360 - 180
-    places = np.stack([east * np.cos(np.deg2rad(dec.mean())), dec - dec[0]], axis=1) * 3600
+    places = _offsets(ra, dec)
     moves = np.diff(places, axis=0)
     step = _common_step(moves)
     if step is None:
@@ -79,6 +77,37 @@ def find_pattern(ra: Sequence[float], dec: Sequence[float]) -> FoundPattern | No
     if serpentine:
         column = np.where(row % 2, columns - 1 - column, column)
     return FoundPattern(rows, columns, order, *_fit(places, row, column))
+
+
+def off_grid(ra: Sequence[float], dec: Sequence[float], row: Sequence[int], column: Sequence[int]) -> np.ndarray:
+    """Measure how far pointings lie from the regular grid that most of them make.
+
+    Parameters
+    ----------
+    ra, dec : sequence of float
+        Pointings, degrees.
+    row, column : sequence of int
+        The place of each in the pattern.
+
+    Returns
+    -------
+    numpy.ndarray
+        Distances, arcsec. Their sum is least, so that a few pointings that are wrong do not bend the grid.
+    """
+    places, weight = _offsets(ra, dec), np.ones(len(ra))
+    design = np.stack([np.ones(len(ra)), np.asarray(column, float), np.asarray(row, float)], axis=1)
+    for _ in range(60):
+        solution, *_ = np.linalg.lstsq(design * weight[:, None], places * weight[:, None], rcond=None)
+        distance = _length(places - design @ solution)
+        weight = 1.0 / np.sqrt(np.maximum(distance, 1e-4))
+    return distance
+
+
+def _offsets(ra: Sequence[float], dec: Sequence[float]) -> np.ndarray:
+    """Offsets from the first pointing to the east and to the north, arcsec, shape (n, 2)."""
+    ra, dec = np.asarray(ra, float), np.asarray(dec, float)
+    east = (ra - ra[0] + 180) % 360 - 180
+    return np.stack([east * np.cos(np.deg2rad(dec.mean())), dec - dec[0]], axis=1) * 3600
 
 
 def _length(vectors: np.ndarray) -> np.ndarray:

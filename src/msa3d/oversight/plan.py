@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from msa3d.dataset import Dataset
     from msa3d.layout import Layout
+    from msa3d.observation import Exposure
 
 #: Seconds of a processor in step 1 for an exposure on both detectors: a constant, and a share of each slitlet.
 #: Measured on the machine that `REFERENCE_SCORE` is of: 11.7 s with 3 slitlets, 157 s with 43, all accelerations on.
@@ -48,6 +49,8 @@ class Plan:
         Where the run lies.
     exposures, exposures_expected : int
         Found, and what the dataset's pattern asks for.
+    times : str
+        Exposure times (EFFEXPTM), and the exposures that differ from the others.
     pattern : FoundPattern or None
         As the headers show it.
     expected_pattern : str
@@ -76,6 +79,7 @@ class Plan:
     root: Path
     exposures: int
     exposures_expected: int
+    times: str
     pattern: FoundPattern | None
     expected_pattern: str
     targets: int
@@ -104,6 +108,7 @@ class Plan:
             ("dataset", self.name),
             ("root", str(self.root)),
             ("exposures", exposures),
+            ("exposure time", self.times),
             ("pattern found", found),
             ("pattern wanted", self.expected_pattern),
             ("sources", f"{self.targets} wanted, {self.slitlets or 'an unknown number of'} slitlets reduced"),
@@ -149,6 +154,7 @@ def make_plan(dataset: Dataset, layout: Layout, *, workers: int | None = None) -
         root=layout.root,
         exposures=len(exposures),
         exposures_expected=pattern.n_exposures,
+        times=_times(exposures),
         pattern=find_pattern(*zip(*found, strict=True)) if found else None,
         expected_pattern=f"{pattern.rows} x {pattern.columns}, {pattern.order}, nominal steps of columns "
         f"{pattern.column_step_arcsec:.3f} and rows {pattern.row_step_arcsec:.3f} arcsec",
@@ -188,6 +194,19 @@ def score() -> float:
         return time.perf_counter() - started
 
     return min(once() for _ in range(3))
+
+
+def _times(exposures: list[Exposure]) -> str:
+    """Say how long the exposures are, in words: those that differ by more than a twentieth have names."""
+    known = [exposure.seconds for exposure in exposures if math.isfinite(exposure.seconds)]
+    if not known:
+        return "not known yet"
+    usual = statistics.median(known)
+    other = [e for e in exposures if not abs(e.seconds - usual) <= 0.05 * usual]
+    told = ", ".join(f"{e.activity} {e.seconds:.0f} s" for e in other[:5]) + (", ..." if len(other) > 5 else "")
+    return f"{usual:.0f} s each" + (
+        f", but {told} (cubebuild.drizzle.weighting; the published median has no weights)" if other else ""
+    )
 
 
 def _existing(path: Path) -> Path:

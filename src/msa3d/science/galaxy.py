@@ -87,6 +87,11 @@ class Galaxy:
         Of A_V; None without Hb.
     star_formation : StarFormation
         Rate and scale length.
+    offset_arcsec : ndarray, shape (2,)
+        Centre of the starlight minus position in the catalogue, to the east and to the north, arcsec; measured even
+        where it is too large to be believed.
+    offset_covariance : ndarray, shape (2, 2)
+        Of it, arcsec squared; NaN where it is not known.
     """
 
     source_id: int
@@ -109,6 +114,8 @@ class Galaxy:
     metallicity: dict[str, Gradient]
     av: Gradient | None
     star_formation: attenuation.StarFormation
+    offset_arcsec: np.ndarray = field(repr=False)
+    offset_covariance: np.ndarray = field(repr=False)
 
 
 def analyse(
@@ -213,7 +220,7 @@ def measure(
     first, last = (edge * (1.0 + redshift) for edge in CONTINUUM_REST_UM)
     image, error, noise = continuum_image(cube, first, last)
     continuum_um = 0.5 * (first + last)
-    geometry = _centred(image, cube, geometry, continuum_um)
+    geometry, offset = _centred(image, cube, geometry, continuum_um)
     good = well_observed(cube)
     light = np.where(good, image, np.nan)
     options = {"error": error, "blanks": noise, "background": True, "unit": "MJy/sr"}
@@ -254,6 +261,8 @@ def measure(
         _metallicity(discs, geometry),
         attenuation.gradient(discs["Ha"], discs["Hb"], geometry) if "Hb" in discs else None,
         attenuation.star_formation(discs["Ha"], tied, redshift),
+        offset_arcsec=offset,
+        offset_covariance=sure,
     )
 
 
@@ -269,13 +278,19 @@ def _metallicity(discs: dict[str, Exponential], geometry: Geometry) -> dict[str,
     return found
 
 
-def _centred(image: np.ndarray, cube: Cube, geometry: Geometry, wave_um: float) -> Geometry:
-    """Centre of the starlight, unless it is far from where the target should be."""
+def _centred(image: np.ndarray, cube: Cube, geometry: Geometry, wave_um: float):
+    """Centre of the starlight, unless it is far from where the target should be, and its offset from there, arcsec."""
     moved = fit_centre(np.where(well_observed(cube), image, np.nan), cube, geometry, wave_um)
     east = (moved.ra - geometry.ra) * np.cos(np.radians(geometry.dec)) * 3600.0
     north = (moved.dec - geometry.dec) * 3600.0
     log.info("%s: centre of the starlight %.3f arcsec east, %.3f north of the target", cube.name, east, north)
-    return moved if np.hypot(east, north) <= CENTRE_MOVED_ARCSEC else geometry
+    if np.hypot(east, north) > CENTRE_MOVED_ARCSEC:
+        log.warning(
+            "%s: the centre of the starlight is %.2f arcsec from the target (%.2f east, %.2f north), more than %.2f: "
+            "the position of the catalogue is taken", cube.name, np.hypot(east, north), east, north, CENTRE_MOVED_ARCSEC,
+        )  # fmt: skip
+        return geometry, np.array([east, north])
+    return moved, np.array([east, north])
 
 
 def _within(cube: Cube, geometry: Geometry, lines: LineFit) -> np.ndarray:

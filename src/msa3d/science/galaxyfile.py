@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,12 @@ def rows(galaxy: Galaxy, dataset: Dataset) -> list[Row]:
         # The systemic velocity stands in the redshift: once is enough.
         *(row for row in report.disc_rows(galaxy.kinematics, radius) if row.quantity != "systemic"),
         Row("inclination", "deg", galaxy.geometry.inclination_deg, note="taken as known"),
+        *(
+            Row(f"offset_{name}", "arcsec", value, error, note="centre of the starlight minus catalogue")
+            for name, value, error in zip(
+                ("east", "north"), galaxy.offset_arcsec, np.sqrt(np.diag(galaxy.offset_covariance)), strict=True
+            )
+        ),
         *_gradients(galaxy, truth),
         *_scales(galaxy, truth),
         *_star_formation(galaxy, dataset),
@@ -298,6 +305,38 @@ def measure_targets(
         except (ProductError, ValueError, KeyError, IndexError, np.linalg.LinAlgError) as error:
             log.warning("source %d is not measured: %s: %s", target.source_id, type(error).__name__, error)
     return found
+
+
+def common_offset(found: Iterable[Galaxy]) -> Table:
+    """Measure by how much all galaxies lie beside their positions in the catalogue: an error of target acquisition.
+
+    Parameters
+    ----------
+    found : iterable of Galaxy
+        Those that were measured.
+
+    Returns
+    -------
+    `astropy.table.Table`
+        One row a direction (``to`` is east or north): number of ``galaxies`` with errors, weighted mean of their
+        ``offset`` (centre of the starlight minus catalogue) and its ``error``, arcsec, which is that of the scatter
+        where this is larger; NaN without a galaxy.
+    """
+    rows = []
+    known = [galaxy for galaxy in found if np.isfinite(galaxy.offset_covariance).all()]
+    for axis, to in enumerate(("east", "north")):
+        values = np.array([galaxy.offset_arcsec[axis] for galaxy in known])
+        weights = 1.0 / np.array([galaxy.offset_covariance[axis, axis] for galaxy in known])
+        mean = error = np.nan
+        if len(known):
+            mean, error = np.average(values, weights=weights), 1.0 / np.sqrt(weights.sum())
+            if len(known) > 1:
+                error *= np.sqrt(max(1.0, np.sum(weights * (values - mean) ** 2) / (len(known) - 1)))
+        rows.append((to, len(known), float(mean), float(error)))
+    table = Table(rows=rows, names=("to", "galaxies", "offset", "error"))
+    for name in ("offset", "error"):
+        table[name].unit, table[name].info.format = "arcsec", ".4f"
+    return table
 
 
 HEADLINE = (

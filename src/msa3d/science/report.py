@@ -156,6 +156,8 @@ def injected(dataset, source_id: int) -> dict[str, float]:
     values = {
         "redshift": source.redshift,
         "systemic": 0.0,
+        "offset_east": 0.0,
+        "offset_north": 0.0,
         "log_mass": source.log_mass,
         "sfr": source.sfr_msun_yr,
         "sigma0": source.sigma0_kms,
