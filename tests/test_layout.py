@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from msa3d.layout import POST_SUFFIX, Layout, parse_rate_name
+from msa3d.layout import POST_SUFFIX, Layout, exposure_names, parse_rate_name
 
 ROOT = Path("/data/run")
 
@@ -64,6 +64,21 @@ def test_rates_and_activities(tmp_path):
     for activity in ("03110", "0310z", "03102"):
         layout.process_dir(activity).mkdir(parents=True)
     assert layout.activities() == ["03102", "0310z", "03110"]
+
+
+def test_names_of_exposures():
+    stem = "jw02136001001_{}_nrs1_rate.fits"
+    paths = [Path(stem.format(name)) for name in ("0310a_00001", "03109_00002", "03109_00010", "03109_00001")]
+    names = exposure_names([*paths, Path(stem.format("03109_00010").replace("nrs1", "nrs2"))])
+    assert list(names.values()) == ["03109-00001", "03109-00002", "03109-00010", "03109-00010", "0310a"]
+    assert exposure_names(paths[:2]) == {paths[1]: "03109", paths[0]: "0310a"}
+
+
+def test_directories_come_in_observing_order(tmp_path):
+    layout = Layout(tmp_path)
+    for name in ("0310b", "03109-00010", "03109-00002", "0310a"):
+        layout.process_dir(name).mkdir(parents=True)
+    assert layout.activities() == ["03109-00002", "03109-00010", "0310a", "0310b"]
 
 
 def test_parse_rate_name():

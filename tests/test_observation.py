@@ -12,6 +12,7 @@ from astropy.io import fits
 
 from msa3d import observation as observation_module
 from msa3d._fitswalk import read_headers
+from msa3d.cube.source import place_exposures
 from msa3d.dataset import Dataset
 from msa3d.errors import ObservationError
 from msa3d.layout import Layout
@@ -296,10 +297,51 @@ def test_too_many_exposures(root, dataset):
     fault(root, small, "has 9 exposures, but .* 2 x 3 = 6;")
 
 
-def test_two_exposures_of_an_activity(root, dataset):
-    path = nth(root, dataset, 5)
-    shutil.copy(path, path.with_name(path.name.replace("_00001_", "_00002_")))
-    fault(root, dataset, "two exposures of one activity")
+def several(root, dataset, order):
+    """Rename the rates: exposure by exposure the activity and the exposure number, as nods and dithers have them."""
+    for index, (activity, number) in enumerate(order):
+        for detector in dataset.detectors:
+            path = nth(root, dataset, index, detector)
+            path.rename(root / ("new_" + dataset.rate_name(activity, detector, number)))
+    for path in root.glob("new_*"):
+        path.rename(path.with_name(path.name.removeprefix("new_")))
+
+
+THREE_EACH = [(activity, number) for activity in ("03101", "03103", "0310a") for number in (1, 2, 3)]
+MIXED = [("03101", 1), ("03103", 1), ("03103", 2), ("03103", 3), ("03105", 1), ("03107", 2), ("03109", 1),
+         ("03109", 12), ("0310b", 1)]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "order, names",
+    [
+        (THREE_EACH, [f"{activity}-{number:05d}" for activity, number in THREE_EACH]),
+        (MIXED, ["03101", "03103-00001", "03103-00002", "03103-00003", "03105", "03107", "03109-00001", "03109-00012",
+                 "0310b"]),
+    ],
+)  # fmt: skip
+def test_several_exposures_of_an_activity(root, dataset, order, names):
+    several(root, dataset, order)
+    observation = Observation.read(Layout(root), dataset)
+    observation.check()
+    assert [exposure.activity for exposure in observation.exposures] == names
+    assert [exposure.patt_num for exposure in observation.exposures] == list(range(1, 10))
+    assert all(set(exposure.rates) == set(dataset.detectors) for exposure in observation.exposures)
+    placed = place_exposures(dataset, Layout(root))
+    assert [item.activity for item in placed] == names
+    assert [(item.row, item.column) for item in placed] == [dataset.pattern.place(index) for index in range(9)]
+
+
+def test_a_detector_of_one_of_several_exposures_is_missing(root, dataset):
+    several(root, dataset, THREE_EACH)
+    (root / dataset.rate_name("03103", "NRS2", 2)).unlink()
+    fault(root, dataset, "Exposure 03103-00002 has no NRS2: .*_03103_00002_nrs2_rate.fits is missing")
+
+
+def test_target_acquisition_is_no_place_of_the_pattern(root, dataset):
+    header = fits.Header({"EXP_TYPE": "NRS_MSATA", "MSA3DSIM": True})
+    fits.PrimaryHDU(header=header).writeto(root / dataset.rate_name("02101", "NRS1"))
+    assert len(place_exposures(dataset, Layout(root))) == 9
 
 
 def test_wrong_order(root, dataset):

@@ -6,6 +6,7 @@ Nothing here touches the disk but :meth:`Layout.rates` and :meth:`Layout.activit
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +43,37 @@ def parse_rate_name(path: Path | str) -> dict[str, str] | None:
     """
     match = RATE_NAME.match(Path(path).name)
     return match.groupdict() if match else None
+
+
+def exposure_names(paths: Iterable[Path]) -> dict[Path, str]:
+    """Name the exposure that each count-rate file belongs to.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Files of one visit, named as `parse_rate_name` reads them.
+
+    Returns
+    -------
+    dict of Path to str
+        In observing order: the activity, or ``<activity>-<exposure number>`` where an activity has several exposures
+        (as nods and dithers of one specification have).
+    """
+    parts = {path: parse_rate_name(path) for path in paths}
+    numbers: dict[str, set[str]] = {}
+    for part in parts.values():
+        numbers.setdefault(part["activity"], set()).add(part["exposure"])
+    names = {
+        path: part["activity"] if len(numbers[part["activity"]]) == 1 else f"{part['activity']}-{part['exposure']}"
+        for path, part in parts.items()
+    }
+    return dict(sorted(names.items(), key=lambda item: (observing_order(item[1]), item[0].name)))
+
+
+def observing_order(name: str) -> tuple[int, int]:
+    """Key that sorts names of exposures: the activity, base 36, then the exposure number."""
+    activity, _, number = name.partition("-")
+    return int(activity, 36), int(number or 0)
 
 
 @dataclass(frozen=True)
@@ -102,13 +134,13 @@ class Layout:
         return self.reduction / "process"
 
     def process_dir(self, activity: str) -> Path:
-        """Directory of one exposure."""
+        """Directory of one exposure, by its name (`exposure_names`)."""
         return self.process / f"exp_{activity}_nobar"
 
     def activities(self) -> list[str]:
-        """Activities that have a directory under ``process``, in observing order."""
+        """Exposures that have a directory under ``process``, by name, in observing order."""
         found = [path.name[4:-6] for path in self.process.glob("exp_*_nobar") if path.is_dir()]
-        return sorted(found, key=lambda activity: int(activity, 36))
+        return sorted(found, key=observing_order)
 
     def cal(self, activity: str, detector: str, stem: str, suffix: str = "") -> Path:
         """Path of the calibrated slits of one exposure and detector.
@@ -116,7 +148,7 @@ class Layout:
         Parameters
         ----------
         activity : str
-            Five characters, base 36.
+            Name of the exposure (`exposure_names`).
         detector : str
             ``nrs1`` or ``nrs2``, in any case.
         stem : str
@@ -134,7 +166,7 @@ class Layout:
         Parameters
         ----------
         activity : str
-            Five characters, base 36.
+            Name of the exposure (`exposure_names`).
         source_id : int
             As in the metafile copy.
         suffix : str

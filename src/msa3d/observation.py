@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from msa3d._fitswalk import read_headers
 from msa3d.errors import MetafileError, ObservationError
-from msa3d.layout import parse_rate_name
+from msa3d.layout import exposure_names, parse_rate_name
 from msa3d.msafile import MsaFile
 from msa3d.oversight.dithers import off_grid
 from msa3d.provenance import is_simulated
-from msa3d.ratefile import Rate
+from msa3d.ratefile import SPECTRA, Rate, kind_of
 
 if TYPE_CHECKING:
     from msa3d.dataset import Dataset
@@ -33,9 +32,6 @@ logger = logging.getLogger(__name__)
 #: What steps 1 to 3 write, GB a slitlet and exposure (both detectors): 399 MB for 40 slitlets were measured in
 #: step 1, a quarter more comes with steps 2 and 3.
 GB_EACH = 0.0125
-
-#: EXP_TYPE of spectra through the micro-shutters.
-SPECTRA = "NRS_MSASPEC"
 
 #: Kinds of problems of the pointing, for ``ignore_problems``.
 PLANNED, OFF_PATTERN = "planned pointing", "pointing off the pattern"
@@ -56,7 +52,7 @@ class Exposure:
     Parameters
     ----------
     activity : str
-        Five characters, base 36.
+        Its name: the activity (five characters, base 36), and the exposure number where an activity has several.
     index : int
         Place in observing order, from 0.
     patt_num : int
@@ -105,7 +101,7 @@ class Observation:
     dataset : Dataset
         What it should be.
     rates : tuple of Rate
-        Headers of the rate files, sorted by activity and detector.
+        Headers of the rate files, in observing order.
     metafile : Path
         The MSA metafile, which `check` makes sure exists.
     """
@@ -144,22 +140,23 @@ class Observation:
                 + ("`msa3d simulate` makes them." if dataset.simulated else "download them from MAST.")
             )
         paths = _spectra(paths, layout)
-        rates = sorted((Rate.read(path) for path in paths), key=lambda r: (int(r.activity, 36), r.detector))
+        rates = [Rate.read(path) for path in exposure_names(paths)]
         if metafile is None:
             metafile = layout.metafile(dataset.metafile or str(rates[0].primary["MSAMETFL"]))
         return cls(layout, dataset, tuple(rates), Path(metafile))
 
     @cached_property
     def exposures(self) -> list[Exposure]:
-        """Exposures in observing order: that of the base-36 activities.
+        """Exposures in observing order: that of the base-36 activities, then of the exposure numbers.
 
         Those beyond the pattern have row and column -1; `check` does not let them pass.
         """
-        by_activity: dict[str, list[Rate]] = {}
+        by_name: dict[str, list[Rate]] = {}
+        names = exposure_names(rate.path for rate in self.rates)
         for rate in self.rates:
-            by_activity.setdefault(rate.activity, []).append(rate)
+            by_name.setdefault(names[rate.path], []).append(rate)
         pattern, found = self.dataset.pattern, []
-        for index, (activity, rates) in enumerate(by_activity.items()):
+        for index, (activity, rates) in enumerate(by_name.items()):
             primary, sci = rates[0].primary, rates[0].sci
             row, column = pattern.place(index) if index < pattern.n_exposures else (-1, -1)
             found.append(
@@ -229,11 +226,6 @@ class Observation:
             raise ObservationError("\n".join(found[:_MAX_TOLD] + more))
 
     def _detectors(self) -> Iterator[str]:
-        seen: dict[tuple[str, str], Path] = {}
-        for rate in self.rates:
-            other = seen.setdefault((rate.activity, rate.detector), rate.path)
-            if other != rate.path:
-                yield f"{other.name} and {rate.path.name} are two exposures of one activity; keep one."
         for exposure in self.exposures:
             for detector in self.dataset.detectors:
                 if detector not in exposure.rates:
@@ -419,8 +411,7 @@ def _spectra(paths: list[Path], layout: Layout) -> list[Path]:
     """Leave out what the archive delivers beside the spectra of a visit: target acquisition, confirmation and lamps."""
     others: dict[str, list[Path]] = {}
     for path in paths:
-        # A file without the keyword is read, and refused, as a count-rate image.
-        kind = str(read_headers(path)[0].get("EXP_TYPE", SPECTRA)).strip()
+        kind = kind_of(path)
         if kind != SPECTRA:
             others.setdefault(kind, []).append(path)
     for kind, found in others.items():

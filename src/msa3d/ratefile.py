@@ -21,6 +21,15 @@ SCI_KEYWORDS = ("RA_REF", "DEC_REF", "ROLL_REF", "V2_REF", "V3_REF")
 RATE_EXTENSIONS = ("SCI", "ERR", "DQ")
 
 
+#: EXP_TYPE of spectra through the micro-shutters.
+SPECTRA = "NRS_MSASPEC"
+
+
+def kind_of(path: Path) -> str:
+    """EXP_TYPE of a file; that of a spectrum where there is none, as it is then read, and refused, as one."""
+    return str(read_headers(path)[0].get("EXP_TYPE", SPECTRA)).strip()
+
+
 @dataclass(frozen=True)
 class Rate:
     """One count-rate file: what of its headers matters.

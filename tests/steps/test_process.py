@@ -36,7 +36,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch):
 
     def reduce(task, directory: Path) -> dict[str, float]:
         called.append(task.activity)
-        data = np.full((3, 4), int(task.activity, 36), "f4")
+        data = np.full((3, 4), int(task.activity.replace("-", ""), 36), "f4")
         path = directory / "newoutput_s08512_s2d.fits"
         fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(data, name="SCI")]).writeto(path)
         return {"spec2_nrs1": 1.0}
@@ -224,16 +224,35 @@ def test_source_on_one_detector_only(root_of_nrs2: Path, dataset) -> None:
     assert "No open slits fall on detector NRS1" in log
 
 
+def test_exposures_of_one_activity_have_a_directory_each(root: Path, dataset, stand_in) -> None:
+    for path in root.glob("*_03102_00001_*"):
+        path.rename(path.with_name(path.name.replace("_03102_00001_", "_03101_00002_")))
+    layout = Layout(root)
+    report = process.run(dataset, layout, workers=1, only=["03101-00002"])
+    assert [item.activity for item in report.exposures] == ["03101-00002"]
+    report = process.run(dataset, layout, workers=1)
+    assert [(item.activity, item.status) for item in report.exposures] == [
+        ("03101-00001", "done"), ("03101-00002", "current"),
+    ]  # fmt: skip
+    assert layout.activities() == ["03101-00001", "03101-00002"]
+    assert layout.s2d("03101-00002", 8512).parent.name == "exp_03101-00002_nobar"
+
+
 @pytest.mark.slow
 def test_a_slit_at_the_edge_of_a_detector_stops_nobody(root: Path, dataset, caplog) -> None:
-    """Row 143 lights 5 columns of NRS1, through jwst, both post-processings and on; the other slitlet goes on."""
+    """Row 143 lights 5 columns of NRS1, through jwst, both post-processings and on; the other slitlet goes on.
+
+    The exposures are two of one activity.
+    """
     for path in (root / METAFILE, *root.glob("*nrs2_rate.fits")):
         path.unlink()
+    for path in root.glob("*_03102_00001_*"):
+        path.rename(path.with_name(path.name.replace("_03102_00001_", "_03101_00002_")))
     write_metafile(root / METAFILE, [(8512, 1, 150, 90, 3), (8143, 1, 143, 80, 3)], 2)
     chosen = with_settings(dataset, wanted_sources_only=False).model_copy(update={"detectors": ["NRS1"]})
     layout = Layout(root)
     process.run(chosen, layout, workers=1)
-    with fits.open(layout.cal("03101", "nrs1", "jw02136001001_03101_00001")) as hdus:
+    with fits.open(layout.cal("03101-00002", "nrs1", "jw02136001001_03101_00002")) as hdus:
         assert [(hdu.header["SOURCEID"], hdu.shape[1] < 9) for hdu in hdus if hdu.name == "SCI"] == [
             (8512, False),
             (8143, True),
@@ -243,7 +262,8 @@ def test_a_slit_at_the_edge_of_a_detector_stops_nobody(root: Path, dataset, capl
         spectra = postprocess.run(chosen, layout, workers=1).statistics()
     assert set(slits["source_id"]) == set(spectra["source_id"]) == {8512}
     assert "03101_00001_nrs1_cal.fits, slit 2 (source 8143, NRS1): it lights 5 columns of the detector" in caplog.text
-    assert "source 8143 is left out of exposure 03102" in caplog.text
+    assert "source 8143 is left out of exposure 03101-00002" in caplog.text
+    assert list(sources_calibrated(chosen, layout, (Placed("03101-00002", 0, 1),))) == [8512]
 
 
 @pytest.mark.slow

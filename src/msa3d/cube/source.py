@@ -11,7 +11,8 @@ from astropy.io import fits
 
 from msa3d.cube.grid import readable
 from msa3d.errors import ObservationError
-from msa3d.layout import GEOMETRY, POST_SUFFIX, Layout, parse_rate_name
+from msa3d.layout import GEOMETRY, POST_SUFFIX, Layout, exposure_names, parse_rate_name
+from msa3d.ratefile import SPECTRA, kind_of
 
 if TYPE_CHECKING:
     from msa3d.dataset import Dataset
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Placed:
-    """An exposure in the dither pattern: its activity, its row along the slit, its column, from 0."""
+    """An exposure in the dither pattern: its name, its row along the slit, its column, from 0."""
 
     activity: str
     row: int
@@ -96,16 +97,17 @@ def place_exposures(dataset: Dataset, layout: Layout) -> tuple[Placed, ...]:
     Returns
     -------
     tuple of Placed
-        In observing order (of the activity, base 36).
+        In observing order.
 
     Raises
     ------
     msa3d.errors.ObservationError
         If their number is not that of the pattern.
     """
-    names = (parse_rate_name(path) for path in layout.rates())
-    found = {name["activity"] for name in names if name} or set(layout.activities())
-    activities = sorted(found, key=lambda activity: int(activity, 36))
+    rates = [path for path in layout.rates() if path.name.startswith(dataset.file_root) and parse_rate_name(path)]
+    # Target acquisition and lamps, which the archive delivers as well, are no places of the pattern.
+    names = exposure_names(path for path in rates if kind_of(path) == SPECTRA)
+    activities = list(dict.fromkeys(names.values())) or layout.activities()
     pattern = dataset.pattern
     if len(activities) != pattern.n_exposures:
         raise ObservationError(

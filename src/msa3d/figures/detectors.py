@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from msa3d.errors import ProductError
 from msa3d.figures import style
-from msa3d.layout import Layout, parse_rate_name
+from msa3d.layout import Layout, exposure_names, parse_rate_name
 from msa3d.provenance import is_simulated
 from msa3d.science.validation import robust_scatter
 
@@ -38,8 +38,8 @@ def plot(layout: Layout, activity: str) -> Figure:
     ProductError
         If there are no rates of this exposure.
     """
-    names = {path: parse_rate_name(path) for path in layout.rates()}
-    paths = [path for path, parts in names.items() if parts and parts["activity"] == activity]
+    names = exposure_names(path for path in layout.rates() if parse_rate_name(path))
+    paths = [path for path, name in names.items() if name == activity]
     if not paths:
         raise ProductError(f"{layout.root} holds no count rates of exposure {activity}")
     figure = style.new_figure(style.FULL_WIDTH, 3.7, "compressed")
@@ -55,11 +55,11 @@ def plot(layout: Layout, activity: str) -> Figure:
     for axes, path, image in zip(panels, paths, images, strict=True):
         size = (-0.5, image.shape[1] * BIN[1] - 0.5, -0.5, image.shape[0] * BIN[0] - 0.5)
         shown = axes.imshow(image, extent=size, norm=norm, cmap=style.colour_map(style.INTENSITY_MAP))
-        axes.set_title(names[path]["detector"].upper())
+        axes.set_title(parse_rate_name(path)["detector"].upper())
         axes.set_xlabel("column (pixel)")
     panels[0].set_ylabel("row (pixel)")
     style.colour_bar(figure, shown, list(panels), "count rate (DN/s)", fraction=0.03)
-    detectors = " and ".join(names[path]["detector"].upper() for path in paths)
+    detectors = " and ".join(parse_rate_name(path)["detector"].upper() for path in paths)
     alt = (
         f"Count-rate images of {detectors} of exposure {activity}: each slitlet is a nearly horizontal band "
         "in which wavelength increases to the right."

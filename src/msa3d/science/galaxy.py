@@ -286,9 +286,10 @@ def _centred(image: np.ndarray, cube: Cube, geometry: Geometry, wave_um: float):
     log.info("%s: centre of the starlight %.3f arcsec east, %.3f north of the target", cube.name, east, north)
     if np.hypot(east, north) > CENTRE_MOVED_ARCSEC:
         log.warning(
-            "%s: the centre of the starlight is %.2f arcsec from the target (%.2f east, %.2f north), more than %.2f: "
-            "the position of the catalogue is taken", cube.name, np.hypot(east, north), east, north, CENTRE_MOVED_ARCSEC,
-        )  # fmt: skip
+            "%s: the centre of the starlight is %.2f arcsec east and %.2f north of the target, more than %.2f away: "
+            "the position of the catalogue is taken",
+            *(cube.name, east, north, CENTRE_MOVED_ARCSEC),
+        )
         return geometry, np.array([east, north])
     return moved, np.array([east, north])
 
