@@ -20,11 +20,11 @@ COLUMNS = {
 }  # fmt: skip
 
 
-def fits_bytes(name: str, pixels: int = 4000) -> bytes:
+def fits_bytes(name: str, pixels: int = 4000, **cards) -> bytes:
     """A small FITS file, another for every name."""
     data = np.random.default_rng([ord(c) for c in name]).integers(0, 60000, pixels).astype(np.uint16)
     primary = fits.PrimaryHDU()
-    primary.header["FILENAME"] = name
+    primary.header.update(FILENAME=name, **cards)
     stream = io.BytesIO()
     fits.HDUList([primary, fits.ImageHDU(data, name="SCI")]).writeto(stream)
     return stream.getvalue()
@@ -45,6 +45,7 @@ class StandIn(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.files: dict[str, bytes] = {}
         self.listed: dict[str, int] = {}
+        self.kinds: dict[str, str] = {}
         self.faults: dict[str, list[str]] = defaultdict(list)
         self.requests: list[dict] = []
         self.answers: list[str] = []
@@ -68,7 +69,8 @@ class StandIn(ThreadingHTTPServer):
     def list_of_products(self) -> list[dict]:
         return [
             {
-                "obsID": "77", "obs_collection": "JWST", "dataproduct_type": "spectrum", "description": "file",
+                "obsID": "77", "obs_collection": "JWST", "description": "file",
+                "dataproduct_type": self.kinds.get(name, "spectrum"),
                 "productFilename": name, "dataURI": f"mast:JWST/product/{name}",
                 "size": self.listed.get(name, len(content)), "productSubGroupDescription": name[:-5].upper(),
             }

@@ -23,6 +23,8 @@ from msa3d.fetch.manifest import FileEntry, Manifest, packaged, pattern_of
 from msa3d.fetch.run import log_path, manifest_path
 from msa3d.layout import Layout
 
+from .conftest import fits_bytes
+
 METAFILE = "jw02136001001_01_msa.fits"
 QUICK = Manners(retries=3, wait_s=0.0, timeout_s=0.4)
 # What the archive lists beside: other products and detectors, other visits, combined exposures.
@@ -79,6 +81,28 @@ def test_what_the_visit_has_comes_and_nothing_else(full, dataset, layout):
     }
     assert all(entry.sha256 for entry in manifest.files)
     assert len(log_path(layout).read_text().splitlines()) == 7
+
+
+def test_target_acquisition_and_lamps_are_left_out(full, dataset, layout, caplog):
+    """The archive's list tells images from spectra; that a spectrum is of a lamp stands in its header."""
+    acquisition = [f"jw02136001001_02101_0000{i}_nrs{side}_rate.fits" for i in (1, 2) for side in (1, 2)]
+    lamp = "jw02136001001_04101_00001_nrs1_rate.fits"
+    for name in acquisition:
+        full.add(name)
+        full.kinds[name] = "image"
+    full.add(lamp, fits_bytes(lamp, EXP_TYPE="NRS_AUTOFLAT"))
+    report = fetch(dataset, layout)
+    assert {one.file for one in report.files} == {*names(3), METAFILE}
+    assert {path.name for path in layout.root.glob("*.fits")} == {*names(3), METAFILE}
+    assert not any(downloads(full)[name] for name in acquisition)
+    said = {record.getMessage() for record in caplog.records if "left out" in record.getMessage()}
+    assert said == {
+        f"left out, as images and not spectra (target acquisition): {acquisition[0]} and 3 more",
+        f"left out, as EXP_TYPE is NRS_AUTOFLAT, not NRS_MSASPEC: {lamp}",
+    }
+    full.requests.clear()
+    assert not fetch(dataset, layout).asked
+    assert full.requests == []
 
 
 def test_what_is_whole_is_not_asked_for_again(full, dataset, layout):

@@ -97,12 +97,18 @@ class Mast:
         """
         table = self._ask(dataset)
         found: dict[str, FileEntry] = {}
+        images = []
         for row in table:
             name = str(row["productFilename"])
             for product in products:
                 if pattern_of(dataset, product).fullmatch(name):
+                    if product != "metafile" and str(row["dataproduct_type"]).lower() == "image":
+                        images.append(name)
+                        continue
                     size = int(row["size"]) if row["size"] is not None and str(row["size"]).isdecimal() else None
                     found[name] = FileEntry(name=name, product=product, uri=str(row["dataURI"]), size=size or None)
+        if images:
+            logger.warning("left out, as images and not spectra (target acquisition): %s", listed(images))
         have = {entry.product for entry in found.values()}
         for product in products:
             # A metafile that is not listed is asked for by the name in the headers of the rates.
@@ -140,6 +146,11 @@ class Mast:
             ) from error
         except (RemoteServiceError, InvalidQueryError, ValueError, KeyError) as error:
             raise FetchError(f"{self.server} answers with something else than a list ({_short(error)}).") from error
+
+
+def listed(names: list[str]) -> str:
+    """Name the first of some files, and the number of the others."""
+    return f"{min(names)} and {len(names) - 1} more" if len(names) > 1 else names[0]
 
 
 def offline(server: str, error: Exception) -> FetchError:

@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from msa3d.atomic import alone
-from msa3d.fetch.archive import Mast
+from msa3d.fetch.archive import Mast, listed
 from msa3d.fetch.download import Manners, download, partial_path
 from msa3d.fetch.errors import FetchError, SizeChangedError
 from msa3d.fetch.manifest import FOLDER, FileEntry, Manifest, Product, packaged
+from msa3d.layout import parse_rate_name
+from msa3d.ratefile import SPECTRA, kind_of
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -248,6 +250,24 @@ class _Work:
                 if entry is None:
                     raise FetchError(f"{name} is in an older list, but no longer in the archive's.")
                 self.fetch_one(entry, bar.update)
+        self.leave_out()
+
+    def leave_out(self) -> None:
+        """Remove what turned out not to be spectra on the sky: the archive's list does not tell lamps."""
+        kinds: dict[str, list[str]] = {}
+        for report in self.reports:
+            path = self.layout.root / report.file
+            if report.status == "fetched" and parse_rate_name(path) and (kind := kind_of(path)) != SPECTRA:
+                kinds.setdefault(kind, []).append(report.file)
+                path.unlink()
+        others = {name for names in kinds.values() for name in names}
+        for kind, names in kinds.items():
+            logger.warning("left out, as EXP_TYPE is %s, not %s: %s", kind, SPECTRA, listed(names))
+        if others:
+            self.reports = [report for report in self.reports if report.file not in others]
+            left = [entry for entry in self.known.files if entry.name not in others]
+            self.known = self.known.model_copy(update={"files": left})
+            self.known.write(manifest_path(self.layout))
 
     def fetch_one(self, entry: FileEntry, progress: Callable[[int], object]) -> None:
         """Fetch one file, unless it is whole; a list that has become wrong is renewed once."""
