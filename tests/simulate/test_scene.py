@@ -37,7 +37,8 @@ def source(**changes) -> SimulatedSource:
         "inclination_deg": 30.0,
         "pa_deg": 40.0,
         "sigma0_kms": 36.0,
-        "v_rot_kms": 150.0,
+        # At the half-light radius; the asymptote is 150 km/s.
+        "v_rot_kms": 150.0 * 2.0 / np.pi * np.arctan(0.3 / 0.15),
         "av_centre": 1.0,
         "morphology": "spiral",
     }
