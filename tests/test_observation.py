@@ -257,6 +257,38 @@ def test_a_roll_that_is_off(root, dataset):
     fault(root, dataset, r"ROLL_REF of .*03106.* is 13.0000, 1.000 degrees from the median")
 
 
+def test_a_roll_on_both_sides_of_north_passes(root, dataset):
+    """An even number of exposures, half of them at 359.999 degrees: 180 is no median of these."""
+    short = dataset.replaced(pattern={"rows": 2})
+    for index in range(short.pattern.n_exposures, dataset.pattern.n_exposures):
+        for detector in dataset.detectors:
+            nth(root, dataset, index, detector).unlink()
+    for index in range(short.pattern.n_exposures):
+        point(root, short, index, ROLL_REF=(359.999, 0.001)[index % 2])
+    (root / short.metafile).unlink()
+    metafile(root / short.metafile, short)
+    Observation.read(Layout(root), short).check()
+    point(root, short, 5, ROLL_REF=359.9)
+    fault(root, short, r"^ROLL_REF of .*03106.* is 359.9000, 0.099 degrees from the median")
+
+
+@pytest.mark.parametrize(
+    "keyword, change, told",
+    [
+        ("RA_REF", 2.0 / 3600 / np.cos(np.radians(52.925)), "RA_REF and DEC_REF .* differ by 2.00 arcsec"),
+        ("DEC_REF", -0.08 / 3600, "RA_REF and DEC_REF .* differ by 0.08 arcsec"),
+        ("ROLL_REF", 0.05, "ROLL_REF .* differs by 0.050 degrees"),
+    ],
+)
+def test_detectors_of_an_exposure_that_point_apart(root, dataset, keyword, change, told):
+    """Both detectors are exposed at once: the pointing of the second is checked as well as that of the first."""
+    with fits.open(nth(root, dataset, 4, "NRS2"), mode="update") as hdus:
+        hdus["SCI"].header[keyword] += change
+    found = fault(root, dataset, f"^{told}")
+    assert all(nth(root, dataset, 4, detector).name in found for detector in dataset.detectors)
+    Observation.read(Layout(root), dataset.replaced(ignore_problems=["pointing off the pattern"])).check()
+
+
 def test_all_at_one_place(root, dataset):
     for index in range(dataset.pattern.n_exposures):
         point(root, dataset, index, RA_REF=215.02, DEC_REF=52.925)

@@ -206,6 +206,7 @@ class Observation:
             self._same_setup,
             self._tilts,
             self._pointings,
+            self._detectors_point_alike,
             self._simulated_or_not,
             self._metafile,
             self._disk,
@@ -309,10 +310,11 @@ class Observation:
         if OFF_PATTERN in ignored or not self.exposures:
             return
         cure = f"{cure}, or put '{OFF_PATTERN}' under ignore_problems in the dataset."
-        roll = float(np.median([exposure.roll for exposure in self.exposures]))
-        for exposure in self.exposures:
+        # The median of differences from one of them: rolls may lie on both sides of 0 degrees.
+        turns = [_turn(exposure.roll, self.exposures[0].roll) for exposure in self.exposures]
+        for exposure, turn in zip(self.exposures, turns, strict=True):
             name = next(iter(exposure.rates.values())).name
-            turned = abs((exposure.roll - roll + 180.0) % 360.0 - 180.0)
+            turned = abs(turn - float(np.median(turns)))
             if turned > ROLL_TOLERANCE_DEG:
                 yield (
                     f"ROLL_REF of {name} is {exposure.roll:.4f}, {turned:.3f} degrees from the median of all exposures "
@@ -331,6 +333,33 @@ class Observation:
                 )
         if len(ra) > 1 and 3600.0 * max(np.ptp(ra), np.ptp(dec)) < 1e-3:
             yield f"All {len(ra)} exposures have the same RA_REF and DEC_REF: the pattern is missing; {cure}"
+
+    def _detectors_point_alike(self) -> Iterator[str]:
+        """Compare the pointings of both detectors of each exposure: `Exposure` has that of the first alone."""
+        if OFF_PATTERN in self.dataset.ignore_problems:
+            return
+        headers = {rate.path: rate.sci for rate in self.rates}
+        cure = (
+            "get both again from the archive, or correct the wrong one in a copy, or put "
+            f"'{OFF_PATTERN}' under ignore_problems in the dataset."
+        )
+        for exposure in self.exposures:
+            first, *others = exposure.rates.values()
+            for other in others:
+                north = float(headers[other]["DEC_REF"]) - exposure.dec
+                east = _turn(float(headers[other]["RA_REF"]), exposure.ra) * math.cos(math.radians(exposure.dec))
+                apart = 3600.0 * math.hypot(east, north)
+                if apart > POINTING_TOLERANCE_ARCSEC:
+                    yield (
+                        f"RA_REF and DEC_REF of {first.name} and {other.name} differ by {apart:.2f} arcsec (at most "
+                        f"{POINTING_TOLERANCE_ARCSEC:g}), though they are one exposure; {cure}"
+                    )
+                turned = abs(_turn(float(headers[other]["ROLL_REF"]), exposure.roll))
+                if turned > ROLL_TOLERANCE_DEG:
+                    yield (
+                        f"ROLL_REF of {first.name} and {other.name} differs by {turned:.3f} degrees (at most "
+                        f"{ROLL_TOLERANCE_DEG:g}), though they are one exposure; {cure}"
+                    )
 
     def _simulated_or_not(self) -> Iterator[str]:
         real = [rate.path for rate in self.rates if not is_simulated(rate.primary)]
@@ -426,6 +455,11 @@ def _spectra(paths: list[Path], layout: Layout) -> list[Path]:
 
 def _detector(path: Path) -> str:
     return parse_rate_name(path)["detector"]
+
+
+def _turn(angle: float, reference: float) -> float:
+    """Difference of two angles, degrees, between -180 and 180."""
+    return (angle - reference + 180.0) % 360.0 - 180.0
 
 
 def _names(paths: list[Path]) -> str:
