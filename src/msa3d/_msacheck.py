@@ -229,7 +229,8 @@ def _sources(msa: MsaFile) -> Iterator[Problem]:
     named = {int(i) for i in msa.shutters["source_id"][msa.shutters["slitlet_id"] > 0]}
     for source in sorted(i for i in named - set(ids) if i != 0):
         yield Problem(
-            "error",
+            # Of what was planned as background jwst needs none.
+            "error" if source > 0 else "warning",
             "source without entry",
             f"source {source} has a slitlet but no entry in SOURCE_INFO",
             source,

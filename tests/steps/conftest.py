@@ -62,7 +62,7 @@ def write_metafile(path: Path, slitlets: list[tuple[int, ...]], n_dithers: int) 
     ).writeto(path)
 
 
-def write_rate(path: Path, detector: str, patt_num: int) -> None:
+def write_rate(path: Path, detector: str, patt_num: int, shape: tuple[int, int] = (2048, 2048)) -> None:
     random = np.random.default_rng([patt_num, int(detector[-1])])
     primary = fits.PrimaryHDU()
     primary.header.update(PRIMARY)
@@ -74,7 +74,6 @@ def write_rate(path: Path, detector: str, patt_num: int) -> None:
         {"BUNIT": "DN/s", "V2_REF": 378.563202, "V3_REF": -428.402832, "VPARITY": -1, "V3I_YANG": 138.57611}
     )
     pointing.update({"RA_REF": 215.05, "DEC_REF": 52.94 + patt_num * 0.075 / 3600, "ROLL_REF": 0.0})
-    shape = (2048, 2048)
     planes = {
         "SCI": random.normal(0.5, 0.02, shape).astype("f4"),
         "ERR": np.full(shape, 0.02, "f4"),
