@@ -203,12 +203,16 @@ def test_a_metafile_that_is_not_listed_is_named_by_the_headers(mast, dataset, la
     primary, sci = fits.PrimaryHDU(), fits.ImageHDU([[0.0]], name="SCI")
     for keyword in ("INSTRUME", "DETECTOR", "FILTER", "GRATING", "EXP_TYPE"):
         primary.header[keyword] = "NIRSPEC"
-    primary.header.update({"MSAMETFL": METAFILE, "MSAMETID": 1, "PATT_NUM": 1, "EXPSTART": 60000.0})
+    primary.header.update(
+        {"EXP_TYPE": "NRS_MSASPEC", "MSAMETFL": METAFILE, "MSAMETID": 1, "PATT_NUM": 1, "EXPSTART": 60000.0}
+    )
     for keyword in ("RA_REF", "DEC_REF", "ROLL_REF", "V2_REF", "V3_REF"):
         sci.header[keyword] = 0.0
     others = [fits.ImageHDU([[0.0]], name=extension) for extension in ("ERR", "DQ")]
     fits.HDUList([primary, sci, *others]).writeto(tmp_path / "rate.fits")
     mast.add(name, (tmp_path / "rate.fits").read_bytes())
+    # A dataset that has no packaged list, which names the metafile of go2136.
+    dataset = dataset.model_copy(update={"name": "another"})
     hidden = mast.add(METAFILE)
     # Put there by hand, first by name, and without the name of a metafile.
     layout.root.mkdir()
