@@ -21,7 +21,7 @@ from msa3d.layout import exposure_names, parse_rate_name
 from msa3d.msafile import MsaFile
 from msa3d.oversight.dithers import off_grid
 from msa3d.provenance import is_simulated
-from msa3d.ratefile import SPECTRA, Rate, kind_of
+from msa3d.ratefile import SPECTRA, Rate, kind_of, leave_out_others, listed
 
 if TYPE_CHECKING:
     from msa3d.dataset import Dataset
@@ -133,14 +133,19 @@ class Observation:
         for path in layout.rates():
             (paths if path.name.startswith(dataset.file_root) and parse_rate_name(path) else others).append(path)
         if others:
-            logger.warning("left out, not of visit %s: %s", dataset.file_root, _names(others))
+            logger.warning("left out, not of visit %s: %s", dataset.file_root, listed(others))
         if not paths:
             raise ObservationError(
                 f"There are no count-rate files {dataset.file_root}_*_nrs?_rate.fits in {layout.root}; "
                 + ("`msa3d simulate` makes them." if dataset.simulated else "download them from MAST.")
             )
-        paths = _spectra(paths, layout)
-        rates = [Rate.read(path) for path in exposure_names(paths)]
+        spectra = leave_out_others(paths)
+        if not spectra:
+            raise ObservationError(
+                f"No count-rate file in {layout.root} has EXP_TYPE {SPECTRA}; they have "
+                f"{', '.join(sorted({kind_of(path) for path in paths}))}."
+            )
+        rates = [Rate.read(path) for path in exposure_names(spectra)]
         if metafile is None:
             metafile = layout.metafile(dataset.metafile or str(rates[0].primary["MSAMETFL"]))
         return cls(layout, dataset, tuple(rates), Path(metafile))
@@ -274,7 +279,7 @@ class Observation:
                 rest = len(self.rates) - len(wrong)
                 others = f"the other {rest} and in " if rest else ""
                 yield (
-                    f"{keyword} is {' or '.join(found)} in {_names([rate.path for rate in wrong])}, but {value} in "
+                    f"{keyword} is {' or '.join(found)} in {listed([rate.path for rate in wrong])}, but {value} in "
                     f"{others}dataset {self.dataset.name}: only exposures of one set-up can be combined."
                 )
         for rate in self.rates:
@@ -288,7 +293,7 @@ class Observation:
             if len(missing) == len(values):
                 continue
             if missing:
-                yield f"{keyword} is missing in {_names(missing)}, and present in the others."
+                yield f"{keyword} is missing in {listed(missing)}, and present in the others."
                 continue
             low, high = min(values, key=values.get), max(values, key=values.get)
             if values[high] - values[low] > self.dataset.gwa_tilt_tolerance:
@@ -304,7 +309,7 @@ class Observation:
         planned = [rate.path for rate in self.rates if str(rate.primary.get("ENGQLPTG", "")).strip() == "PLANNED"]
         if planned and PLANNED not in ignored:
             yield (
-                f"ENGQLPTG is PLANNED in {_names(planned)}: their pointing was not measured, and the dither is "
+                f"ENGQLPTG is PLANNED in {listed(planned)}: their pointing was not measured, and the dither is "
                 f"missing; {cure}, or put '{PLANNED}' under ignore_problems in the dataset."
             )
         if OFF_PATTERN in ignored or not self.exposures:
@@ -364,10 +369,10 @@ class Observation:
     def _simulated_or_not(self) -> Iterator[str]:
         real = [rate.path for rate in self.rates if not is_simulated(rate.primary)]
         if real and len(real) < len(self.rates):
-            yield f"Simulated and real files lie together in {self.layout.root}: {_names(real)} are real."
+            yield f"Simulated and real files lie together in {self.layout.root}: {listed(real)} are real."
         elif real and self.dataset.simulated:
             yield (
-                f"Dataset {self.dataset.name} is simulated, but {_names(real)} in {self.layout.root} are not: "
+                f"Dataset {self.dataset.name} is simulated, but {listed(real)} in {self.layout.root} are not: "
                 "name the dataset that describes them (go2136)."
             )
 
@@ -378,8 +383,8 @@ class Observation:
         for rate in self.rates:
             named.setdefault(str(rate.primary["MSAMETFL"]).strip(), []).append(rate.path)
         if len(named) > 1:
-            listed = "; ".join(f"{name} in {_names(paths)}" for name, paths in sorted(named.items()))
-            yield f"MSAMETFL differs between exposures: {listed}."
+            places = "; ".join(f"{name} in {listed(paths)}" for name, paths in sorted(named.items()))
+            yield f"MSAMETFL differs between exposures: {places}."
             return
         if not self.metafile.is_file():
             yield (
@@ -436,23 +441,6 @@ class Observation:
             )
 
 
-def _spectra(paths: list[Path], layout: Layout) -> list[Path]:
-    """Leave out what the archive delivers beside the spectra of a visit: target acquisition, confirmation and lamps."""
-    others: dict[str, list[Path]] = {}
-    for path in paths:
-        kind = kind_of(path)
-        if kind != SPECTRA:
-            others.setdefault(kind, []).append(path)
-    for kind, found in others.items():
-        logger.warning("left out, as EXP_TYPE is %s, not %s: %s", kind, SPECTRA, _names(found))
-    left = [path for path in paths if path not in {path for found in others.values() for path in found}]
-    if not left:
-        raise ObservationError(
-            f"No count-rate file in {layout.root} has EXP_TYPE {SPECTRA}; they have {', '.join(sorted(others))}."
-        )
-    return left
-
-
 def _detector(path: Path) -> str:
     return parse_rate_name(path)["detector"]
 
@@ -460,8 +448,3 @@ def _detector(path: Path) -> str:
 def _turn(angle: float, reference: float) -> float:
     """Difference of two angles, degrees, between -180 and 180."""
     return (angle - reference + 180.0) % 360.0 - 180.0
-
-
-def _names(paths: list[Path]) -> str:
-    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
-    return f"{paths[0].name}{more}"

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msa3d._fitswalk import read_headers
 from msa3d.errors import ObservationError
-from msa3d.layout import parse_rate_name
+from msa3d.layout import exposure_names, parse_rate_name
+
+if TYPE_CHECKING:
+    from msa3d.dataset import Dataset
+    from msa3d.layout import Layout
+
+logger = logging.getLogger(__name__)
 
 #: Keywords that a rate must have: without them jwst stops, or takes the wrong shutters.
 PRIMARY_KEYWORDS = (
@@ -26,8 +33,56 @@ SPECTRA = "NRS_MSASPEC"
 
 
 def kind_of(path: Path) -> str:
-    """EXP_TYPE of a file; that of a spectrum where there is none, as it is then read, and refused, as one."""
-    return str(read_headers(path)[0].get("EXP_TYPE", SPECTRA)).strip()
+    """EXP_TYPE of a file; that of a spectrum where it cannot be read, as the file is then refused as one."""
+    try:
+        return str(read_headers(path)[0].get("EXP_TYPE", SPECTRA)).strip()
+    except ObservationError:
+        return SPECTRA
+
+
+def spectra(paths: Iterable[Path]) -> Iterator[Path]:
+    """Those of some rates or ramps that are spectra, in their order; each is looked at when its turn comes.
+
+    The archive delivers target acquisition, confirmation and lamp exposures of the same visit beside them.
+    """
+    return (path for path in paths if kind_of(path) == SPECTRA)
+
+
+def leave_out_others(paths: Iterable[Path]) -> list[Path]:
+    """Give those of some rates or ramps that are spectra, as `spectra`; one sentence in the log names the others."""
+    kinds: dict[str, list[Path]] = {}
+    for path in paths:
+        kinds.setdefault(kind_of(path), []).append(path)
+    found = kinds.pop(SPECTRA, [])
+    if kinds:
+        others = "; ".join(f"{listed(some)} ({kind})" for kind, some in sorted(kinds.items()))
+        logger.warning("left out, as EXP_TYPE is not %s: %s", SPECTRA, others)
+    return found
+
+
+def rates_of(dataset: Dataset, layout: Layout) -> dict[Path, str]:
+    """Count rates of the dataset's visit that are spectra, and the name of the exposure that each belongs to.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Gives the visit.
+    layout : Layout
+        Where the rates are.
+
+    Returns
+    -------
+    dict of Path to str
+        In observing order (`msa3d.layout.exposure_names`).
+    """
+    mine = (path for path in layout.rates() if path.name.startswith(dataset.file_root) and parse_rate_name(path))
+    return exposure_names(spectra(mine))
+
+
+def listed(paths: Iterable[Path | str]) -> str:
+    """Name the first of some files, and the number of the others."""
+    names = [Path(path).name for path in paths]
+    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
 
 
 @dataclass(frozen=True)

@@ -98,11 +98,52 @@ def test_target_acquisition_and_lamps_are_left_out(full, dataset, layout, caplog
     said = {record.getMessage() for record in caplog.records if "left out" in record.getMessage()}
     assert said == {
         f"left out, as images and not spectra (target acquisition): {acquisition[0]} and 3 more",
-        f"left out, as EXP_TYPE is NRS_AUTOFLAT, not NRS_MSASPEC: {lamp}",
+        f"left out, as EXP_TYPE is not NRS_MSASPEC: {lamp} (NRS_AUTOFLAT)",
     }
     full.requests.clear()
     assert not fetch(dataset, layout).asked
     assert full.requests == []
+
+
+def test_a_file_that_is_listed_often_is_told_once(full, dataset, layout, caplog):
+    """The archive lists an exposure with every observation that it is part of, and not always as the same."""
+    acquisition = "jw02136001001_02101_00001_nrs1_rate.fits"
+    full.add(acquisition)
+    full.kinds[acquisition] = "image"
+    rows = full.list_of_products()
+    doubtful = [{**row, "dataproduct_type": "image"} for row in rows if row["productFilename"] == names(1)[0]]
+    full.list_of_products = lambda: [*doubtful, *rows, *rows]
+    fetch(dataset, layout)
+    assert {path.name for path in layout.root.glob("*.fits")} == {*names(3), METAFILE}
+    assert {record.getMessage() for record in caplog.records if "left out" in record.getMessage()} == {
+        f"left out, as images and not spectra (target acquisition): {acquisition}"
+    }
+
+
+@pytest.mark.parametrize("how", ["no such column", "all images"])
+def test_where_the_list_does_not_tell_the_headers_do(full, dataset, layout, caplog, how):
+    acquisition = [f"jw02136001001_02101_0000{i}_nrs1_rate.fits" for i in (1, 2)]
+    for name in acquisition:
+        full.add(name, fits_bytes(name, EXP_TYPE="NRS_MSATA"))
+    rows = full.list_of_products()
+    for row in rows:
+        del row["dataproduct_type"]
+        if how == "all images":
+            row["dataproduct_type"] = "image"
+    full.list_of_products = lambda: rows
+    report = fetch(dataset, layout)
+    assert {one.file for one in report.files} == {*names(3), METAFILE}
+    assert {path.name for path in layout.root.glob("*.fits")} == {*names(3), METAFILE}
+    assert {record.getMessage() for record in caplog.records if "left out" in record.getMessage()} == {
+        f"left out, as EXP_TYPE is not NRS_MSASPEC: {acquisition[0]} and 1 more (NRS_MSATA)"
+    }
+
+
+def test_ramps_of_lamps_are_left_out(full, dataset, layout):
+    lamp, ramp = "jw02136001001_04101_00001_nrs1_uncal.fits", names(1)[0].replace("rate", "uncal")
+    full.add(lamp, fits_bytes(lamp, EXP_TYPE="NRS_LAMP"))
+    assert [one.file for one in fetch(dataset, layout, products=["uncal"]).files] == [ramp]
+    assert [path.name for path in layout.root.glob("*.fits")] == [ramp]
 
 
 def test_what_is_whole_is_not_asked_for_again(full, dataset, layout):
@@ -162,13 +203,20 @@ def test_a_metafile_that_is_not_listed_is_named_by_the_headers(mast, dataset, la
     primary, sci = fits.PrimaryHDU(), fits.ImageHDU([[0.0]], name="SCI")
     for keyword in ("INSTRUME", "DETECTOR", "FILTER", "GRATING", "EXP_TYPE"):
         primary.header[keyword] = "NIRSPEC"
-    primary.header.update({"MSAMETFL": METAFILE, "MSAMETID": 1, "PATT_NUM": 1, "EXPSTART": 60000.0})
+    primary.header.update(
+        {"EXP_TYPE": "NRS_MSASPEC", "MSAMETFL": METAFILE, "MSAMETID": 1, "PATT_NUM": 1, "EXPSTART": 60000.0}
+    )
     for keyword in ("RA_REF", "DEC_REF", "ROLL_REF", "V2_REF", "V3_REF"):
         sci.header[keyword] = 0.0
     others = [fits.ImageHDU([[0.0]], name=extension) for extension in ("ERR", "DQ")]
     fits.HDUList([primary, sci, *others]).writeto(tmp_path / "rate.fits")
     mast.add(name, (tmp_path / "rate.fits").read_bytes())
+    # A dataset that has no packaged list, which names the metafile of go2136.
+    dataset = dataset.model_copy(update={"name": "another"})
     hidden = mast.add(METAFILE)
+    # Put there by hand, first by name, and without the name of a metafile.
+    layout.root.mkdir()
+    (layout.root / "jw02136001001_02101_00001_nrs1_rate.fits").write_bytes(fits_bytes("a", EXP_TYPE="NRS_MSATA"))
     rows = [row for row in mast.list_of_products() if row["productFilename"] == name]
     mast.list_of_products = lambda: rows
     fetch(dataset, layout)

@@ -181,3 +181,30 @@ def test_stage_one_counts_its_ramps(layout, dataset, chain):
     start = dataset.replaced(process={"run_stage1": True})
     assert row(layout, start, "preprocess").total == 1
     assert read_status(dataset, layout).steps[0].step == "process"
+
+
+def test_exposures_of_one_activity_are_counted_and_named_each(layout, dataset):
+    layout.root.mkdir()
+    for activity in ("03101", "03103", "03105"):
+        for number in (1, 2, 3, 4):
+            header = fits.Header({"EXP_TYPE": "NRS_MSASPEC"})
+            fits.PrimaryHDU(header=header).writeto(layout.root / dataset.rate_name(activity, "NRS1", number))
+    make(layout, dataset, "process", "03101-00002", [], layout.process_dir("03101-00002") / "a_s2d.fits")
+    (layout.process / "failed_03101-00003.log").write_text("oh")
+    (layout.process / f".exp_03103-00001_nobar.{os.getpid()}.partial").mkdir()
+    one = row(layout, dataset, "process")
+    assert (one.done, one.running, one.failed) == (["03101-00002"], ["03103-00001"], ["03101-00003"])
+    assert (one.total, one.left) == (12, 9)
+
+
+def test_target_acquisition_and_other_visits_are_not_left_to_do(layout, dataset):
+    """With them a run would never be done."""
+    layout.root.mkdir()
+    small = dataset.replaced(pattern={"rows": 1, "columns": 2}, process={"run_stage1": True})
+    names = {"02101": "NRS_MSATA", "02103": "NRS_TACONFIRM", "03101": "NRS_MSASPEC", "03102": "NRS_MSASPEC"}
+    for activity, kind in names.items():
+        for name in (small.rate_name(activity, "NRS1"), small.rate_name(activity, "NRS1").replace("_rate", "_uncal")):
+            fits.PrimaryHDU(header=fits.Header({"EXP_TYPE": kind})).writeto(layout.root / name)
+    other = small.rate_name("03103", "NRS1").replace("2136001001_", "2136002001_")
+    fits.PrimaryHDU(header=fits.Header({"EXP_TYPE": "NRS_MSASPEC"})).writeto(layout.root / other)
+    assert (row(layout, small, "process").total, row(layout, small, "preprocess").total) == (2, 2)

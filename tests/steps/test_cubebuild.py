@@ -102,6 +102,23 @@ def test_a_second_run_does_nothing(built, dataset):
     assert cubebuild.run(dataset, layout, workers=1).sources[0].status == "done"
 
 
+@pytest.mark.parametrize("first", [["03101-00001", "03101-00002", "03101-00003"], ["03101", "03102", "03103"]])
+def test_exposures_of_one_activity_are_placed_by_their_numbers(tmp_path, built, dataset, monkeypatch, first):
+    """The same spectra give the same cube, with and without rates beside them; 10 comes after 2."""
+    names = [*first, "03104-00001", "03104-00002", "03104-00010"]
+    monkeypatch.setattr(Stepping, "activities", lambda self: names)
+    stepping, layout = Stepping(rows=3, columns=2, ny=10, jitter=0.004), Layout(tmp_path)
+    stepping.write(layout, blob(stepping.ra, stepping.dec), POST_SUFFIX)
+    expected = fits.getdata(built[0].cube_medians(8512))
+    cubebuild.run(dataset, layout, workers=1)
+    np.testing.assert_array_equal(fits.getdata(layout.cube_medians(8512)), expected)
+    for name in names:
+        activity, _, number = name.partition("-")
+        path = layout.root / dataset.rate_name(activity, "NRS1", int(number or 1))
+        fits.PrimaryHDU(header=fits.Header({"EXP_TYPE": "NRS_MSASPEC"})).writeto(path)
+    assert cubebuild.run(dataset, layout, workers=1).sources[0].status == "current"
+
+
 def test_a_missing_exposure_is_said_and_left_out(tmp_path, stepping, dataset, caplog):
     layout = Layout(tmp_path)
     paths = stepping.write(layout, blob(stepping.ra, stepping.dec), POST_SUFFIX, leave_out=[(1, 1)])

@@ -298,6 +298,20 @@ def test_path_loss_can_be_switched_off(tiny, run_of_two, monkeypatch):
     np.testing.assert_array_equal(fits.getdata(layout.s2d(activity, 8512, POST_SUFFIX), "SCI"), clean)
 
 
+def test_references_are_those_of_a_spectrum(tiny, run_of_two, monkeypatch, reference):
+    """Target acquisition, with another filter and the mirror, comes first by name."""
+    layout, stepping = run_of_two
+    kinds = {"02101": "NRS_MSATA"} | dict.fromkeys(stepping.activities(), "NRS_MSASPEC")
+    for activity, kind in kinds.items():
+        header = fits.Header({"EXP_TYPE": kind})
+        fits.PrimaryHDU(header=header).writeto(layout.root / tiny.rate_name(activity, "NRS1"))
+    asked = []
+    monkeypatch.setattr(references, "reference_for", lambda path, kind: asked.append(path.name) or reference)
+    report = postprocess.run(tiny, layout, workers=1)
+    assert [item.activity for item in report.exposures] == stepping.activities()
+    assert set(asked) == {tiny.rate_name(stepping.activities()[0], "NRS1")}
+
+
 def test_a_source_that_the_middle_exposure_lacks(tiny, run_of_two, caplog, reference):
     layout, stepping = run_of_two
     first, second = stepping.activities()

@@ -16,7 +16,7 @@ from msa3d.steps import exposure, preprocess, process
 
 
 def test_no_ramps_is_one_sentence(root: Path, dataset) -> None:
-    with pytest.raises(ObservationError, match=r"no jw\*_uncal\.fits.*run_stage1: false"):
+    with pytest.raises(ObservationError, match=r"no jw\*_uncal\.fits of a spectrum.*run_stage1: false"):
         preprocess.run(dataset, Layout(root))
     assert not (root / "reduction").exists()
 
@@ -28,6 +28,14 @@ def test_rates_that_were_not_made_here_are_not_written_over(root: Path, dataset)
     with pytest.raises(ObservationError, match="was not made here"):
         preprocess.run(dataset, Layout(root))
     assert rate.stat().st_mtime_ns == before
+
+
+def test_ramps_of_target_acquisition_are_left_out(tmp_path: Path, dataset, caplog) -> None:
+    name = "jw02136001001_02101_00001_nrs1_uncal.fits"
+    fits.PrimaryHDU(header=fits.Header({"EXP_TYPE": "NRS_MSATA"})).writeto(tmp_path / name)
+    with pytest.raises(ObservationError, match=r"no jw\*_uncal\.fits of a spectrum"):
+        preprocess.run(dataset, Layout(tmp_path))
+    assert f"left out, as EXP_TYPE is not NRS_MSASPEC: {name} (NRS_MSATA)" in caplog.text
 
 
 @pytest.mark.usefixtures("jwst_loaded")

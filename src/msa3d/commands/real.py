@@ -91,9 +91,10 @@ def fetch_all(
         show(report)
     if references:
         from msa3d.fetch.references import prefetch
+        from msa3d.ratefile import spectra
 
         paths = sorted(layout.root.glob("jw*_uncal.fits")) if start == "uncal" else layout.rates()
-        done = prefetch(description, layout, paths)
+        done = prefetch(description, layout, spectra(paths))
         typer.echo(f"{len(done['files'])} references of {done['context']} are verified in {done['path']}.")
 
 

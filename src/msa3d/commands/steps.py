@@ -136,7 +136,8 @@ def process(
     root_option: RootOption = None,
     workers: Workers = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="Only the exposure of this activity (0311n, say); may be repeated.")
+        list[str] | None,
+        typer.Option(help="Only the exposure of this name (0311n, say, or 0311n-00002); may be repeated."),
     ] = None,
 ) -> None:
     """Step 1: Spec2 and Spec3 of jwst, exposure by exposure."""

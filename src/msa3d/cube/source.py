@@ -11,8 +11,8 @@ from astropy.io import fits
 
 from msa3d.cube.grid import readable
 from msa3d.errors import ObservationError
-from msa3d.layout import GEOMETRY, POST_SUFFIX, Layout, exposure_names, parse_rate_name
-from msa3d.ratefile import SPECTRA, kind_of
+from msa3d.layout import GEOMETRY, POST_SUFFIX, Layout
+from msa3d.ratefile import rates_of
 
 if TYPE_CHECKING:
     from msa3d.dataset import Dataset
@@ -104,10 +104,7 @@ def place_exposures(dataset: Dataset, layout: Layout) -> tuple[Placed, ...]:
     msa3d.errors.ObservationError
         If their number is not that of the pattern.
     """
-    rates = [path for path in layout.rates() if path.name.startswith(dataset.file_root) and parse_rate_name(path)]
-    # Target acquisition and lamps, which the archive delivers as well, are no places of the pattern.
-    names = exposure_names(path for path in rates if kind_of(path) == SPECTRA)
-    activities = list(dict.fromkeys(names.values())) or layout.activities()
+    activities = list(dict.fromkeys(rates_of(dataset, layout).values())) or layout.activities()
     pattern = dataset.pattern
     if len(activities) != pattern.n_exposures:
         raise ObservationError(

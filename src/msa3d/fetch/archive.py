@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from msa3d.fetch.errors import FetchError
 from msa3d.fetch.manifest import FileEntry, Manifest, Product, pattern_of
+from msa3d.ratefile import listed
 
 if TYPE_CHECKING:
     import requests
@@ -97,18 +98,24 @@ class Mast:
         """
         table = self._ask(dataset)
         found: dict[str, FileEntry] = {}
-        images = []
+        images: dict[str, FileEntry] = {}
+        tells = "dataproduct_type" in table.colnames
         for row in table:
             name = str(row["productFilename"])
             for product in products:
                 if pattern_of(dataset, product).fullmatch(name):
-                    if product != "metafile" and str(row["dataproduct_type"]).lower() == "image":
-                        images.append(name)
-                        continue
                     size = int(row["size"]) if row["size"] is not None and str(row["size"]).isdecimal() else None
-                    found[name] = FileEntry(name=name, product=product, uri=str(row["dataURI"]), size=size or None)
-        if images:
-            logger.warning("left out, as images and not spectra (target acquisition): %s", listed(images))
+                    entry = FileEntry(name=name, product=product, uri=str(row["dataURI"]), size=size or None)
+                    image = tells and product != "metafile" and str(row["dataproduct_type"]).lower() == "image"
+                    (images if image else found)[name] = entry
+        # A file is listed with each observation that it is part of: it is an image where all say so. Where all are
+        # images, the list does not tell, and the headers of what comes do.
+        images = {name: entry for name, entry in images.items() if name not in found}
+        if {entry.product for entry in images.values()} <= {entry.product for entry in found.values()}:
+            if images:
+                logger.warning("left out, as images and not spectra (target acquisition): %s", listed(sorted(images)))
+        else:
+            found |= images
         have = {entry.product for entry in found.values()}
         for product in products:
             # A metafile that is not listed is asked for by the name in the headers of the rates.
@@ -146,11 +153,6 @@ class Mast:
             ) from error
         except (RemoteServiceError, InvalidQueryError, ValueError, KeyError) as error:
             raise FetchError(f"{self.server} answers with something else than a list ({_short(error)}).") from error
-
-
-def listed(names: list[str]) -> str:
-    """Name the first of some files, and the number of the others."""
-    return f"{min(names)} and {len(names) - 1} more" if len(names) > 1 else names[0]
 
 
 def offline(server: str, error: Exception) -> FetchError:

@@ -15,12 +15,11 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from msa3d.atomic import alone
-from msa3d.fetch.archive import Mast, listed
+from msa3d.fetch.archive import Mast
 from msa3d.fetch.download import Manners, download, partial_path
 from msa3d.fetch.errors import FetchError, SizeChangedError
 from msa3d.fetch.manifest import FOLDER, FileEntry, Manifest, Product, packaged
-from msa3d.layout import parse_rate_name
-from msa3d.ratefile import SPECTRA, kind_of
+from msa3d.ratefile import Rate, leave_out_others, spectra
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -254,15 +253,14 @@ class _Work:
 
     def leave_out(self) -> None:
         """Remove what turned out not to be spectra on the sky: the archive's list does not tell lamps."""
-        kinds: dict[str, list[str]] = {}
-        for report in self.reports:
-            path = self.layout.root / report.file
-            if report.status == "fetched" and parse_rate_name(path) and (kind := kind_of(path)) != SPECTRA:
-                kinds.setdefault(kind, []).append(report.file)
-                path.unlink()
-        others = {name for names in kinds.values() for name in names}
-        for kind, names in kinds.items():
-            logger.warning("left out, as EXP_TYPE is %s, not %s: %s", kind, SPECTRA, listed(names))
+        came = {
+            self.layout.root / report.file: report.file
+            for report in self.reports
+            if report.status == "fetched" and report.file.endswith(("_rate.fits", "_uncal.fits"))
+        }
+        others = {came[path] for path in came.keys() - set(leave_out_others(came))}
+        for name in others:
+            (self.layout.root / name).unlink()
         if others:
             self.reports = [report for report in self.reports if report.file not in others]
             left = [entry for entry in self.known.files if entry.name not in others]
@@ -313,13 +311,11 @@ class _Work:
         """Fetch the metafile that the headers name, where the archive's list has none."""
         if "metafile" not in self.products or self.known.of(["metafile"]):
             return
-        from msa3d.ratefile import Rate
-
         # Of uncal files too, though these have no pointing: the name is in the primary header.
-        paths = self.layout.rates()
-        if not paths:
+        path = next(spectra(self.layout.rates()), None)
+        if path is None:
             return
-        name = str(Rate.read(paths[0]).primary["MSAMETFL"]).strip()
+        name = str(Rate.read(path).primary["MSAMETFL"]).strip()
         self.known = self.known.merged(
             Manifest(files=[FileEntry(name=name, product="metafile")], complete=["metafile"])
         )

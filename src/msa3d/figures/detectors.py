@@ -11,6 +11,7 @@ from msa3d.errors import ProductError
 from msa3d.figures import style
 from msa3d.layout import Layout, exposure_names, parse_rate_name
 from msa3d.provenance import is_simulated
+from msa3d.ratefile import spectra
 from msa3d.science.validation import robust_scatter
 
 BIN = (2, 16)
@@ -38,7 +39,7 @@ def plot(layout: Layout, activity: str) -> Figure:
     ProductError
         If there are no rates of this exposure.
     """
-    names = exposure_names(path for path in layout.rates() if parse_rate_name(path))
+    names = exposure_names(path for path in spectra(layout.rates()) if parse_rate_name(path))
     paths = [path for path, name in names.items() if name == activity]
     if not paths:
         raise ProductError(f"{layout.root} holds no count rates of exposure {activity}")

@@ -17,6 +17,7 @@ from msa3d.errors import MetafileError, ObservationError
 from msa3d.msafile import MsaFile
 from msa3d.observation import GB_EACH, Observation
 from msa3d.oversight.dithers import FoundPattern, find_pattern
+from msa3d.ratefile import rates_of
 from msa3d.workers import available_cores, available_memory_gb
 
 if TYPE_CHECKING:
@@ -247,7 +248,7 @@ def _missing_gb(dataset: Dataset, layout: Layout) -> float:
         known = known.merged(Manifest.load(own))
     start = "uncal" if dataset.process.run_stage1 else "rate"
     if not known.knows([start]):
-        here = len(layout.rates())
+        here = len(rates_of(dataset, layout))
         return 0.0 if here >= dataset.pattern.n_exposures * len(dataset.detectors) else math.nan
     missing = [entry for entry in known.of([start, "metafile"]) if not entry.is_whole(layout.root)]
     return math.nan if any(entry.size is None for entry in missing) else sum(e.size for e in missing) / 1e9

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msa3d.atomic import TEMPORARY, is_alive
+from msa3d.ratefile import rates_of, spectra
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -97,10 +98,10 @@ def read_status(dataset: Dataset, layout: Layout) -> Status:
     Status
         With the steps that this dataset takes.
     """
-    exposures = max(len({path.name.split("_")[1] for path in layout.rates()}), dataset.pattern.n_exposures)
+    exposures = max(len(set(rates_of(dataset, layout).values())), dataset.pattern.n_exposures)
     builders = dataset.cubebuild.builders
     totals = {
-        "preprocess": len(list(layout.root.glob("jw*_uncal.fits"))) if dataset.process.run_stage1 else 0,
+        "preprocess": len(list(spectra(layout.root.glob("jw*_uncal.fits")))) if dataset.process.run_stage1 else 0,
         "process": exposures,
         "postprocess": exposures if "paper" in builders else 0,
         "calpost": exposures if "drizzle" in builders else 0,

@@ -23,6 +23,7 @@ from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
 from msa3d.layout import POST_SUFFIX, Layout
 from msa3d.provenance import atomic_path
+from msa3d.ratefile import spectra
 from msa3d.science import linemerit
 from msa3d.science.meter import Meter
 from msa3d.settings_paper import PaperPostprocess, PaperSettings
@@ -170,7 +171,7 @@ class PaperRun:
     def bars(self) -> BarShadows:
         """Bar shadow of the CRDS reference."""
         references.use_references(self.layout, self.dataset)
-        header_of = next(iter(self.layout.rates()), next(iter(self.paths.values()))[0])
+        header_of = next(spectra(self.layout.rates()), next(iter(self.paths.values()))[0])
         return BarShadows.read(references.reference_for(header_of, "barshadow"))
 
     def spectra(self, switches: PaperPostprocess) -> dict[Place, SlitSpectrum]:

@@ -44,7 +44,7 @@ class ExposureTask:
     Attributes
     ----------
     activity : str
-        Activity id of the exposure.
+        Name of the exposure (`msa3d.layout.exposure_names`).
     rates : dict of str to Path
         Count-rate image of each detector (``nrs1``, ``nrs2``).
     metafile : Path
@@ -91,7 +91,7 @@ class ExposureResult:
     Attributes
     ----------
     activity : str
-        Activity id.
+        Name of the exposure.
     status : str
         ``done``, or ``current`` where nothing had to be done.
     products : list of str

@@ -13,6 +13,7 @@ import numpy as np
 from msa3d import references
 from msa3d.cube.grid import read_geometry
 from msa3d.errors import ProductError, UnlitSlitError
+from msa3d.ratefile import spectra
 
 if TYPE_CHECKING:
     from msa3d.cube.source import Placed
@@ -104,7 +105,7 @@ def pathloss_vectors(
     references.use_references(layout, dataset)
     middle = exposures[(len(exposures) + 1) // 2 - 1]
     product = dataset.process.product
-    header_of = next(iter(layout.rates()), None)
+    header_of = next(spectra(layout.rates()), None)
     if header_of is None:
         source_id, seen = next(iter(sources.items()))
         header_of = layout.s2d(seen[0].activity, source_id, "", product)

@@ -28,6 +28,7 @@ from msa3d.cube.grid import geometry_of_wcs, geometry_table, readable
 from msa3d.cube.source import Placed, place_exposures, sources_of
 from msa3d.errors import ProductError, UnlitSlitError
 from msa3d.layout import POST_SUFFIX
+from msa3d.ratefile import spectra
 from msa3d.settings_paper import PaperPostprocess
 from msa3d.steps.outdated import run_outdated
 from msa3d.steps.pathloss import PathlossVector, pathloss_vectors
@@ -204,7 +205,7 @@ def _bars(
     references.use_references(layout, dataset)
     source_id, seen = next(iter(sources.items()))
     any_spectrum = layout.s2d(seen[0].activity, source_id, "", dataset.process.product)
-    header_of = next(iter(layout.rates()), any_spectrum)
+    header_of = next(spectra(layout.rates()), any_spectrum)
     return BarShadows.read(references.reference_for(header_of, "barshadow"))
 
 

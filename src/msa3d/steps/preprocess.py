@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from msa3d import provenance, references
 from msa3d.errors import DatasetError, ObservationError, ProductError
+from msa3d.ratefile import leave_out_others
 from msa3d.steps.exposure import configured, first_line, pipeline_log
 from msa3d.workers import run_tasks
 
@@ -84,7 +85,7 @@ class PreprocessReport:
 
 @provenance.one_run_a_root
 def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -> PreprocessReport:
-    """Run Detector1 on every ``jw*_uncal.fits`` at the top of the root.
+    """Run Detector1 on every ``jw*_uncal.fits`` at the top of the root that is a spectrum.
 
     Parameters
     ----------
@@ -104,11 +105,11 @@ def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -
     ObservationError
         Where there are no uncal files, or where a count-rate image that this step did not make is in the way.
     """
-    ramps = sorted(layout.root.glob("jw*_uncal.fits"))
+    ramps = leave_out_others(sorted(layout.root.glob("jw*_uncal.fits")))
     if not ramps:
         raise ObservationError(
-            f"{layout.root} holds no jw*_uncal.fits: stage 1 starts from uncalibrated ramps; put them there, "
-            "or start from count-rate images with process.run_stage1: false."
+            f"{layout.root} holds no jw*_uncal.fits of a spectrum: stage 1 starts from uncalibrated ramps; "
+            "put them there, or start from count-rate images with process.run_stage1: false."
         )
     parameters = dataset.process.detector1
     context = references.use_references(layout, dataset)

@@ -88,7 +88,7 @@ def run(
     workers : int or str, optional
         Number of exposures at a time, or address of a dask scheduler; None for what the machine allows.
     only : collection of str, optional
-        Activities of the exposures to reduce, to try a few first; by default all.
+        Names of the exposures to reduce, to try a few first; by default all.
 
     Returns
     -------
