@@ -299,7 +299,7 @@ class _Work:
         paths = self.layout.rates()
         if not paths:
             return
-        name = str(Rate.read(paths[0]).primary["MSAMETFL"]).strip()
+        name = self.layout.metafile(str(Rate.read(paths[0]).primary["MSAMETFL"])).name
         self.known = self.known.merged(
             Manifest(files=[FileEntry(name=name, product="metafile")], complete=["metafile"])
         )
