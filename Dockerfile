@@ -1,6 +1,6 @@
 # The same environment as everywhere else, on Debian 12 with its own Python 3.11:
 #   make image                                               with docker, podman or buildah
-#   docker run --rm -p 8888:8888 msa3d                       JupyterLab
+#   docker run --rm -p 127.0.0.1:8888:8888 msa3d             JupyterLab, with the token that it prints
 #   docker run --rm -v "$PWD/runs:/home/jovyan/msa3d/runs" msa3d make all
 # It needs no ENTRYPOINT, so that Binder and everybody else may run any command.
 #

@@ -123,7 +123,7 @@ lint: $(TESTVENV) ## Style, docstrings, no outputs in notebooks
 	$(IN) nbstripout --verify notebooks/*.ipynb
 
 lock: $(TESTVENV) ## Renew the locks from requirements*.in, keeping what still fits
-	$(IN) for name in requirements requirements-test tests/extra/requirements-{viewers,hub,browser}; do \
+	$(IN) for name in requirements requirements-test tests/extra/requirements-{viewers,hub,browser,audit}; do \
 		cd "$(CURDIR)/$$(dirname $$name)" && uv pip compile --no-cache --universal --python-version 3.11 --generate-hashes \
 			--no-emit-index-url --no-emit-find-links -q "$$(basename $$name).in" -o "$$(basename $$name).lock"; done
 

@@ -3,16 +3,30 @@
     pip install jupyterhub; npm install -g configurable-http-proxy    # the hub; users have it in requirements.lock
     jupyterhub -f docs/jupyterhub_config.py
 
-As it stands it runs on one machine, under one account, for trying: tests/hub/test_hub.py starts this file, logs in,
-and runs the notebooks. What is marked with (*) has to be changed before others are let in. The page for operators,
-book/jupyterhub.md, says how much memory, how many cores and how much disk a user needs.
+As it stands it is for one machine: root starts the hub, every user has an account of the machine and a home directory
+that nobody else can read, and every session runs under its user's account. What is marked with (*) depends on the
+machine. book/jupyterhub.md, the page for operators, says how much memory, how many cores and how much disk a user
+needs.
+
+    MSA3D_HUB_TRY=1 jupyterhub -f docs/jupyterhub_config.py
+
+is for trying it out alone, without root: anybody on this machine gets in with any password, and all sessions run under
+one account, so that each can read the files and tokens of the others. tests/hub/test_hub.py does that, logs in, and
+runs the notebooks.
 """
 
 import os
+import pwd
 import subprocess
 from pathlib import Path
 
 c = get_config()  # noqa: F821 (JupyterHub puts it there)
+
+# What the hub and the sessions write can be read by its owner alone: the hub's secrets, and the files of a user.
+os.umask(0o077)
+
+# For trying it out, on this machine only.
+TRY = os.environ.get("MSA3D_HUB_TRY") == "1"
 
 # --- Where things are. Each may be said in an environment variable of the hub instead of here.
 
@@ -20,23 +34,28 @@ c = get_config()  # noqa: F821 (JupyterHub puts it there)
 ENVIRONMENT = Path(os.environ.get("MSA3D_HUB_ENVIRONMENT", "/opt/msa3d"))
 # The project, from which every user gets a clone at the first start.
 PROJECT = Path(os.environ.get("MSA3D_HUB_PROJECT", "/srv/msa3d/project"))
-# Home directories of the users.
+# Home directories while trying; otherwise those of the accounts.
 HOMES = Path(os.environ.get("MSA3D_HUB_HOMES", "/srv/msa3d/homes"))
 # One CRDS cache for all, which the operator fills (`msa3d fetch`) and users read. Simulated datasets bring their own.
 CRDS = Path(os.environ.get("MSA3D_HUB_CRDS", "/srv/msa3d/crds_cache"))
-# Count rates and metafiles, a directory an observation; users read them only.
+# Count rates and metafiles, a directory an observation; users read them only (owner root, mode 0755 and 0644).
 DATA = Path(os.environ.get("MSA3D_HUB_DATA", "/srv/msa3d/data"))
 
 # --- The hub itself
 
 c.JupyterHub.bind_url = "http://127.0.0.1:8000"  # (*) behind your TLS proxy, or set ssl_key and ssl_cert
 c.JupyterHub.hub_ip = "127.0.0.1"  # (*) "0.0.0.0" where sessions run in containers
+# (*) A page that one user makes another one open is of the same origin as that one's own: where users do not trust each
+# other, give each a domain (needs a wildcard entry in the DNS and a certificate for it).
+# c.JupyterHub.subdomain_host = "https://hub.example.org"
 
 # --- Who may log in
 
-c.JupyterHub.authenticator_class = "dummy"  # (*) anybody with any password; yours: "pam", OAuthenticator, LTI, ...
-# Names become directories.
-c.Authenticator.username_pattern = r"[a-z0-9][-a-z0-9_]*"
+# (*) The accounts of this machine that are in the group msa3d; yours: OAuthenticator, LTI, ...
+c.JupyterHub.authenticator_class = "dummy" if TRY else "pam"
+c.LocalAuthenticator.allowed_groups = {"msa3d"}
+# Names become directories. JupyterHub compares the beginning of a name only: hence the end.
+c.Authenticator.username_pattern = r"[a-z0-9][-a-z0-9_]{0,31}\Z"
 
 # --- What a session is
 
@@ -77,17 +96,38 @@ c.Spawner.args = [
 
 # --- Where sessions run
 
-# (*) All under the account of the hub: every user can read the files of every other. For trying only.
-c.JupyterHub.spawner_class = "simple"
+# (*) Each under the account of its user, in whose home directory nobody else can read.
+c.JupyterHub.spawner_class = "simple" if TRY else "localprocess"
 c.SimpleLocalProcessSpawner.home_dir_template = f"{HOMES}/{{username}}"
 
 
 def prepare_home(spawner):
-    """Give a new user a clone of the project, whose notebooks are then the user's own, and never overwritten."""
-    clone = Path(spawner.home_dir) / "msa3d"
+    """Close a user's home directory to others, and put a clone of the project there, which is then the user's own.
+
+    The clone is made under the user's account, and with nothing of the environment of the hub, which has its secrets.
+    git refuses to clone what belongs to another account unless the operator has said, once:
+    ``git config --system --add safe.directory "$MSA3D_HUB_PROJECT/.git"`` (and the same without ``/.git``).
+    """
+    name = spawner.user.name
+    if TRY:
+        home, account = HOMES / name, {}
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    else:
+        entry = pwd.getpwnam(name)
+        home = Path(entry.pw_dir)
+        account = {
+            "user": entry.pw_uid,
+            "group": entry.pw_gid,
+            "extra_groups": os.getgrouplist(name, entry.pw_gid),
+            "env": {"HOME": str(home), "PATH": os.environ.get("PATH", "/usr/bin:/bin")},
+        }
+    if home.is_symlink() or not home.is_dir():
+        raise RuntimeError(f"{home}, the home directory of {name}, has to be a directory: make it, and log in again")
+    home.chmod(0o700)
+    clone = home / "msa3d"
     if not clone.exists():
-        clone.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["git", "clone", "--quiet", str(PROJECT), str(clone)], check=True)
+        command = ["git", "clone", "--quiet", "--no-hardlinks", str(PROJECT), str(clone)]
+        subprocess.run(command, check=True, umask=0o077, cwd=home, **account)
 
 
 c.Spawner.pre_spawn_hook = prepare_home

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import time
 from pathlib import Path
 
 import pytest
 
+from msa3d._yaml import read_yaml
 from msa3d.dataset import SPEC2_STEPS, SPEC3_STEPS, Dataset, Pattern, available
 from msa3d.errors import DatasetError
+from msa3d.settings_jwst import DETECTOR1_STEPS, PARAMETERS
 
 TABLE = Path(__file__).parents[2] / "shared" / "data" / "msa3d_2606.27853_tables.csv"
 
@@ -108,6 +111,31 @@ def test_steps_are_those_of_jwst():
 
     assert set(SPEC2_STEPS) == set(pipeline.Spec2Pipeline.step_defs)
     assert set(SPEC3_STEPS) == set(pipeline.Spec3Pipeline.step_defs)
+    assert set(DETECTOR1_STEPS) == set(pipeline.Detector1Pipeline.step_defs)
+
+
+# Texts of jwst's specifications that are choices or lists of numbers; all other texts may name a file.
+CHOICES = {
+    "debug_spaxel", "exptime_key", "fillval", "good_bits", "ignore_region_max", "ignore_region_min", "kernel",
+    "kernel_size", "maximum_cores", "scale", "slit_name", "snr", "source_type",
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_parameters_are_the_switches_numbers_and_choices_of_jwst():
+    from jwst import pipeline
+    from stpipe.config_parser import get_merged_spec_file
+
+    classes = (pipeline.Detector1Pipeline, pipeline.Spec2Pipeline, pipeline.Spec3Pipeline)
+    for step, kind in (item for one in classes for item in one.step_defs.items()):
+        expected = set()
+        for name, spec in get_merged_spec_file(kind).items():
+            plain = str(spec).split("(")[0] in {"boolean", "integer", "float", "option", "int_list", "float_list"}
+            if (plain or name in CHOICES) and not name.startswith(("save_", "output_use", "search_output", "skip")):
+                expected.add(name)
+        # `skip` is every step's, and what begins like it is a step's own.
+        expected |= {"skip_dqflagging"} if step == "cube_build" else set()
+        assert set(PARAMETERS.get(step, "").split()) == expected, step
 
 
 # --- the pattern
@@ -246,3 +274,181 @@ def test_published_cubes_need_rectified_spectra(cubes):
     with pytest.raises(DatasetError, match=r"process\.rectify is false, but the published builder needs"):
         Dataset.load("tiny").replaced(process={"rectify": False}, cubebuild=cubes)
     assert not Dataset.load("tiny").replaced(process={"rectify": False}, cubebuild={"also": []}).process.rectify
+
+
+# --- what a dataset of somebody else may try
+
+STEPS = ("spec2: {assign_wcs", "spec3: {resample_spec", "detector1: {jump")
+
+
+@pytest.mark.parametrize("step", STEPS)
+@pytest.mark.parametrize(
+    "given",
+    [
+        "pre_hooks: ['touch hooked']",
+        "post_hooks: ['os.system']",
+        "output_dir: /tmp",
+        "input_dir: /etc",
+        "output_file: ../../x",
+        "output_ext: /../x.fits",
+        "suffix: ../x",
+        "save_results: true",
+        "search_output_file: true",
+        "override_flat: /etc/passwd",
+        "config_file: x.asdf",
+        "class: os.system",
+        "logcfg: x.cfg",
+    ],
+)
+def test_hooks_and_paths_are_not_taken_from_a_dataset(tmp_path, step, given):
+    path = write(tmp_path / "mine.yaml", f"extends: tiny\nname: mine\nprocess: {{{step}: {{{given}}}}}}}\n")
+    name = given.partition(":")[0]
+    with pytest.raises(DatasetError, match=f"mine.yaml: process.*cannot set {name!r} of step") as caught:
+        Dataset.load(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "nsclean: {user_mask: m.fits}",
+        "flat_field: {user_supplied_flat: f.fits}",
+        "master_background_mos: {user_background: b.fits}",
+        "resample_spec: {output_wcs: w.asdf}",
+        "extract_1d: {soss_modelname: ../x}",
+    ],
+)
+def test_files_are_not_taken_from_a_dataset(given):
+    import yaml
+
+    with pytest.raises(DatasetError, match="cannot set"):
+        Dataset.load("tiny").replaced(process={"spec2": yaml.safe_load(given)})
+
+
+@pytest.mark.parametrize(
+    "value", ["../x", "/tmp/x", "a\\b", "$HOME", "%(x)s", "a;b", "x\ny", {"pre_hooks": ["x"]}, [["x"]], ["../x"]]
+)
+def test_values_for_jwst_are_plain(value):
+    with pytest.raises(DatasetError, match=r"resample_spec\.kernel has to be a switch, a number, a choice"):
+        Dataset.load("tiny").replaced(process={"spec2": {"resample_spec": {"kernel": value}}})
+
+
+def test_plain_parameters_of_jwst_are_taken():
+    steps = {
+        "resample_spec": {"kernel": "square", "pixfrac": 0.8, "fillval": "INDEF", "crval": [1.0, 2.0]},
+        "nsclean": {"skip": False, "n_sigma": 4},
+        "extract_1d": {"bkg_fit": None},
+    }
+    assert Dataset.load("tiny").replaced(process={"spec2": steps}).process.spec2["nsclean"] == steps["nsclean"]
+
+
+@pytest.mark.parametrize("key", ["name", "metafile", "crds_context", "process.product"])
+@pytest.mark.parametrize(
+    "value", ["../../x", "/tmp/x", "..", "a/b", "a\\b", "", "x" * 300, "a\nb", "~x", "$(x)", "`x`"]
+)
+def test_names_that_lead_elsewhere_are_refused(key, value):
+    changes = {"process": {"product": value}} if key == "process.product" else {key: value}
+    with pytest.raises(DatasetError, match=f"{key}: a plain name is wanted"):
+        Dataset.load("tiny").replaced(**changes)
+
+
+@pytest.mark.parametrize("value", ["/etc/x.fits", "../x.fits", "images/../../x.fits"])
+def test_an_image_outside_of_the_root_is_refused(value):
+    with pytest.raises(DatasetError, match=r"registration\.reference: .* leads out of the root"):
+        Dataset.load("tiny").replaced(cubebuild={"drizzle": {"registration": {"reference": value}}})
+
+
+@pytest.mark.parametrize(
+    "value", ["/etc/passwd", "../mine.yaml", "x/../mine.yaml", "~/mine.yaml", "[tiny]", "{a: b}", "3"]
+)
+def test_extends_stays_in_its_directory(tmp_path, value):
+    path = write(tmp_path / "mine.yaml", f"extends: {value}\nname: mine\n")
+    with pytest.raises(DatasetError, match="extends names a packaged dataset or a file in the same directory"):
+        Dataset.load(path)
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{b}: &{b} [{', '.join([f'*{a}'] * 8)}]\n" for a, b in itertools.pairwise("abcdefghijkl")
+)
+
+
+@pytest.mark.parametrize(
+    "text, match",
+    [
+        ("a: " + "[" * 3000 + "]" * 3000, "line 1: mappings and lists are nested more than 20 deep"),
+        ("a: " + "{a: " * 3000 + "1" + "}" * 3000, "nested more than 20 deep"),
+        ("".join(" " * i + "a:\n" for i in range(1000)), "line 21: .*nested more than 20 deep"),
+        ("case_study: " + "9" * 6000, "line 1: a value has more than 2000 characters"),
+        ("case_study: " + "9" * 1500, "a number of more than 40 characters"),
+        ("case_study: 0x" + "f" * 1500, "a number of more than 40 characters"),
+        ("case_study: 1" + ":59" * 500, "a number of more than 40 characters"),
+        ("a: &x {b: *x}", r"line 1: \*x refers to another place"),
+        ("a: &x [*x]", r"line 1: \*x refers to another place"),
+        (BOMB, r"line 2: \*a refers to another place"),
+        ("name: " + "x" * 2_000_000, "more than 1000000 bytes"),
+        ("source: [" + "x, " * 60_000 + "]", "more than 50000 values"),
+        ("a: 2001-99-99", "not valid YAML: .*month"),
+        ("a: !!int x", "not valid YAML"),
+        ("a: !!python/object/apply:os.system [ls]", "not valid YAML: .*could not determine a constructor"),
+        ("? [a]\n: 1", "not valid YAML: .*unhashable"),
+        ("a: \x07", "not valid YAML"),
+        ("1: 2", "does not hold a mapping of keys"),
+    ],
+    ids=range(18),
+)
+@pytest.mark.timeout(20)
+def test_yaml_has_bounds(tmp_path, text, match):
+    path = write(tmp_path / "mine.yaml", text + "\n")
+    with pytest.raises(DatasetError, match=match) as caught:
+        Dataset.load(path)
+    assert "mine.yaml" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+def test_many_keys_take_no_time(tmp_path):
+    """Comparing each key with all others took minutes."""
+    path = write(tmp_path / "mine.yaml", "".join(f"k{i}: \n" for i in range(20_000)))
+    started = time.monotonic()
+    with pytest.raises(DatasetError, match=r"unknown key 'k0'.*and 1999[0-9] more problems"):
+        Dataset.load(path)
+    assert time.monotonic() - started < 30
+
+
+def test_a_yaml_that_is_no_text(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DatasetError, match="not valid YAML"):
+        Dataset.load(path)
+    with pytest.raises(DatasetError, match="cannot be read"):
+        read_yaml(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "changes, match",
+    [
+        ({"pattern": {"rows": 1e9}}, "pattern.rows: .*less than or equal to 100"),
+        ({"pattern": {"columns": 101}}, "pattern.columns: .*less than or equal to 100"),
+        ({"pattern": {"row_step_arcsec": float("inf")}}, "finite number"),
+        ({"process": {"lengthen_slitlets": 100_000}}, "lengthen_slitlets: .*less than or equal to 10"),
+        ({"process": {"split_slitlets": 10**9}}, "split_slitlets: .*less than or equal to 171"),
+        ({"postprocess": {"cosmic_rays": {"niter": 10**9}}}, "niter: .*less than or equal to 100"),
+        ({"calpost": {"cosmic_rays": {"niter": 10**9}}}, "niter: .*less than or equal to 100"),
+        ({"calpost": {"background": {"knot_um": 1e-12}}}, "knot_um: .*greater than or equal to 0.001"),
+        ({"cubebuild": {"subpixels": 10**9}}, "subpixels: .*less than or equal to 100"),
+        ({"cubebuild": {"drizzle": {"scalexy": 1e-9}}}, "scalexy: .*greater than or equal to 0.01"),
+        ({"cubebuild": {"drizzle": {"scalew": 1e-12}}}, "scalew: .*greater than or equal to"),
+        ({"cubebuild": {"drizzle": {"outliers": {"rounds": 10**9}}}}, "rounds: .*less than or equal to 100"),
+        ({"cubebuild": {"drizzle": {"registration": {"iterations": 10**9}}}}, "iterations: .*less than or equal to"),
+        ({"simulation": {"groups": 10**9}}, "groups: .*less than or equal to 1000"),
+        ({"simulation": {"filler_slitlets": 10**9}}, "filler_slitlets: .*less than or equal to 1000"),
+        ({"simulation": {"seed": -1}}, "seed: .*greater than or equal to 0"),
+        ({"simulation": {"date": "yesterday"}}, "date"),
+        ({"simulation": {"date": "2023-99-99T00:00:00"}}, "date: .*month"),
+        ({"title": "a\nb"}, "title: one line of at most 200 characters"),
+        ({"title": "x" * 201}, "title: one line of at most 200 characters"),
+    ],
+)
+def test_values_have_bounds(changes, match):
+    with pytest.raises(DatasetError, match=match):
+        Dataset.load("tiny").replaced(**changes)

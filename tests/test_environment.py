@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,54 @@ def test_image_keeps_the_rules_of_binder():
     assert {"jupyterlab", "notebook-shim"} <= set(locked())
     # One of these directories would hide the Dockerfile from it.
     assert not any((ROOT / name).exists() for name in ("binder", ".binder"))
+
+
+#: What would let in anybody: a token or a password that is empty, or written down.
+OPEN = re.compile(r"(token|password)[\"']?\s*=\s*(\"\"|''|$)|allow_origin|disable_check_xsrf", re.I | re.M)
+
+
+def test_jupyter_in_the_image_asks_for_its_token():
+    dockerfile = read("Dockerfile")
+    assert re.findall(r"^CMD (.*)$", dockerfile, flags=re.M) == ['["jupyter", "lab", "--ip=0.0.0.0", "--no-browser"]']
+    assert not list(ROOT.glob("jupyter*_config.*"))
+    for name in ("Dockerfile", "README.md", "Makefile", "docs/jupyterhub_config.py"):
+        assert not OPEN.search(read(name)), name
+    assert OPEN.search("jupyter lab --IdentityProvider.token=''") and OPEN.search("--ServerApp.password=''")
+
+
+def test_the_port_of_the_image_is_published_on_this_machine_only():
+    for name in ("Dockerfile", "README.md"):
+        published = re.findall(r"docker run .*-p (\S+)", read(name))
+        assert published and all(port.startswith("127.0.0.1:") for port in published), name
+
+
+def test_image_has_no_secret():
+    """Neither as a value of the Dockerfile, which its history keeps, nor as a file that was lying about."""
+    dockerfile = read("Dockerfile")
+    names = re.findall(r"^(?:ARG|ENV) (\w+)|^ +(\w+)=|\s(\w+)=", dockerfile, flags=re.M)
+    assert not [
+        name for found in names for name in found if re.search("TOKEN|SECRET|PASSW|APIKEY|CREDENTIAL", name, re.I)
+    ]
+    ignored = read(".dockerignore").splitlines()
+    for file in (
+        ".git",
+        "**/.env*",
+        "**/.netrc",
+        "**/.pypirc",
+        "**/.ssh",
+        "**/.aws",
+        "**/.jupyter",
+        "**/*.pem",
+        "**/*.key",
+    ):
+        assert file in ignored, file
+    # Nothing that the project has itself is kept out by that.
+    # None in the image, which is no repository.
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False)
+    tracked = listed.stdout.splitlines()
+    secrets = [line.removeprefix("**/") for line in ignored if line.startswith("**/")]
+    left_out = [path for path in tracked if any(fnmatch(part, one) for part in path.split("/") for one in secrets)]
+    assert left_out == []
 
 
 def test_make_uses_the_same_python_and_lock():

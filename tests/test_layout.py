@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from msa3d.errors import ObservationError
 from msa3d.layout import POST_SUFFIX, Layout, exposure_names, parse_rate_name
 
 ROOT = Path("/data/run")
@@ -89,3 +90,16 @@ def test_parse_rate_name():
     }  # fmt: skip
     for other in ("jw02136001001_0311n_00001_nrs2_cal.fits", "jw02136_rate.fits", "notes.txt"):
         assert parse_rate_name(other) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["../x_msa.fits", "/etc/passwd", "..", ".", "", "a/b.fits", "a\\b.fits", "a\nb", "x" * 300, "~root", "$(x)"]
+)
+def test_no_name_of_a_metafile_leads_out_of_the_root(name):
+    with pytest.raises(ObservationError, match=r"MSAMETFL of the rates.*a plain name is wanted") as caught:
+        Layout(ROOT).metafile(name)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_a_plain_metafile_lies_beside_the_rates():
+    assert Layout(ROOT).metafile("jw02136001001_01_msa.fits ") == ROOT / "jw02136001001_01_msa.fits"

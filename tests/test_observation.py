@@ -392,6 +392,17 @@ def test_other_metafile_in_one_header(root, dataset):
     fault(root, dataset, "MSAMETFL differs")
 
 
+@pytest.mark.parametrize("name", ["../../x_msa.fits", "/etc/x_msa.fits", "a/b_msa.fits", ".."])
+def test_a_header_cannot_name_a_metafile_elsewhere(root, dataset, name):
+    (root.parent / "x_msa.fits").write_bytes(b"")
+    for path in root.glob("*_rate.fits"):
+        edit(path, MSAMETFL=name)
+    by_header = dataset.model_copy(update={"metafile": None})
+    with pytest.raises(ObservationError, match=r"MSAMETFL of the rates.*a plain name is wanted") as caught:
+        Observation.read(Layout(root), by_header)
+    assert str(root) in str(caught.value) and "\n" not in str(caught.value)
+
+
 def test_dither_point_not_in_metafile(root, dataset):
     for detector in dataset.detectors:
         edit(nth(root, dataset, 5, detector), PATT_NUM=99)

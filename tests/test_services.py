@@ -13,6 +13,8 @@ import yaml
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 READTHEDOCS = ROOT / ".readthedocs.yaml"
+AUDIT = "tests/extra/requirements-audit.lock"
+HUB = "tests/extra/requirements-hub.lock"
 
 
 def jobs_of(path):
@@ -62,7 +64,10 @@ def test_commands_are_there():
     assert ("ci.yml", ".ci/run") in ran and ("weekly.yml", "make all") in ran and ("pages.yml", "make all") in ran
     for name, line in ran:
         words = line.split()
-        if words[0].startswith(".venv/bin/"):
+        if words[0].startswith(".cache/audit/bin/"):
+            program = words[0].rpartition("/")[2]
+            assert program == "pip" or re.search(rf"^{program}==", (ROOT / AUDIT).read_text(), flags=re.M), line
+        elif words[0].startswith(".venv/bin/"):
             assert shutil.which(Path(words[0]).name), f"{name}: {line}"
         elif words[0].startswith("."):
             assert (ROOT / words[0]).stat().st_mode & 0o111, f"{name}: {line}"
@@ -73,7 +78,25 @@ def test_commands_are_there():
             )
             assert done.returncode in (0, 1), f"{name}: {line}: {done.stderr}"
         else:
-            assert words[0] in ("mkdir", "cp", "docker"), f"{name}: {line}"
+            assert words[0] in ("mkdir", "cp", "docker", "python"), f"{name}: {line}"
+
+
+def test_known_vulnerabilities_of_all_that_runs_are_looked_for_each_week():
+    job = jobs_of(WORKFLOWS[[path.stem for path in WORKFLOWS].index("weekly")])["vulnerabilities"]
+    # What runs, what tests and styles it, and what an operator runs.
+    assert job["strategy"]["matrix"]["lock"] == ["requirements.lock", "requirements-test.lock", HUB]
+    assert not job["strategy"]["fail-fast"]
+    lines = [step["run"] for step in job["steps"] if "run" in step]
+    assert lines[0] == "python -m venv .cache/audit"
+    assert lines[1].split()[1:] == ["install", "--quiet", "--require-hashes", "-r", AUDIT]
+    audit = lines[2].split()
+    assert audit[0] == ".cache/audit/bin/pip-audit" and " ".join(audit[-4:]) == "-r ${{ matrix.lock }}"
+    # Nothing is installed, and nothing is looked up that is not in the lock.
+    assert {"--disable-pip", "--require-hashes"} <= set(audit)
+    # What cannot be looked up is a failure, not a line in the log.
+    assert "--strict" in audit
+    assert not {"--ignore-vuln", "--dry-run"} & set(audit)
+    assert all((ROOT / name).is_file() for name in (*job["strategy"]["matrix"]["lock"], AUDIT))
 
 
 def test_what_is_published_is_what_is_built():

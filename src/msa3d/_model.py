@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 import difflib
+import re
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
+
+
+def plain_name(text: str) -> str:
+    """Return a name that leads to no other directory; a ValueError tells of one that is not so."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", text):
+        raise ValueError("a plain name is wanted: at most 100 letters, digits, _ . and -, and no directory")
+    return text
+
+
+def _one_line(text: str) -> str:
+    if len(text) > 200 or not text.isprintable():
+        raise ValueError("one line of at most 200 characters is wanted")
+    return text
+
+
+#: Name that becomes that of a file, or part of it: it cannot lead out of the directory where it is used.
+PlainName = Annotated[str, AfterValidator(plain_name)]
+#: Name or title for readers; it can have any printable characters, and is escaped where it is shown.
+OneLine = Annotated[str, AfterValidator(_one_line)]
+#: Identifier of a source, as in the columns of 32-bit integers of a metafile.
+SourceId = Annotated[int, Field(ge=-(2**31), lt=2**31)]
 
 
 def nearest(word: Any, known: Any) -> str:
@@ -18,6 +40,6 @@ def nearest(word: Any, known: Any) -> str:
 
 
 class Model(BaseModel):
-    """Frozen, and without unknown keys."""
+    """Frozen, without unknown keys, and with finite numbers only."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)

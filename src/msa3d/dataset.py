@@ -13,15 +13,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from msa3d._model import Model, NotNegative, nearest
+from msa3d._model import Model, NotNegative, OneLine, PlainName, SourceId, nearest
+from msa3d._yaml import read_yaml
 from msa3d.errors import DatasetError
 from msa3d.pattern import Pattern
 from msa3d.settings import (
-    SPEC2_STEPS,
-    SPEC3_STEPS,
     CosmicRays,
     CubeSettings,
     Pathloss,
@@ -33,6 +31,7 @@ from msa3d.settings import (
 )
 from msa3d.settings_cube import DrizzleSettings, OutlierSettings
 from msa3d.settings_drizzle import CalpostSettings, RegistrationSettings
+from msa3d.settings_jwst import SPEC2_STEPS, SPEC3_STEPS
 
 __all__ = [
     "SPEC2_STEPS",
@@ -65,6 +64,8 @@ FILTERS = {
     "PRISM": ("CLEAR",),
 }
 """Filters that a disperser is used with (JDox, NIRSpec dispersers and filters)."""
+
+_MOST_TOLD = 10
 
 
 class Dataset(Model):
@@ -100,8 +101,8 @@ class Dataset(Model):
         Source id of the galaxy that the figures show.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    title: str = ""
+    name: PlainName
+    title: OneLine = ""
     simulated: bool
     programme: str = Field("02136", pattern=r"^\d{5}$")
     observation: str = Field("001", pattern=r"^\d{3}$")
@@ -109,14 +110,14 @@ class Dataset(Model):
     filter: str = "F100LP"
     grating: str = "G140H"
     detectors: list[Literal["NRS1", "NRS2"]] = Field(["NRS1", "NRS2"], min_length=1)
-    metafile: str | None = None
-    crds_context: str | None = None
+    metafile: PlainName | None = None
+    crds_context: PlainName | None = None
     gwa_tilt_tolerance: NotNegative = 2e-4
-    ignore_problems: list[str] = Field([])
+    ignore_problems: list[OneLine] = Field([])
     source: list[str] = Field([])
     pattern: Pattern = Pattern()
     targets: list[Target] = Field(min_length=1)
-    case_study: int = 8512
+    case_study: SourceId = 8512
     process: ProcessSettings = ProcessSettings()
     postprocess: PostprocessSettings = PostprocessSettings()
     calpost: CalpostSettings = CalpostSettings()
@@ -176,8 +177,9 @@ class Dataset(Model):
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
-            problems = "; ".join(_explain(cls, item) for item in error.errors())
-            raise DatasetError(f"{origin}: {problems}.") from error
+            found = [_explain(cls, item) for item in error.errors()]
+            more = f"; and {len(found) - _MOST_TOLD} more problems" if len(found) > _MOST_TOLD else ""
+            raise DatasetError(f"{origin}: {'; '.join(found[:_MOST_TOLD])}{more}.") from error
 
     def replaced(self, **changes: Any) -> Dataset:
         """A copy with some values changed and checked again; nested mappings are merged.
@@ -229,17 +231,6 @@ def available() -> list[str]:
 # --- reading
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML that does not let a key be given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def _packaged() -> Path:
     return Path(str(resources.files("msa3d"))) / "datasets"
 
@@ -263,14 +254,16 @@ def _find(name_or_path: str | Path, beside: Path) -> Path:
 def _read(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
     if path in seen:
         raise DatasetError(f"{path} extends itself, by way of {', '.join(str(p) for p in seen)}.")
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
-    if not isinstance(values, dict):
+    values = read_yaml(path)
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise DatasetError(f"{path} does not hold a mapping of keys to values.")
     if "extends" in values:
-        base = _find(values.pop("extends"), path.parent)
+        extended = values.pop("extends")
+        if not isinstance(extended, str) or Path(extended).name != extended:
+            raise DatasetError(
+                f"{path}: extends names a packaged dataset or a file in the same directory, not {str(extended)[:80]!r}."
+            )
+        base = _find(extended, path.parent)
         values = _merge(_read(base, (*seen, path)), values)
     return values
 
@@ -299,6 +292,7 @@ def _explain(model: type[BaseModel], item: Mapping[str, Any]) -> str:
     if item["type"] == "string_type":
         message += " (put it between quotes)"
     given = item.get("input")
+    given = given[:80] if isinstance(given, str) else given
     shown = f", not {given!r}" if isinstance(given, str | int | float | bool) else ""
     return f"{place}: {message}{shown}" if place else message
 

@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msa3d._model import plain_name
+from msa3d.errors import ObservationError
+
 if TYPE_CHECKING:
     from msa3d.dataset import Dataset
 
@@ -99,8 +102,25 @@ class Layout:
         return sorted(path for path in self.root.glob("jw*_rate.fits") if path.is_file())
 
     def metafile(self, name: str) -> Path:
-        """Path of the original MSA metafile, beside the rates; never written to."""
-        return self.root / name
+        """Path of the original MSA metafile, beside the rates; never written to.
+
+        Parameters
+        ----------
+        name : str
+            As MSAMETFL of the headers, or the dataset, says.
+
+        Raises
+        ------
+        ObservationError
+            Where it is not the plain name of a file, and so could lead out of the root.
+        """
+        try:
+            return self.root / plain_name(name.strip())
+        except ValueError as error:
+            raise ObservationError(
+                f"{self.root}: the name of the MSA metafile (MSAMETFL of the rates, or metafile of the dataset) is "
+                f"{name[:80]!r}; {error}, as the metafile lies beside the rates."
+            ) from error
 
     @property
     def crds_cache(self) -> Path:

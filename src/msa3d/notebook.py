@@ -20,6 +20,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msa3d._yaml import read_yaml
 from msa3d.atomic import working
 from msa3d.codeversion import msa3d_imports
 from msa3d.errors import DatasetError, ProductError
@@ -97,12 +98,7 @@ def read_parameters(path: Path | None) -> dict[str, Any]:
     """
     if path is None:
         return {}
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise DatasetError(f"The parameters in {path} cannot be read: {error}") from error
+    content = read_yaml(path)
     if not isinstance(content, dict):
         raise DatasetError(f"{path} must be a YAML table of parameter names and values.")
     return content

@@ -15,9 +15,9 @@ class Pattern(Model):
     Parameters
     ----------
     rows : int
-        Dithers along the slit (cross-dispersion).
+        Dithers along the slit (cross-dispersion), at most 100.
     columns : int
-        Steps across the slit (dispersion): the columns of the cube.
+        Steps across the slit (dispersion): the columns of the cube; at most 100.
     row_step_arcsec, column_step_arcsec : float
         Nominal steps, arcsec on the sky. 0.075 is published; 0.2 (the open width of a shutter) is this
         project's default, since the sources read do not give it.
@@ -25,8 +25,8 @@ class Pattern(Model):
         How exposure index becomes a place: serpentine turns round at the end of every row.
     """
 
-    rows: int = Field(7, ge=1)
-    columns: int = Field(9, ge=1)
+    rows: int = Field(7, ge=1, le=100)
+    columns: int = Field(9, ge=1, le=100)
     row_step_arcsec: Positive = 0.075
     column_step_arcsec: Positive = 0.2
     order: Literal["serpentine", "raster"] = "serpentine"

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from msa3d._model import Model, NotNegative, Positive, nearest
+from msa3d._model import Model, NotNegative, OneLine, PlainName, Positive, SourceId
 from msa3d.settings_cube import DrizzleSettings
+from msa3d.settings_jwst import DETECTOR1_STEPS, SPEC2_STEPS, SPEC3_STEPS, check_steps
 from msa3d.settings_paper import PaperPostprocess, PaperSettings
 
-#: Steps of the two pipelines of jwst 1.14.0, the keys that ``process.spec2`` and ``process.spec3`` may have.
-SPEC2_STEPS = (
-    "assign_wcs", "msa_flagging", "nsclean", "bkg_subtract", "imprint_subtract", "extract_2d",
-    "master_background_mos", "wavecorr", "flat_field", "srctype", "straylight", "fringe", "residual_fringe",
-    "pathloss", "barshadow", "wfss_contam", "photom", "pixel_replace", "resample_spec", "cube_build",
-    "extract_1d",
-)  # fmt: skip
-SPEC3_STEPS = (
-    "assign_mtwcs", "master_background", "mrs_imatch", "outlier_detection", "resample_spec", "cube_build",
-    "extract_1d", "photom", "combine_1d", "spectral_leak",
-)  # fmt: skip
+#: Shutters along a slit in a quadrant of the MSA: no slitlet can be longer.
+SHUTTERS = 171
 
 RightAscension = Annotated[float, Field(ge=0, lt=360)]
 Declination = Annotated[float, Field(ge=-90, le=90)]
@@ -41,9 +34,9 @@ class Target(Model):
         ICRS, degrees.
     """
 
-    source_id: int
-    name: str = ""
-    redshift: float = Field(ge=0)
+    source_id: SourceId
+    name: OneLine = ""
+    redshift: float = Field(ge=0, le=30)
     ra: RightAscension
     dec: Declination
 
@@ -54,7 +47,7 @@ class ProcessSettings(Model):
     Parameters
     ----------
     spec2, spec3 : dict of dict
-        ``{step: {parameter: value}}`` of Spec2Pipeline and Spec3Pipeline.
+        ``{step: {parameter: value}}`` of Spec2Pipeline and Spec3Pipeline: those of `msa3d.settings_jwst.PARAMETERS`.
     rectify : bool
         Whether Spec3 makes rectified 2-D spectra: the published builder needs them, the drizzle builder does not.
     product : str
@@ -66,34 +59,32 @@ class ProcessSettings(Model):
     split_slitlets : int, optional
         In the metafile copy, split slitlets that are longer than this many shutters (known issue NS-MOS03).
     lengthen_slitlets : int
-        In the metafile copy, pretend so many more open shutters at each end (known issue NS-MOS06).
+        In the metafile copy, pretend so many more open shutters, at most 10, at each end (known issue NS-MOS06).
     accelerations : "all", "none" or list of str
         Which accelerations of `msa3d.steps.speed` to use; all give identical images.
     run_stage1 : bool
         Start from uncal files with Detector1 (`detector1`), not from rates.
     detector1 : dict of dict
-        ``{step: {parameter: value}}`` of Detector1Pipeline.
+        ``{step: {parameter: value}}`` of Detector1Pipeline, likewise.
     """
 
     spec2: dict[str, dict[str, Any]] = Field({})
     spec3: dict[str, dict[str, Any]] = Field({})
     rectify: bool = True
-    product: str = "newoutput"
+    product: PlainName = "newoutput"
     transform_msa: bool = True
     wanted_sources_only: bool = False
-    split_slitlets: int | None = Field(None, ge=1)
-    lengthen_slitlets: int = Field(0, ge=0)
+    split_slitlets: int | None = Field(None, ge=1, le=SHUTTERS)
+    lengthen_slitlets: int = Field(0, ge=0, le=10)
     accelerations: list[str] | Literal["all", "none"] = "all"
     run_stage1: bool = False
     detector1: dict[str, dict[str, Any]] = Field({})
 
-    @field_validator("spec2", "spec3")
+    @field_validator("spec2", "spec3", "detector1")
     @classmethod
-    def _steps_exist(cls, value: dict, info: Any) -> dict:
-        known = SPEC2_STEPS if info.field_name == "spec2" else SPEC3_STEPS
-        for step in value:
-            if step not in known:
-                raise ValueError(f"jwst has no such step: {step!r}{nearest(step, known)}")
+    def _steps_are_safe(cls, value: dict, info: Any) -> dict:
+        steps = {"spec2": SPEC2_STEPS, "spec3": SPEC3_STEPS, "detector1": DETECTOR1_STEPS}
+        check_steps(value, steps[info.field_name])
         return value
 
 
@@ -113,8 +104,8 @@ class CosmicRays(Model):
     method: Literal["astroscrappy", "none"] = "astroscrappy"
     sigclip: Positive = 0.6
     sigfrac: Positive = 0.001
-    niter: int = Field(3, ge=1)
-    block: int = Field(100, ge=1)
+    niter: int = Field(3, ge=1, le=100)
+    block: int = Field(100, ge=1, le=10_000)
 
 
 class Pathloss(Model):
@@ -129,7 +120,7 @@ class Pathloss(Model):
     """
 
     source: Literal["uniform", "none"] = "uniform"
-    aperture: str = "MOS1x3"
+    aperture: OneLine = "MOS1x3"
 
 
 class PostprocessSettings(Model):
@@ -145,7 +136,7 @@ class PostprocessSettings(Model):
         Weaknesses of the published post-processing, to be switched off one by one.
     """
 
-    min_source_id: int = 100
+    min_source_id: SourceId = 100
     cosmic_rays: CosmicRays = CosmicRays()
     pathloss: Pathloss = Pathloss()
     paper: PaperPostprocess = PaperPostprocess()
@@ -174,8 +165,8 @@ class CubeSettings(Model):
     also: list[Literal["drizzle", "paper"]] = Field([])
     drizzle: DrizzleSettings = DrizzleSettings()
     paper: PaperSettings = PaperSettings()
-    subpixels: int = Field(4, ge=1)
-    row_step_arcsec: Positive | None = None
+    subpixels: int = Field(4, ge=1, le=100)
+    row_step_arcsec: Annotated[float, Field(gt=0, le=60)] | None = None
 
     @property
     def builders(self) -> tuple[str, ...]:
@@ -219,7 +210,7 @@ class SimulatedSource(Model):
         What stands out against the exponential disc.
     """
 
-    source_id: int = Field(gt=0)
+    source_id: int = Field(gt=0, lt=2**31)
     ra: RightAscension
     dec: Declination
     redshift: float = Field(gt=0)
@@ -273,13 +264,13 @@ class Simulation(Model):
         Slitlets on empty sky that fill the MSA, as many as in the real programme.
     """
 
-    seed: int = 2136
+    seed: int = Field(2136, ge=0, lt=2**63)
     ra_ref: RightAscension = 215.02
     dec_ref: Declination = 52.925
     v3_pa_deg: float = 0.0
-    groups: int = Field(16, ge=2)
+    groups: int = Field(16, ge=2, le=1000)
     first_activity: str = Field("03101", pattern="^[0-9a-z]{5}$")
-    date: str = "2023-03-29T00:00:00"
+    date: str = Field("2023-03-29T00:00:00", pattern=r"^\d{4}-\d{2}-\d{2}(T\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?)?$")
     pointing_error_arcsec: NotNegative = 0.005
     noise: bool = True
     banding: bool = True
@@ -297,7 +288,13 @@ class Simulation(Model):
     line_um: Positive = 1.38
     line_flux: Positive = 1e-15
     sources: list[SimulatedSource] = Field([])
-    filler_slitlets: int = Field(0, ge=0)
+    filler_slitlets: int = Field(0, ge=0, le=1000)
+
+    @field_validator("date")
+    @classmethod
+    def _is_a_date(cls, value: str) -> str:
+        datetime.fromisoformat(value)
+        return value
 
     def activity(self, index: int) -> str:
         """Activity of the exposure at a place (from 0) in observing order: five base-36 digits."""

@@ -33,8 +33,8 @@ class OutlierSettings(Model):
     method: Literal["leave-one-out", "none"] = "leave-one-out"
     snr: Positive = 4.0
     gradient: NotNegative = 1.0
-    min_exposures: int = Field(2, ge=1)
-    rounds: int = Field(4, ge=1)
+    min_exposures: int = Field(2, ge=1, le=10_000)
+    rounds: int = Field(4, ge=1, le=100)
 
 
 class DrizzleSettings(Model):
@@ -72,8 +72,8 @@ class DrizzleSettings(Model):
 
     coord_system: Literal["skyalign", "msaalign"] = "skyalign"
     cube_pa: float = 0.0
-    scalexy: Positive = 0.1
-    scalew: Positive | None = None
+    scalexy: float = Field(0.1, ge=0.01, le=10)
+    scalew: Annotated[float, Field(ge=1e-5, le=1)] | None = None
     ra_center: Annotated[float, Field(ge=0, lt=360)] | None = None
     dec_center: Annotated[float, Field(ge=-90, le=90)] | None = None
     slit_frac: Fraction = 1.0

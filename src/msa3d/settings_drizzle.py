@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from msa3d._model import Model, NotNegative, Positive
 
@@ -70,7 +70,7 @@ class CalBackground(Model):
 
     method: Literal["none", "empty", "ends"] = "none"
     ends_arcsec: Positive = 0.45
-    knot_um: Positive = 0.02
+    knot_um: float = Field(0.02, ge=1e-3)
     sigclip: Positive = 4.0
 
 
@@ -90,7 +90,7 @@ class CalCosmicRays(Model):
     sigclip: Positive = 5.0
     sigfrac: Positive = 0.3
     objlim: Positive = 3.0
-    niter: int = Field(4, ge=1)
+    niter: int = Field(4, ge=1, le=100)
 
 
 class CalpostSettings(Model):
@@ -131,7 +131,7 @@ class RegistrationSettings(Model):
         the noise: without much signal they stay near zero. 0 for none.
     reference : path, optional
         An image to compare the exposures with, instead of with each other: FITS, with celestial coordinates. The
-        offsets are then absolute.
+        offsets are then absolute. Its path below the root, where it or a link to it has to be.
     reference_light : str
         What it shows: ``continuum``, or ``Ha+[NII]``, ``[OIII]``, ``Hb``, ``[SII]``.
     reference_fwhm : float
@@ -139,9 +139,18 @@ class RegistrationSettings(Model):
     """
 
     method: Literal["none", "measure", "apply"] = "none"
-    iterations: int = Field(20, ge=1)
+    iterations: int = Field(20, ge=1, le=1000)
     huber: Positive = 3.0
     prior_arcsec: NotNegative = 0.01
     reference: Path | None = None
     reference_light: Literal["continuum", "Ha+[NII]", "[OIII]", "Hb", "[SII]"] = "continuum"
     reference_fwhm: NotNegative = 0.0
+
+    @field_validator("reference")
+    @classmethod
+    def _below_the_root(cls, value: Path | None) -> Path | None:
+        if value is not None and (value.is_absolute() or ".." in value.parts):
+            raise ValueError(
+                f"{value} leads out of the root; put the image or a link to it below the root, and give its path there"
+            )
+        return value

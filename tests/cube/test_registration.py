@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,8 +14,11 @@ from msa3d.cube.registration_fit import Axis, solve
 from msa3d.cube.registration_profiles import Band, Frame
 from msa3d.cube.registration_reference import Reference, seen_bands, solve_against
 from msa3d.cube.sky import from_tangent, tangent_offsets
+from msa3d.dataset import Dataset
 from msa3d.errors import ProductError
+from msa3d.layout import Layout
 from msa3d.settings_drizzle import RegistrationSettings
+from msa3d.steps import register as steps_register
 
 from ..steps.calfiles import NX, NY, positions, slit_geometry, write_cal
 from ..tables import numbers
@@ -253,12 +257,27 @@ def test_profiles_lie_where_the_headers_say(observed):
 def test_offsets_of_files_against_an_image(observed, tmp_path):
     files, truth = observed
     shifted = sky_image(tmp_path / "image.fits", ra=215.0 + 0.1 / 3600 / np.cos(np.radians(52.9)))
-    settings = RegistrationSettings(prior_arcsec=0.03, reference=shifted)
+    settings = RegistrationSettings(prior_arcsec=0.03).model_copy(update={"reference": shifted})
     found = register([f"{k:05d}" for k in range(len(files))], files, {8512: None}, settings)
     left = found.offsets - truth
     # The image stands 0.1 arcsec further east.
     assert left.mean(axis=0) == pytest.approx([0.1, 0.0], abs=0.01)
     assert rms(left - left.mean(axis=0))[1] < 0.010
+
+
+def test_the_image_of_a_dataset_lies_below_the_root(observed, tmp_path, monkeypatch):
+    files, _ = observed
+    layout = Layout(tmp_path)
+    (tmp_path / "images").mkdir()
+    sky_image(tmp_path / "images" / "sky.fits", ra=215.0)
+    activities = [f"{k:05d}" for k in range(len(files))]
+    monkeypatch.setattr(steps_register, "place_exposures", lambda *_: [SimpleNamespace(activity=a) for a in activities])
+    monkeypatch.setattr(steps_register, "calibrated_files", lambda _, activity: files[int(activity)])
+    registration = {"prior_arcsec": 0.03, "method": "measure", "reference": "images/sky.fits"}
+    dataset = Dataset.load("tiny").replaced(cubebuild={"drizzle": {"registration": registration}})
+    monkeypatch.chdir(tmp_path.parent)
+    found = steps_register.run(dataset, layout)
+    assert len(found.activities) == len(files)
 
 
 def test_offsets_of_files_are_found_east_and_north(observed):

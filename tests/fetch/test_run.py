@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from msa3d.dataset import Dataset
-from msa3d.errors import BusyError
+from msa3d.errors import BusyError, ObservationError
 from msa3d.fetch import FetchError, fetch_observation
 from msa3d.fetch.archive import Mast
 from msa3d.fetch.download import Manners
@@ -196,21 +196,38 @@ def test_a_committed_list_without_sizes_is_enough(full, dataset, layout):
     assert full.requests == []
 
 
-def test_a_metafile_that_is_not_listed_is_named_by_the_headers(mast, dataset, layout, tmp_path):
+def rate_that_names(path, metafile):
+    """Write a count-rate image whose header names a metafile; return its bytes."""
     from astropy.io import fits
 
-    name = names(1)[0]
     primary, sci = fits.PrimaryHDU(), fits.ImageHDU([[0.0]], name="SCI")
     for keyword in ("INSTRUME", "DETECTOR", "FILTER", "GRATING", "EXP_TYPE"):
         primary.header[keyword] = "NIRSPEC"
     primary.header.update(
-        {"EXP_TYPE": "NRS_MSASPEC", "MSAMETFL": METAFILE, "MSAMETID": 1, "PATT_NUM": 1, "EXPSTART": 60000.0}
+        {"EXP_TYPE": "NRS_MSASPEC", "MSAMETFL": metafile, "MSAMETID": 1, "PATT_NUM": 1, "EXPSTART": 60000.0}
     )
     for keyword in ("RA_REF", "DEC_REF", "ROLL_REF", "V2_REF", "V3_REF"):
         sci.header[keyword] = 0.0
     others = [fits.ImageHDU([[0.0]], name=extension) for extension in ("ERR", "DQ")]
-    fits.HDUList([primary, sci, *others]).writeto(tmp_path / "rate.fits")
-    mast.add(name, (tmp_path / "rate.fits").read_bytes())
+    fits.HDUList([primary, sci, *others]).writeto(path)
+    return path.read_bytes()
+
+
+def test_a_metafile_elsewhere_is_not_fetched(mast, dataset, layout, tmp_path):
+    name = names(1)[0]
+    mast.add(name, rate_that_names(tmp_path / "rate.fits", "../outside_msa.fits"))
+    rows = [row for row in mast.list_of_products() if row["productFilename"] == name]
+    mast.list_of_products = lambda: rows
+    with pytest.raises(ObservationError, match=r"MSAMETFL of the rates.*a plain name is wanted"):
+        # Another name, as the packaged list of go2136 has its metafile.
+        fetch(dataset.model_copy(update={"name": "other", "metafile": None}), layout)
+    assert not any("outside_msa" in path for path in map(str, mast.requests))
+    assert not list(layout.root.parent.glob("*outside_msa*"))
+
+
+def test_a_metafile_that_is_not_listed_is_named_by_the_headers(mast, dataset, layout, tmp_path):
+    name = names(1)[0]
+    mast.add(name, rate_that_names(tmp_path / "rate.fits", METAFILE))
     # A dataset that has no packaged list, which names the metafile of go2136.
     dataset = dataset.model_copy(update={"name": "another"})
     hidden = mast.add(METAFILE)
@@ -282,7 +299,15 @@ def test_two_at_a_time_are_one_too_many(full, dataset, layout):
 
 @pytest.mark.parametrize(
     "text, match",
-    [("files: [{name: a.fits}]", "files.0.product: Field required"), ("- 1\n a", "is not a manifest"), ("x: 1", "x:")],
+    [
+        ("files: [{name: a.fits}]", "files.0.product: Field required"),
+        ("- 1\n a", "is not a manifest"),
+        ("x: 1", "x:"),
+        ("files: " + "[" * 3000, "is not a manifest.*nested more than 20 deep"),
+        ("files: &a [*a]", "is not a manifest.*refers to another place"),
+        ("files: [{product: rate, name: " + "x" * 300 + "}]", "a plain name is wanted"),
+        ("files: [{product: rate, name: ../x.fits}]", "a plain name is wanted"),
+    ],
 )
 def test_a_wrong_list_is_one_sentence(dataset, layout, tmp_path, text, match):
     path = tmp_path / "list.yaml"

@@ -120,8 +120,22 @@ NAMES = (
 )  # fmt: skip
 
 
+#: A formula that matplotlib does not know: it raises when the figure is saved.
+HOSTILE = r"$\foo$"
+
+
+@pytest.fixture(params=["plain", HOSTILE], ids=["plain", "hostile"])
+def named(request, dataset):
+    """The dataset with names of this kind."""
+    if request.param == "plain":
+        return dataset
+    targets = [{**target.model_dump(), "name": HOSTILE} for target in dataset.targets]
+    return dataset.replaced(title=HOSTILE, targets=targets)
+
+
 @pytest.fixture(params=NAMES)
-def figure(request, run, dataset, measured, spectra):
+def figure(request, run, named, measured, spectra):
+    dataset = named
     cube, truth, maps, true_maps = measured
     return {
         "collapsed": lambda: collapsed.plot(run, dataset, truth=truth),

@@ -1,16 +1,20 @@
 """Figures of the science: made from a small galaxy, with units, marks, and nothing on top of anything else."""
 
 import base64
+import hashlib
 import json
 import sys
 from dataclasses import replace
+from html.parser import HTMLParser
 from itertools import combinations
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from astropy.io import fits
 from astropy.table import Table
+from matplotlib.cbook import is_math_text
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -103,8 +107,22 @@ NAMES = (
 )  # fmt: skip
 
 
+#: A formula that matplotlib does not know, what closes one, and what no font has a special meaning for.
+HOSTILE = r"$\foo$ \$ $$ 5$ {x}_^ <b>"
+
+
+@pytest.fixture(scope="module", params=["plain", HOSTILE], ids=["plain", "hostile"])
+def named(request, dataset):
+    """The dataset with names of this kind."""
+    if request.param == "plain":
+        return dataset
+    targets = [{**target.model_dump(), "name": HOSTILE} for target in dataset.targets]
+    return dataset.replaced(title=HOSTILE, targets=targets)
+
+
 @pytest.fixture(scope="module", params=NAMES)
-def figure(request, dataset, cube, lines, maps, disc):
+def figure(request, named, cube, lines, maps, disc):
+    dataset = named
     rotation = kinematics.Rotation.from_draws(
         ("v_sin_i", "r_turn"), np.array([[80.0, 0.2], [90.0, 0.2], [100.0, 0.2]]), disc, np.linspace(0, 0.9, 20)
     )
@@ -123,7 +141,7 @@ def figure(request, dataset, cube, lines, maps, disc):
         "attenuation": lambda: attenuation.plot(dataset, cube, image - 8, POINTS, None),
         "sfr_profile": lambda: sfr_profile.plot(dataset, profile(0.05), profile(0.3)),
         "multiplex": multiplex.plot,
-        "recovered": lambda: recovered.plot({"one": report(0.5), "two": report(-1.0)}),
+        "recovered": lambda: recovered.plot({dataset.target(8512).name: report(0.5), "two": report(-1.0)}),
     }
     return request.param, drawn[request.param]()
 
@@ -135,6 +153,17 @@ def test_marked_described_and_saved(figure, tmp_path):
     saved = save(drawn, tmp_path, name)
     assert len(saved.alt) > 60
     assert saved.pdf.read_bytes().startswith(b"%PDF")
+
+
+def test_names_are_shown_as_they_are(figure, named):
+    name, drawn = figure
+    if name == "multiplex" or named.title != HOSTILE:
+        return
+    # Matplotlib shows text with an even number of plain dollar signs as a formula, and other text without backslashes
+    # before dollar signs.
+    texts = [text.get_text() for text in drawn.findobj(mpl.text.Text)]
+    shown = [text.replace(r"\$", "$") for text in texts if not is_math_text(text)]
+    assert any(HOSTILE in text for text in shown), texts
 
 
 def test_panels_and_their_labels_do_not_overlap(figure):
@@ -230,11 +259,64 @@ def test_the_interactive_page_holds_spectra_and_fits(dataset, cube, lines):
     assert np.std(left) == pytest.approx(NOISE, rel=0.25)
 
 
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&amp; \u2028__HASH__ __DATA__"
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page: its tags, and what stands in its scripts."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.scripts, self.policy = [], [], ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag == "script":
+            self.scripts.append("")
+        if dict(attrs).get("http-equiv") == "Content-Security-Policy":
+            assert not self.scripts, "the policy comes after a script, which it does not bind"
+            self.policy = dict(attrs)["content"]
+
+    def handle_data(self, data):
+        if self.cdata_elem == "script":
+            self.scripts[-1] += data
+
+
+def test_no_name_breaks_out_of_the_interactive_page(dataset, cube, lines, tmp_path, monkeypatch):
+    monkeypatch.setattr(interactive, "cube_path", lambda *_: tmp_path)
+    monkeypatch.setattr(interactive, "open_cube", lambda _: cube.between(1.36, 1.43))
+    pages = []
+    for name in ("plain", EVIL):
+        target = dataset.target(dataset.case_study).model_copy(update={"name": name})
+        named = dataset.model_copy(update={"targets": [target]})
+        path = interactive.write_interactive(None, named, tmp_path / "page" / "index.html", fit=lines)
+        pages.append(Page(path.read_text(encoding="utf-8")))
+    plain, evil = pages
+    assert evil.tags == plain.tags and "img" not in evil.tags
+    assert len(evil.scripts) == 2
+    first = evil.scripts[1].partition("const D = ")[2].partition(";\n")[0]
+    assert json.loads(first)["title"].startswith(EVIL)
+
+
+def test_the_interactive_page_has_a_policy(dataset, cube, lines, tmp_path, monkeypatch):
+    """Its own script runs, by its hash, and plotly's; nothing else does, and nothing is fetched."""
+    monkeypatch.setattr(interactive, "cube_path", lambda *_: tmp_path)
+    monkeypatch.setattr(interactive, "open_cube", lambda _: cube.between(1.36, 1.43))
+    page = Page(interactive.write_interactive(None, dataset, tmp_path / "index.html", fit=lines).read_text("utf-8"))
+    rules = {words[0]: words[1:] for words in (rule.split() for rule in page.policy.split(";"))}
+    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == ["'none'"]
+    digest = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
+    assert rules["script-src"] == ["'self'", "file:", f"'sha256-{digest}'"]
+    assert not {"*", "https:", "http:"} & {word for words in rules.values() for word in words}
+
+
 def test_the_interactive_page_needs_no_network(dataset, cube, lines, tmp_path, monkeypatch):
     monkeypatch.setattr(interactive, "cube_path", lambda *_: tmp_path)
     monkeypatch.setattr(interactive, "open_cube", lambda _: cube.between(1.36, 1.43))
     page = interactive.write_interactive(None, dataset, tmp_path / "page" / "index.html", fit=lines)
     text = page.read_text()
-    assert "http" not in text
+    assert "http:" not in text and "https:" not in text
     assert f'src="{interactive.SCRIPT}"' in text
     assert sum(path.stat().st_size for path in page.parent.iterdir()) < 6e6

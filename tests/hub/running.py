@@ -120,6 +120,7 @@ class Hub:
             "HOME": str(home),
             "no_proxy": "127.0.0.1,localhost",
             "MSA3D_HUB_TEST": self.mark,
+            "MSA3D_HUB_TRY": "1",
             "MSA3D_HUB_ENVIRONMENT": sys.prefix,
             "MSA3D_HUB_PROJECT": str(ROOT),
             "MSA3D_HUB_HOMES": str(self.homes),

@@ -175,9 +175,13 @@ def test_pipeline_log_keeps_the_terminal_quiet(tmp_path: Path, capfd: pytest.Cap
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
-        ({"flat_feild": {"skip": True}}, "no step 'flat_feild'"),
-        ({"flat_field": {"skipp": True}}, "no parameter 'skipp'"),
+        ({"flat_feild": {"skip": True}}, "no such step: 'flat_feild'"),
+        ({"flat_field": {"skipp": True}}, "cannot set 'skipp'.*did you mean 'skip'"),
         ({"flat_field": {"skip": "perhaps"}}, "refuses"),
+        ({"assign_wcs": {"pre_hooks": ["touch hooked"]}}, "cannot set 'pre_hooks'"),
+        ({"assign_wcs": {"output_dir": "/tmp"}}, "cannot set 'output_dir'"),
+        ({"nsclean": {"user_mask": "/etc/passwd"}}, "cannot set 'user_mask'"),
+        ({"resample_spec": {"kernel": "../x"}}, "names of files and commands are not taken from a dataset"),
     ],
 )
 def test_unknown_step_parameters_are_refused(parameters: dict, said: str) -> None:

@@ -15,9 +15,10 @@ import yaml
 from pydantic import Field, ValidationError
 
 from msa3d._fitswalk import read_headers
-from msa3d._model import Model
+from msa3d._model import Model, PlainName
+from msa3d._yaml import read_yaml
 from msa3d.atomic import atomic_path
-from msa3d.errors import ObservationError
+from msa3d.errors import DatasetError, ObservationError
 from msa3d.fetch.errors import FetchError
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class FileEntry(Model):
         Checksum of its content; None where not known. MAST lists none: it is that of the first download.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: PlainName
     product: Product
     uri: str = ""
     size: int | None = Field(None, ge=1)
@@ -114,13 +115,13 @@ class Manifest(Model):
             Where it is not a manifest; the sentence names file and key.
         """
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")) or {})
+            return cls.model_validate(read_yaml(path) or {})
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(str(part) for part in first["loc"])
             raise FetchError(f"{path} is not a manifest: {place}: {first['msg']}.") from error
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise FetchError(f"{path} is not a manifest: {' '.join(str(error).split())}.") from error
+        except DatasetError as error:
+            raise FetchError(f"This is not a manifest: {error}") from error
 
     def write(self, path: Path) -> None:
         """Write it.
@@ -241,7 +242,7 @@ def pattern_of(dataset: Dataset, product: Product) -> re.Pattern[str]:
     """
     if product == "metafile":
         if dataset.metafile:
-            return re.compile(re.escape(Path(dataset.metafile).name))
+            return re.compile(re.escape(dataset.metafile))
         return re.compile(rf"{dataset.file_root}_[0-9a-z]{{2}}_msa\.fits")
     detectors = "|".join(detector.lower() for detector in dataset.detectors)
     return re.compile(rf"{dataset.file_root}_[0-9a-z]{{5}}_\d{{5}}_({detectors})_{product}\.fits")

@@ -315,7 +315,7 @@ class _Work:
         path = next(spectra(self.layout.rates()), None)
         if path is None:
             return
-        name = str(Rate.read(path).primary["MSAMETFL"]).strip()
+        name = self.layout.metafile(str(Rate.read(path).primary["MSAMETFL"])).name
         self.known = self.known.merged(
             Manifest(files=[FileEntry(name=name, product="metafile")], complete=["metafile"])
         )

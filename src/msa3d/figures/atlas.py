@@ -87,7 +87,7 @@ def plot(dataset: Dataset, entries: Sequence[Entry], *, radius_arcsec: float = 0
             text, (0.5, 1.0), xycoords="axes fraction", xytext=(0, 4), textcoords="offset points",
             ha="center", va="bottom", fontsize=6.5,
         )  # fmt: skip
-    figure.suptitle(title or dataset.title, fontsize=9)
+    figure.suptitle(style.literal(title or dataset.title), fontsize=9)
     listed = ", ".join(entry.target.name or str(entry.target.source_id) for entry in entries)
     alt = (
         f"Atlas of {listed}: in each row a map of the continuum, of H-alpha without it"
@@ -138,7 +138,7 @@ def _images(figure: Figure, panels: Sequence[Axes], entry: Entry) -> None:
         axes.set_yticks([])
     scale, wave = kpc_per_arcsec(target.redshift), LINES["Ha"] * (1 + target.redshift)
     mark_map(panels[0], cube, kpc_per_arcsec=scale, wave_um=wave, fontsize=5.0, others=panels[1:])
-    panels[0].set_ylabel(f"{target.name or target.source_id}\nz = {target.redshift:g}", fontsize=7)
+    panels[0].set_ylabel(f"{style.literal(target.name or target.source_id)}\nz = {target.redshift:g}", fontsize=7)
 
 
 def _bar(figure: Figure, mesh, axes: Axes) -> None:

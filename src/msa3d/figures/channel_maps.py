@@ -131,7 +131,7 @@ def plot(
     )
     name = target.name or str(target.source_id)
     step = float(np.median(np.diff(velocity)))
-    figure.suptitle(f"{name}, channels of {step:.0f} km/s around {_NAMES.get(line, line)}", fontsize=9)
+    figure.suptitle(f"{style.literal(name)}, channels of {step:.0f} km/s around {_NAMES.get(line, line)}", fontsize=9)
     alt = (
         f"{velocity.size} maps of {name}, one for each plane of the cube from {velocity[0]:.0f} to "
         f"{velocity[-1]:.0f} km/s around {line}, continuum taken off: the bright side of the disc moves across "

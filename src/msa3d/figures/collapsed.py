@@ -62,7 +62,7 @@ def plot(layout: Layout, dataset: Dataset, source_id: int | None = None, *, trut
         label_sky(panel, north=index == 0)
         map_bar(figure, mesh, panel, "surface brightness (MJy/sr)")
     name = target.name or str(target.source_id)
-    figure.suptitle(name, fontsize=9)
+    figure.suptitle(style.literal(name), fontsize=9)
     axes[0].set_title("a  all wavelengths")
     axes[1].set_title(title)
     alt = (

@@ -74,7 +74,7 @@ def plot(
         _spectrum(grid[key], spectrum, true, (low - margin, high + margin), target.redshift, names=True)
         grid[key].set_title(letter)
     name = target.name or str(target.source_id)
-    figure.suptitle(f"{name}, z = {target.redshift:g}", fontsize=9)
+    figure.suptitle(f"{style.literal(name)}, z = {target.redshift:g}", fontsize=9)
     alt = (
         f"Cube of {name}: maps of continuum, of H-alpha without it and of the exposure time; below the spectrum within "
         f"{radius_arcsec:g} arcsec with its one-sigma error, whole and around H-beta and H-alpha."

@@ -63,7 +63,7 @@ def plot(
     whole = grid["whole"]
     _draw(whole, curves, (cube.wave_um[0], cube.wave_um[-1]), target.redshift, names=False)
     name = target.name or str(target.source_id)
-    whole.set_title(f'a  {name}, within {radius_arcsec:g}" ({spectrum.n_spaxels} spaxels)')
+    whole.set_title(f'a  {style.literal(name)}, within {radius_arcsec:g}" ({spectrum.n_spaxels} spaxels)')
     if truth is not None:
         whole.legend(loc="upper left", ncols=2)
     for letter, key, (first, last) in zip("bc", ("blue", "red"), ZOOMS, strict=True):

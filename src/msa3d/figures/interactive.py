@@ -6,6 +6,7 @@ The page is static and works without the network: numbers are in it, and plotly'
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -79,13 +80,36 @@ def write_interactive(
     fit = fit or fit_lines(cube, target.redshift)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = json.dumps(page_data(cube, target, fit), allow_nan=False, separators=(",", ":"))
-    page = TEMPLATE.read_text(encoding="utf-8").replace("__SCRIPT__", SCRIPT).replace("__DATA__", content)
+    page = page_of(page_data(cube, target, fit))
     for where, text in ((path.with_name(SCRIPT), get_plotlyjs()), (path, page)):
         with atomic_path(where) as partial:
             Path(partial).write_text(text, encoding="utf-8")
     log.info("wrote %s (%.1f MB) and %s", path, path.stat().st_size / 1e6, SCRIPT)
     return path
+
+
+def page_of(data: dict) -> str:
+    """Put data into the page.
+
+    Parameters
+    ----------
+    data : dict
+        As `page_data` gives it. Names in it can be anybody's: none of them can end the script that holds them.
+
+    Returns
+    -------
+    str
+        HTML. Its content security policy names the hash of its one script, and lets it fetch nothing but plotly's.
+    """
+    content = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    for character in "<>&":
+        content = content.replace(character, f"\\u{ord(character):04x}")
+    before, _, after = TEMPLATE.read_text(encoding="utf-8").rpartition("<script>")
+    script, _, end = after.partition("</script>")
+    script = script.replace("__DATA__", content)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    head = before.replace("__SCRIPT__", SCRIPT).replace("__HASH__", f"sha256-{digest}")
+    return f"{head}<script>{script}</script>{end}"
 
 
 def page_data(cube: Cube, target: Target, fit: LineFit) -> dict:

@@ -150,7 +150,7 @@ def plot(
         map_bar(figure, mesh, axes, label if axes in (grid[0, 2], grid[1, 1]) else "")
     _curve(grid[1, 2], place, maps, used, (disc, rotation, injected, published), scale)
     name = target.name or str(target.source_id)
-    figure.suptitle(name, fontsize=9)
+    figure.suptitle(style.literal(name), fontsize=9)
     alt = (
         f"Kinematics of {name}: maps of velocity and dispersion of the gas beside those of a rotating disc, and their "
         f"difference; the rotation curve times sine of the inclination reaches {rotation.value[-1]:.0f} km/s."

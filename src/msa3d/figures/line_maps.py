@@ -72,7 +72,7 @@ def plot(
     for axes in grid[0]:
         label_sky(axes, east=False, north=axes is grid[0][0])
     name = target.name or str(target.source_id)
-    figure.suptitle(name, fontsize=9)
+    figure.suptitle(style.literal(name), fontsize=9)
     for letter, axes, title in zip("abc", grid[0], ("result", "truth", "result \u2212 truth"), strict=False):
         axes.set_title(f"{letter}  {title}")
     alt = (

@@ -119,7 +119,7 @@ def plot(
     _profile(right, quantity, points, gradient, injected, published)
     right.set_title("b  against radius")
     name = target.name or str(target.source_id)
-    figure.suptitle(name, fontsize=9)
+    figure.suptitle(style.literal(name), fontsize=9)
     told = "" if gradient is None else f"; its gradient is {_signed(gradient.slope, gradient.slope_error, quantity)}"
     alt = f"{quantity.name.capitalize()} of {name}: a map, and the mean in rings against the radius in the disc{told}."
     return style.finish(figure, simulated=cube.simulated, alt=alt)

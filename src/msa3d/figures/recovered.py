@@ -79,7 +79,7 @@ def plot(tables: Mapping[str, Table], *, simulated: bool = True) -> Figure:
         offset = 0.22 * (index - 0.5 * (len(pulls) - 1))
         left.errorbar(
             list(found.values()), [rows[q] - offset for q in found], xerr=1.0, fmt=markers[index % len(markers)],
-            color=colours[index % len(colours)], markersize=4, elinewidth=0.7, label=name,
+            color=colours[index % len(colours)], markersize=4, elinewidth=0.7, label=style.literal(name),
         )  # fmt: skip
     left.set_xlim(-most, most)
     left.set_ylim(-0.7, len(quantities) - 0.3)
@@ -90,7 +90,7 @@ def plot(tables: Mapping[str, Table], *, simulated: bool = True) -> Figure:
     left.set_title(f"a  pulls, rms {rms:.2f}")
     first = next(iter(tables))
     _numbers(right, tables[first], rows)
-    right.set_title(f"b  {first}")
+    right.set_title(f"b  {style.literal(first)}")
     if len(tables) > 1:
         figure.legend(loc="outside lower center", ncols=min(len(tables), 4))
     alt = (

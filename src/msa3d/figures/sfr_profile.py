@@ -117,7 +117,7 @@ def plot(
         axes.set_xlabel("radius in the disc (kpc)")
         axes.set_title(title)
     name = target.name or str(target.source_id)
-    figure.suptitle(name, fontsize=9)
+    figure.suptitle(style.literal(name), fontsize=9)
     alt = (
         f"Surface density of star formation and stellar continuum of {name} against radius: discs with scale "
         f"lengths of {star_formation.scale_arcsec * scale:.2f} and {continuum.scale_arcsec * scale:.2f} kpc."

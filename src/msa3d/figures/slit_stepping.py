@@ -50,7 +50,7 @@ def plot(layout: Layout, dataset: Dataset, source_id: int | None = None) -> Figu
     left, right = figure.subplots(1, 2)
     _draw_slitlets(left, dataset, ends)
     _draw_order(right, centres)
-    left.set_title(f"a  Slitlets of {target.name or target.source_id}")
+    left.set_title(f"a  Slitlets of {style.literal(target.name or target.source_id)}")
     right.set_title("b  Order of the exposures")
     rows, columns = dataset.pattern.rows, dataset.pattern.columns
     alt = (

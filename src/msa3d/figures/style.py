@@ -105,6 +105,25 @@ def new_figure(width: float = FULL_WIDTH, height: float = 3.0, layout: str = "co
     return figure
 
 
+def literal(text: object) -> str:
+    """Return a name or title from data as a figure has to be given it, so that it is shown as it is.
+
+    Matplotlib takes what stands between two dollar signs for a formula, and raises when the figure is saved where it
+    is none.
+
+    Parameters
+    ----------
+    text : object
+        The name; anything but text is turned into text.
+
+    Returns
+    -------
+    str
+        With a backslash before each dollar sign, which is not shown.
+    """
+    return str(text).replace("$", r"\$")
+
+
 def colour_map(name: str) -> mpl.colors.Colormap:
     """Return a copy of a colour map in which missing values (NaN) are light grey."""
     scale = mpl.colormaps[name].copy()

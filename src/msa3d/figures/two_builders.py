@@ -43,7 +43,7 @@ def plot(dataset: Dataset, comparison: BuilderComparison) -> Figure:
     _profiles(left, comparison, names)
     _noise(right, comparison)
     _costs(below, comparison)
-    figure.suptitle(target.name or str(target.source_id), fontsize=9)
+    figure.suptitle(style.literal(target.name or target.source_id), fontsize=9)
     published, drizzle = comparison.row("published"), comparison.row("drizzle")
     alt = (
         f"H-alpha maps of {target.name or target.source_id} by both builders; brightness against radius; noise "

@@ -22,6 +22,7 @@ from msa3d import provenance, references
 from msa3d._msatables import ADDED
 from msa3d.cube.product import DO_NOT_USE
 from msa3d.errors import DatasetError, ProductError
+from msa3d.settings_jwst import check_steps
 from msa3d.steps import speed
 from msa3d.steps.speed_pipeline import in_memory, without_copies
 
@@ -386,18 +387,16 @@ def configured(pipeline_class: type, parameters: Mapping[str, Mapping[str, Any]]
     Raises
     ------
     DatasetError
-        For a step, a parameter or a value that this pipeline does not know.
+        For a step, a parameter or a value that this pipeline does not know, or that no dataset may set.
     """
     from stpipe import config_parser
 
     name = pipeline_class.__name__
-    for step, values in parameters.items():
-        if step not in pipeline_class.step_defs:
-            raise DatasetError(f"process: {name} has no step {step!r}; it has {', '.join(pipeline_class.step_defs)}")
-        known = config_parser.get_merged_spec_file(pipeline_class.step_defs[step])
-        unknown = sorted(set(values) - set(known))
-        if unknown:
-            raise DatasetError(f"process: step {step} of {name} has no parameter {unknown[0]!r}")
+    try:
+        # Those of a dataset have been checked when it was read, but they can be made without one.
+        check_steps(parameters, tuple(pipeline_class.step_defs))
+    except ValueError as error:
+        raise DatasetError(f"process: {name}: {error}") from error
     config = config_parser.ConfigObj()
     config["steps"] = {step: dict(values) for step, values in parameters.items()}
     try:

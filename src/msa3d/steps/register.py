@@ -57,6 +57,8 @@ def run(dataset: Dataset, layout: Layout) -> Registration:
     )
     if record.is_current():
         return Registration.read(path)
+    if settings.reference is not None:
+        settings = settings.model_copy(update={"reference": layout.root / settings.reference})
     found = register(activities, files, sources, settings)
     found.write(path)
     record.write([path])
