@@ -25,9 +25,11 @@ def in_vacuum(air: float) -> float:
 
 @pytest.mark.parametrize("name", AIR)
 def test_wavelengths_are_those_in_vacuum(name):
-    """Within 1 km/s: the components of a Balmer line are weighted in more than one way."""
+    """The components of a line of hydrogen or helium are weighted in more than one way."""
     vacuum_um = (LINES | OTHER_LINES)[name]
-    assert abs(vacuum_um / (in_vacuum(AIR[name]) * 1e-4) - 1.0) * C_KMS < 1.0
+    # Of the last digit given in air.
+    tolerance = 0.25 if name.startswith("[") else 1.0
+    assert abs(vacuum_um / (in_vacuum(AIR[name]) * 1e-4) - 1.0) * C_KMS < tolerance
 
 
 def test_every_line_has_been_compared():

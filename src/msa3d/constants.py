@@ -21,7 +21,7 @@ lines as the mean over their fine structure)."""
 OTHER_LINES = {
     "[OII]3726": 0.37270920,
     "[OII]3729": 0.37298750,
-    "[NeIII]3869": 0.38698600,
+    "[NeIII]3869": 0.38698568,
     "H8": 0.38901660,
     "[NeIII]3967": 0.39685900,
     "He": 0.39712020,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -114,6 +115,19 @@ def test_a_centre_far_from_the_catalogue_is_told(caplog):
     assert found.geometry.dec == far.dec
     assert found.offset_arcsec[1] == pytest.approx(-0.3, abs=0.1)
     assert any("the position of the catalogue is taken" in record.message for record in caplog.records)
+
+
+def test_one_wrong_centre_does_not_move_the_common_offset():
+    rng = np.random.default_rng(4)
+    found = [
+        SimpleNamespace(offset_arcsec=rng.normal((0.1, 0.0), 0.01), offset_covariance=np.eye(2) * 1e-4)
+        for _ in range(43)
+    ]
+    found[7] = SimpleNamespace(offset_arcsec=np.array([0.5, 0.0]), offset_covariance=np.eye(2) * 2.5e-5)
+    east, north = galaxyfile.common_offset(found)
+    assert abs(east["offset"] - 0.1) < 4.0 * east["error"]
+    assert abs(north["offset"]) < 4.0 * north["error"]
+    assert east["error"] < 0.004
 
 
 def test_without_a_galaxy_no_offset_is_known():

@@ -55,11 +55,11 @@ def test_the_injected_curve_is_that_of_the_simulation(demo):
     truth = report.injected(demo, 8512)
     assert truth["v_sin_i_re"] == pytest.approx(261.6 * np.sin(np.radians(12.5)))
     assert truth["v_sin_i_re"] == pytest.approx(truth["v_sin_i"] * 2 / np.pi * np.arctan(0.65 / 0.15))
-    for source in demo.simulation.sources:
+    for dataset, source in [(d, s) for d in (demo, Dataset.load("survey")) for s in d.simulation.sources]:
         # The simulated velocity field at the half-light radius, along the receding major axis.
         simulated = float(Galaxy(source, 1).velocity(source.re_arcsec, 0.0))
         assert simulated == pytest.approx(source.v_rot_kms * np.sin(np.radians(source.inclination_deg)))
-        assert simulated == pytest.approx(report.injected(demo, source.source_id)["v_sin_i_re"])
+        assert simulated == pytest.approx(report.injected(dataset, source.source_id)["v_sin_i_re"])
     assert truth["re_disc_kpc"] == pytest.approx(5.28, rel=0.02)
     assert truth["scale_line"] == pytest.approx(truth["scale_continuum"])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
+from astropy.stats import mad_std
 from astropy.table import Table
 
 from msa3d.dataset import Dataset
@@ -318,21 +319,22 @@ def common_offset(found: Iterable[Galaxy]) -> Table:
     Returns
     -------
     `astropy.table.Table`
-        One row a direction (``to`` is east or north): number of ``galaxies`` with errors, weighted mean of their
-        ``offset`` (centre of the starlight minus catalogue) and its ``error``, arcsec, which is that of the scatter
-        where this is larger; NaN without a galaxy.
+        One row per direction (``to`` is east or north): number of ``galaxies`` with errors, median of their ``offset``
+        (centre of the starlight minus catalogue; a wrong centre hardly moves it) and its ``error``, arcsec, from the
+        scatter or from the errors, whichever is larger; NaN without a galaxy.
     """
     rows = []
     known = [galaxy for galaxy in found if np.isfinite(galaxy.offset_covariance).all()]
+    number = len(known)
     for axis, to in enumerate(("east", "north")):
-        values = np.array([galaxy.offset_arcsec[axis] for galaxy in known])
-        weights = 1.0 / np.array([galaxy.offset_covariance[axis, axis] for galaxy in known])
-        mean = error = np.nan
-        if len(known):
-            mean, error = np.average(values, weights=weights), 1.0 / np.sqrt(weights.sum())
-            if len(known) > 1:
-                error *= np.sqrt(max(1.0, np.sum(weights * (values - mean) ** 2) / (len(known) - 1)))
-        rows.append((to, len(known), float(mean), float(error)))
+        offset = error = np.nan
+        if number:
+            values = np.array([galaxy.offset_arcsec[axis] for galaxy in known])
+            errors = np.sqrt([galaxy.offset_covariance[axis, axis] for galaxy in known])
+            offset, spread = np.median(values), max(mad_std(values), float(np.median(errors)))
+            # The median of many Gaussian values is less certain than their mean; that of one or two is the mean.
+            error = spread * (np.sqrt(np.pi / 2.0) if number > 2 else 1.0) / np.sqrt(number)
+        rows.append((to, number, float(offset), float(error)))
     table = Table(rows=rows, names=("to", "galaxies", "offset", "error"))
     for name in ("offset", "error"):
         table[name].unit, table[name].info.format = "arcsec", ".4f"
