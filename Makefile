@@ -119,8 +119,9 @@ bench: $(TESTVENV) ## What the steps cost
 lint: $(TESTVENV) ## Style, docstrings, no outputs in notebooks
 	$(IN) ruff check --no-cache
 	$(IN) ruff format --no-cache --check
-	$(IN) find src/msa3d -name '*.py' -print0 | xargs -0 numpydoc lint --config .
+	$(IN) find src -name '*.py' -print0 | xargs -0 numpydoc lint --config .
 	$(IN) nbstripout --verify notebooks/*.ipynb
+	$(IN) lint-imports --no-cache
 
 lock: $(TESTVENV) ## Renew the locks from requirements*.in, keeping what still fits
 	$(IN) for name in requirements requirements-test tests/extra/requirements-{viewers,hub,browser,audit}; do \

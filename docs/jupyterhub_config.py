@@ -11,8 +11,8 @@ needs.
     MSA3D_HUB_TRY=1 jupyterhub -f docs/jupyterhub_config.py
 
 is for trying it out alone, without root: anybody on this machine gets in with any password, and all sessions run under
-one account, so that each can read the files and tokens of the others. tests/hub/test_hub.py does that, logs in, and
-runs the notebooks.
+one account, so that each can read the files and tokens of the others. tests/integration/test_hub.py does that, logs in,
+and runs the notebooks.
 """
 
 import os

@@ -2,19 +2,18 @@
 
 import re
 import shutil
-import sys
 from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import standin
-from msa3d import binding, book
+from msa3d import book
 from msa3d.errors import ProductError
-from msa3d.layout import Layout
+from msa3d.pipeline import notebooks
+from msa3d.pipeline.layout import Layout
+
+from .fixtures import standin
 
 PROJECT = Path(__file__).parents[1]
 
@@ -110,7 +109,7 @@ def run(tmp_path):
 @pytest.mark.slow
 def test_the_book_builds_with_warnings_as_errors(pages, run, monkeypatch):
     monkeypatch.setenv("GITHUB_REPOSITORY", "somebody/msa3d")
-    first = binding.bind(run, pages, PROJECT / "notebooks")
+    first = notebooks.bind(run, pages, PROJECT / "notebooks")
     html = first.parent
     assert first.is_file()
     text = {path.stem: path.read_text() for path in [*html.glob("*.html"), *html.glob("notebooks/*.html")]}
@@ -145,7 +144,7 @@ def test_a_broken_reference_stops_the_build(pages, run):
     page = pages / "validation.md"
     page.write_text(page.read_text() + "\n{glue:text}`notebooks/04_figures.ipynb::no_such_number:.1f`\n")
     with pytest.raises(ProductError, match="could not be built"):
-        binding.bind(run, pages, PROJECT / "notebooks")
+        notebooks.bind(run, pages, PROJECT / "notebooks")
 
 
 def test_a_notebook_without_its_figure_is_not_bound(pages, run):
@@ -156,4 +155,4 @@ def test_a_notebook_without_its_figure_is_not_bound(pages, run):
             cell.outputs = []
     nbformat.write(notebook, path)
     with pytest.raises(ProductError, match="should show a figure and shows none"):
-        binding.bind(run, pages, PROJECT / "notebooks")
+        notebooks.bind(run, pages, PROJECT / "notebooks")

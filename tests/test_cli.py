@@ -14,6 +14,15 @@ from typer.testing import CliRunner
 from msa3d import __version__, cli
 from msa3d.errors import ObservationError
 
+MODULES = {
+    "preprocess": "msa3d.reduce.detector1",
+    "nsclean": "msa3d.reduce.nsclean",
+    "process": "msa3d.reduce.calibrate",
+    "calpost": "msa3d.reduce.slits",
+    "postprocess": "msa3d.published.spectra",
+    "register": "msa3d.pointing.offsets",
+    "cubebuild": "msa3d.cubes.build",
+}
 STEPS = ("process", "postprocess", "cubebuild")
 
 
@@ -41,7 +50,7 @@ def steps(monkeypatch):
 
     calls = []
     for name in (*STEPS, "calpost"):
-        module = importlib.import_module(f"msa3d.steps.{name}")
+        module = importlib.import_module(MODULES[name])
 
         def run(dataset, layout, *, workers=None, name=name):
             calls.append((name, dataset.name, layout.root, workers))
@@ -60,7 +69,7 @@ def test_version(invoke):
 def test_messages_come_once_and_jwst_is_quiet(invoke, monkeypatch):
     import stpipe.log  # noqa: F401 - it puts handlers on the root logger
 
-    from msa3d.steps import process
+    from msa3d.reduce import calibrate
 
     said = []
     handler = logging.Handler()
@@ -68,13 +77,13 @@ def test_messages_come_once_and_jwst_is_quiet(invoke, monkeypatch):
     logging.getLogger("stpipe").handlers.append(handler)
 
     def run(dataset, layout, *, workers=None):
-        logging.getLogger("msa3d.steps.process").info("one of ours")
+        logging.getLogger("msa3d.reduce.calibrate").info("one of ours")
         logging.getLogger("stpipe").info("one of theirs")
         logging.getLogger("stpipe").error("an error of theirs")
-        logging.getLogger("msa3d.steps.process").debug("too much")
+        logging.getLogger("msa3d.reduce.calibrate").debug("too much")
         return Report()
 
-    monkeypatch.setattr(process, "run", run)
+    monkeypatch.setattr(calibrate, "run", run)
     result = invoke("process", "-d", "tiny")
     assert result.stderr.count("one of ours") == 1
     assert said == ["an error of theirs"]
@@ -135,12 +144,12 @@ def test_two_directories_are_one_too_many(invoke, steps):
 
 
 def test_an_error_is_one_sentence_and_status_2(invoke, monkeypatch):
-    from msa3d.steps import process
+    from msa3d.reduce import calibrate
 
     def run(dataset, layout, *, workers=None):
         raise ObservationError("Exposure 0311n has no nrs2; add it.")
 
-    monkeypatch.setattr(process, "run", run)
+    monkeypatch.setattr(calibrate, "run", run)
     result = invoke("process")
     assert result.exit_code == 2
     assert result.stderr == "msa3d: Exposure 0311n has no nrs2; add it.\n"
@@ -170,15 +179,14 @@ def test_a_real_observation_is_not_simulated(invoke, tmp_path):
 
 
 def test_data_of_a_real_dataset_are_fetched_and_checked(invoke, monkeypatch, tmp_path):
-    from msa3d import fetch
-    from msa3d.fetch import references
+    from msa3d.archive import crds, fetch
 
     calls = []
     monkeypatch.setattr(
         fetch, "fetch_observation", lambda dataset, layout, **options: calls.append(options["products"]) or Report()
     )
     done = {"files": {"a": {}}, "context": "jwst_1240.pmap", "path": "cache"}
-    monkeypatch.setattr(references, "prefetch", lambda dataset, layout, files: calls.append("references") or done)
+    monkeypatch.setattr(crds, "prefetch", lambda dataset, layout, files: calls.append("references") or done)
     for variable in ("CRDS_PATH", "CRDS_SERVER_URL"):
         monkeypatch.delenv(variable, raising=False)
     result = invoke("data", "-d", "go2136")
@@ -194,12 +202,12 @@ def test_data_of_a_real_dataset_are_fetched_and_checked(invoke, monkeypatch, tmp
 
 
 def test_files_that_were_put_there_by_hand_are_not_asked_for(invoke, monkeypatch):
-    from msa3d import fetch
-    from msa3d.commands import real
+    from msa3d import cli
+    from msa3d.archive import fetch
 
     calls = []
     monkeypatch.setattr(fetch, "fetch_observation", lambda *a, **k: calls.append("files") or Report())
-    monkeypatch.setattr(real, "is_here", lambda description, layout: True)
+    monkeypatch.setattr(cli, "is_here", lambda description, layout: True)
     monkeypatch.setenv("CRDS_PATH", "/somewhere")
     monkeypatch.setenv("CRDS_SERVER_URL", "https://localhost")
     assert invoke("data", "-d", "go2136").exit_code == 2  # the check after it, in an empty directory
@@ -221,7 +229,7 @@ def test_a_simulated_dataset_is_not_fetched(invoke):
 
 
 def test_data_of_a_simulated_dataset_are_made(invoke, monkeypatch, tmp_path):
-    from msa3d.simulate import observe
+    from msa3d_sim import observe
 
     calls = []
 
@@ -237,7 +245,7 @@ def test_data_of_a_simulated_dataset_are_made(invoke, monkeypatch, tmp_path):
 
 
 def test_the_notebook_command_gives_the_parameters(invoke, monkeypatch, tmp_path):
-    from msa3d import notebook
+    from msa3d.pipeline import notebooks
 
     calls = []
 
@@ -245,7 +253,7 @@ def test_the_notebook_command_gives_the_parameters(invoke, monkeypatch, tmp_path
         calls.append((name, parameters))
         return Path(f"{name}.ipynb"), name != "02_second"
 
-    monkeypatch.setattr(notebook, "run", run)
+    monkeypatch.setattr(notebooks, "run", run)
     (tmp_path / "more.yaml").write_text("source: 8512\n")
     result = invoke("notebook", "run", "01_process", "-d", "tiny", "-w", "2", "-f", "more.yaml")
     assert result.exit_code == 0, result.output
@@ -253,7 +261,7 @@ def test_the_notebook_command_gives_the_parameters(invoke, monkeypatch, tmp_path
     assert calls == [("01_process", expected)]
     assert result.stdout == "01_process.ipynb\n"
     (tmp_path / "notebooks").mkdir()
-    for name in ("02_second", "01_first", notebook.START):
+    for name in ("02_second", "01_first", notebooks.START):
         (tmp_path / "notebooks" / f"{name}.ipynb").touch()
     result = invoke("notebook", "all", "-d", "tiny")
     assert result.stdout == "01_first.ipynb\n02_second.ipynb is current\n"
@@ -272,8 +280,8 @@ def test_a_metafile_that_is_none_is_an_error(invoke, tmp_path):
 @pytest.fixture
 def small_metafile(tmp_path):
     """One slitlet of five shutters on 8512, at two dither points."""
-    from msa3d.dataset import Dataset
-    from msa3d.msafile import MsaFile
+    from msa3d.config import Dataset
+    from msa3d.observation.metafile import MsaFile
 
     shutters = [
         {
@@ -360,7 +368,7 @@ def own(invoke, tmp_path):
 
 
 def test_the_template_is_a_dataset(invoke, own):
-    from msa3d.dataset import Dataset
+    from msa3d.config import Dataset
 
     dataset = Dataset.load(own)
     assert (dataset.name, dataset.programme, dataset.source_ids) == ("mine", "02123", [1234])
@@ -414,7 +422,7 @@ def test_a_dataset_that_is_not_there_is_one_sentence(invoke, tmp_path):
 
 
 def test_cleaned_images_go_into_another_root(invoke, monkeypatch, tmp_path):
-    from msa3d.steps import nsclean
+    from msa3d.reduce import nsclean
 
     calls = []
 
@@ -430,9 +438,9 @@ def test_cleaned_images_go_into_another_root(invoke, monkeypatch, tmp_path):
 
 
 def test_a_few_exposures_first(invoke, monkeypatch):
-    from msa3d.steps import process
+    from msa3d.reduce import calibrate
 
     calls = []
-    monkeypatch.setattr(process, "run", lambda *arguments, **options: calls.append(options) or Report())
+    monkeypatch.setattr(calibrate, "run", lambda *arguments, **options: calls.append(options) or Report())
     assert invoke("process", "-d", "tiny", "--only", "03101", "--only", "03105").exit_code == 0
     assert calls == [{"workers": None, "only": ["03101", "03105"]}]

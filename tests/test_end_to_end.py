@@ -19,11 +19,11 @@ import pytest
 from astropy.io import fits
 from astropy.table import Table
 
-from msa3d.dataset import Dataset
-from msa3d.layout import POST_SUFFIX, Layout
-from msa3d.provenance import is_simulated
+from msa3d.config import Dataset
+from msa3d.pipeline.layout import POST_SUFFIX, Layout
+from msa3d.pipeline.products import is_simulated
 
-from .tables import numbers
+from .fixtures.tables import numbers
 
 pytestmark = pytest.mark.slow
 
@@ -162,8 +162,8 @@ def test_header_of_the_cube(whole, data_regression, builder):
 @BUILDERS
 def test_the_spectrum_of_the_galaxy(whole, ndarrays_regression, builder):
     """The integrated spectrum around Ha, which the book shows."""
-    from msa3d.cube import open_cube
-    from msa3d.science.spectra import integrated_spectrum
+    from msa3d.cubes.cube import open_cube
+    from msa3d.galaxy.images import integrated_spectrum
 
     layout, _, _ = whole
     target = Dataset.load("tiny").targets[0]
@@ -190,10 +190,10 @@ def test_what_post_processing_did_to_each_file(whole, ndarrays_regression):
 @BUILDERS
 def test_the_galaxy_comes_back_where_it_was_put(whole, builder):
     """Position, Ha flux and velocity of the cube against the truth seen on the same spaxels."""
-    from msa3d.cube import open_cube
-    from msa3d.science.lines import fit_halpha
-    from msa3d.science.spectra import integrated_spectrum
-    from msa3d.science.validation import on_spaxels
+    from msa3d.closure.truth import on_spaxels
+    from msa3d.cubes.cube import open_cube
+    from msa3d.galaxy.images import integrated_spectrum
+    from msa3d.galaxy.lines import fit_halpha
 
     layout, _, _ = whole
     target = Dataset.load("tiny").targets[0]

@@ -1,7 +1,7 @@
 """The known issues of NIRSpec MOS data (as STScI numbers them): symptom and cure of each, on simulated data.
 
 ``python -m pytest tests/test_known_issues.py -rP`` prints the figures that stand in the book. NS-MOS04 (correlated
-noise) is in `tests/steps/test_nsclean.py`, which has the images for it.
+noise) is in `tests/reduce/test_nsclean.py`, which has the images for it.
 """
 
 from __future__ import annotations
@@ -13,17 +13,18 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from msa3d import msaedit
-from msa3d.cube import SourceTask, drizzle, open_cube
-from msa3d.cube.operator import pixel_weights
-from msa3d.cube.source import place_exposures
-from msa3d.settings_cube import OutlierSettings
-from msa3d.simulate.throughput import uniform_pathloss
-from msa3d.steps.exposure import restore_states
+from msa3d.cubes import drizzle
+from msa3d.cubes.cube import open_cube
+from msa3d.cubes.operator import pixel_weights
+from msa3d.cubes.settings import OutlierSettings
+from msa3d.observation import metafile_edit
+from msa3d.observation.source import SourceTask, place_exposures
+from msa3d.reduce.exposure import restore_states
+from msa3d_sim.throughput import uniform_pathloss
 
-from .cube import calrun
-from .cube.observed import dataset_of, observe
-from .steps.test_calcorrections import make_slit
+from .fixtures import calrun
+from .fixtures.observed import dataset_of, observe
+from .reduce.test_corrections import make_slit
 
 log = logging.getLogger("known issues")
 
@@ -129,7 +130,7 @@ def test_mos03_what_no_correction_costs_and_what_that_of_three_leaves():
 
 
 def slitlet_of(columns, primary):
-    from .test_msaedit import build, rows_of_slitlet
+    from .observation.test_metafile_edit import build, rows_of_slitlet
 
     return build(rows_of_slitlet(1, 8512, columns, primary, row=150, quadrant=1), sources=[8512])
 
@@ -141,7 +142,7 @@ def test_mos06_one_more_shutter_at_each_end_keeps_the_light_there(tmp_path):
 
     short = slitlet_of(range(89, 92), 91)  # the source in the shutter at the end, as in an outer dither
     short.write(tmp_path / "short_msa.fits")
-    msaedit.lengthen_slitlets(short).write(tmp_path / "long_msa.fits")
+    metafile_edit.lengthen_slitlets(short).write(tmp_path / "long_msa.fits")
     (before,), (after,) = (nirspec.get_open_msa_slits(str(tmp_path / f"{n}_msa.fits"), 1, 1) for n in ("short", "long"))
     # A source at the very edge of its opening: how far its light is kept beyond its own place, in arcsec.
     edge, opening = 0.5, 0.458
@@ -154,7 +155,7 @@ def test_mos06_one_more_shutter_at_each_end_keeps_the_light_there(tmp_path):
 def test_mos06_shutters_that_only_pretend_are_not_open(tmp_path):
     """The longer slitlet is cut out, but SHUTSTA says what is open: the drizzle builder measures nothing beyond."""
     short = slitlet_of(range(89, 92), 91)
-    msaedit.lengthen_slitlets(short, 2).write(tmp_path / "long_msa.fits")
+    metafile_edit.lengthen_slitlets(short, 2).write(tmp_path / "long_msa.fits")
     meta = SimpleNamespace(instrument=SimpleNamespace(msa_metadata_id=1), dither=SimpleNamespace(position_number=1))
     slit = SimpleNamespace(slitlet_id=1, shutter_state="1111x11", dq=np.zeros((2, 3), np.uint32))
     restore_states(SimpleNamespace(meta=meta, slits=[slit]), tmp_path / "long_msa.fits")

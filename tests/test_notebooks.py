@@ -2,18 +2,16 @@
 
 import ast
 import re
-import sys
 from pathlib import Path
 
 import nbformat
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-import standin
-from msa3d import notebook
 from msa3d.book import undescribed_figures
 from msa3d.errors import DatasetError
+from msa3d.pipeline import notebooks
+
+from .fixtures import standin
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
 PATHS = sorted(FOLDER.glob("*.ipynb"))
@@ -64,7 +62,7 @@ def test_one_parameters_cell_first(cells):
 
 
 def test_only_the_data_cell_knows_the_simulator(path, cells):
-    with_simulator = [cell for cell in code(cells) if "msa3d.simulate" in cell.source]
+    with_simulator = [cell for cell in code(cells) if "msa3d_sim" in cell.source]
     assert len(with_simulator) == (1 if path.stem == "01_process" else 0)
 
 
@@ -91,6 +89,6 @@ def test_every_number_in_the_prose_is_glued_before(cells):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_unknown_parameters_are_refused(path):
-    notebook.check_parameters(path, {"dataset": "tiny", "root": "x", "workers": 1})
+    notebooks.check_parameters(path, {"dataset": "tiny", "root": "x", "workers": 1})
     with pytest.raises(DatasetError, match="colour"):
-        notebook.check_parameters(path, {"colour": "red"})
+        notebooks.check_parameters(path, {"colour": "red"})

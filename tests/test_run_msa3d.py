@@ -1,16 +1,21 @@
+"""tests.test_run_msa3d"""
+
 from __future__ import annotations
 
 import inspect
 
 import pytest
 
-from msa3d import references, run_msa3d
-from msa3d.dataset import Dataset
+from msa3d import run_msa3d
+from msa3d.archive import crds
+from msa3d.config import Dataset
+from msa3d.cubes import build
 from msa3d.errors import DatasetError, ObservationError
-from msa3d.layout import Layout
-from msa3d.steps import cubebuild, postprocess, preprocess, process
+from msa3d.pipeline.layout import Layout
+from msa3d.published import spectra
+from msa3d.reduce import calibrate, detector1
 
-from .cube.synthetic import Stepping, blob
+from .fixtures.stepping import Stepping, blob
 
 METAFILE = "jw02136001001_01_msa.fits"
 
@@ -31,8 +36,8 @@ def rates(tmp_path):
 def calls(monkeypatch):
     """What the steps are called with, in order, without running them."""
     made = []
-    for step in (preprocess, process, postprocess, cubebuild):
-        name = step.__name__.rpartition(".")[2]
+    steps = {"preprocess": detector1, "process": calibrate, "postprocess": spectra, "cubebuild": build}
+    for name, step in steps.items():
         monkeypatch.setattr(
             step,
             "run",
@@ -108,7 +113,7 @@ def test_wrong_arguments_are_said_before_anything_runs(rates, calls, tmp_path):
 
 def test_from_two_dimensional_spectra_to_the_cube(tmp_path, monkeypatch):
     # The published way to start after jwst: data_path holds the s2d files.
-    monkeypatch.setattr(references, "use_references", lambda *_: pytest.fail("no reference is needed"))
+    monkeypatch.setattr(crds, "use_references", lambda *_: pytest.fail("no reference is needed"))
     layout, stepping = Layout(tmp_path), Stepping(rows=1, columns=2, ny=8)
     (tmp_path / METAFILE).touch()
     paths = stepping.write(layout, blob(stepping.ra, stepping.dec))

@@ -12,24 +12,6 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-__version__ = "0.1.0"
-
-_PUBLIC = {
-    "Cube": "msa3d.cube.cubefile",
-    "Dataset": "msa3d.dataset",
-    "Ellipse": "msa3d.cube.aperture",
-    "Layout": "msa3d.layout",
-    "Mask": "msa3d.cube.aperture",
-    "MsaFile": "msa3d.msafile",
-    "Observation": "msa3d.observation",
-    "Msa3dError": "msa3d.errors",
-    "circle": "msa3d.cube.aperture",
-    "export": "msa3d.cube.export",
-    "extract": "msa3d.cube.extract",
-    "open_cube": "msa3d.cube.cubefile",
-    "run": "msa3d.run_msa3d",
-}
-
 __all__ = [
     "Cube",
     "Dataset",
@@ -46,6 +28,25 @@ __all__ = [
     "open_cube",
     "run",
 ]
+
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Cube": "msa3d.cubes.cube",
+    "Dataset": "msa3d.config",
+    "Ellipse": "msa3d.cubes.extract",
+    "Layout": "msa3d.pipeline.layout",
+    "Mask": "msa3d.cubes.extract",
+    "MsaFile": "msa3d.observation.metafile",
+    "Observation": "msa3d.observation.exposures",
+    "Msa3dError": "msa3d.errors",
+    "circle": "msa3d.cubes.extract",
+    "export": "msa3d.cubes.export",
+    "extract": "msa3d.cubes.extract",
+    "open_cube": "msa3d.cubes.cube",
+    "run": "msa3d.run_msa3d",
+}
 
 
 def __getattr__(name: str) -> Any:

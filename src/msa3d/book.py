@@ -1,5 +1,9 @@
 """What the book needs beyond Jupyter Book: a Sphinx extension.
 
+Acknowledgements of a run as pages of the book, and its DOIs as links that can be followed: a Sphinx extension.
+
+What the book needs beyond Jupyter Book: a Sphinx extension.
+
 It adds the directive ``msa3d-status`` (what each notebook took, which versions made the book), draws
 formulae as MathML, so that no page asks a server for a script, and warns of executed notebooks that are
 not fit to be bound. The book is built with warnings as errors, so each of these stops the build.
@@ -16,11 +20,109 @@ from typing import TYPE_CHECKING, Any
 
 import nbformat
 
-from msa3d import binding, notebook, provenance
+from msa3d import citations
+from msa3d.pipeline import codeversion, notebooks
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
     from sphinx.application import Sphinx
+
+
+NOTEBOOK = "notebooks/04_figures.ipynb"
+"""Executed notebook that says what was used."""
+
+NAME = "used"
+"""Name under which it is glued."""
+
+_RECORD = "application/papermill.record/text/plain"
+_DOI = "https://doi.org/"
+
+
+def glued(path: Path, name: str = NAME) -> dict[str, Any] | None:
+    """Read a dictionary that an executed notebook has glued.
+
+    Parameters
+    ----------
+    path : Path
+        The executed notebook.
+    name : str
+        Its name.
+
+    Returns
+    -------
+    dict or None
+        None where the notebook, or the name in it, is not there.
+    """
+    if not path.is_file():
+        return None
+    for cell in nbformat.read(path, as_version=4).cells:
+        for output in cell.get("outputs", ()):
+            if output.get("metadata", {}).get("scrapbook", {}).get("name") == name:
+                return ast.literal_eval(output.data[_RECORD])
+    return None
+
+
+def registered(address: str) -> str:
+    """Address at which it can be asked whether a DOI is registered.
+
+    Parameters
+    ----------
+    address : str
+        Of any link.
+
+    Returns
+    -------
+    str
+        That of the register for a DOI, as publishers turn away programmes that follow links; others as they are.
+    """
+    return f"{_DOI}api/handles/{address.removeprefix(_DOI)}" if address.startswith(_DOI) else address
+
+
+def setup_acknowledgements(app: Sphinx) -> dict[str, Any]:
+    """Register the extension with Sphinx.
+
+    Parameters
+    ----------
+    app : Sphinx
+        The application that builds the book.
+
+    Returns
+    -------
+    dict
+        Metadata of the extension.
+    """
+    app.add_directive("msa3d-credits", _directive())
+    # The event is there only where links are checked.
+    app.setup_extension("sphinx.builders.linkcheck")
+    app.connect("linkcheck-process-uri", lambda app, address: registered(address))
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _directive() -> type:
+    """Return the class of the directive; made here so that msa3d can be imported without Sphinx."""
+    from docutils import nodes
+    from sphinx.util.docutils import SphinxDirective
+
+    class Credits(SphinxDirective):
+        """``msa3d-credits`` with ``acknowledgements`` or ``bibtex`` as its argument."""
+
+        required_arguments = 1
+
+        def run(self) -> list[nodes.Node]:
+            path = Path(self.env.srcdir) / NOTEBOOK
+            self.env.note_dependency(str(path))
+            used = glued(path)
+            if used is None:
+                raise self.error(f"{NOTEBOOK} does not say what was used: it glues no {NAME!r}")
+            if self.arguments[0] == "acknowledgements":
+                return [nodes.paragraph(text=citations.acknowledgements(**used))]
+            if self.arguments[0] == "bibtex":
+                text = citations.bibtex(**used)
+                return [nodes.literal_block(text, text, language="bibtex")]
+            raise self.error(f"msa3d-credits knows acknowledgements and bibtex, not {self.arguments[0]!r}")
+
+    return Credits
+
 
 NOTEBOOKS = "notebooks"
 
@@ -97,7 +199,7 @@ def problems(notebook: NotebookNode) -> list[str]:
     list of str
         Failed, silent, figureless or undescribed cells; empty for a notebook that can be bound.
     """
-    return [*binding.faults(notebook), *silent_cells(notebook), *undescribed_figures(notebook)]
+    return [*notebooks.faults(notebook), *silent_cells(notebook), *undescribed_figures(notebook)]
 
 
 def status_rows(folder: Path) -> list[tuple[str, ...]]:
@@ -116,7 +218,7 @@ def status_rows(folder: Path) -> list[tuple[str, ...]]:
     rows = []
     for path in sorted(folder.glob("*.ipynb")):
         metadata = nbformat.read(path, as_version=4).metadata
-        cost = metadata.get(notebook.METADATA, {})
+        cost = metadata.get(notebooks.METADATA, {})
         end = metadata.get("papermill", {}).get("end_time") or ""
         rows.append(
             (
@@ -144,7 +246,7 @@ def version_rows() -> list[tuple[str, str]]:
     rows = [
         ("Python", platform.python_version()),
         ("platform", f"{platform.system()} {platform.machine()}"),
-        ("git revision", provenance.git_revision()),
+        ("git revision", codeversion.git_revision()),
     ]
     for name in PACKAGES:
         try:
@@ -195,6 +297,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     dict
         Metadata of the extension.
     """
+    setup_acknowledgements(app)
     app.add_directive("msa3d-status", _status_directive())
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
     app.connect("config-inited", _offer_binder)

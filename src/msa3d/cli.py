@@ -1,19 +1,517 @@
-"""The `msa3d` command, put together from the groups of sub-commands in `msa3d.commands`."""
+"""The `msa3d` command: data and steps, cubes, real observations, notebooks and the book."""
 
 from __future__ import annotations
 
 import logging
+import os
 import warnings
-from typing import Annotated
+from enum import StrEnum
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from msa3d import __version__
-from msa3d.commands import book, cubes, msa, real, steps
-from msa3d.commands.common import Sentences
+from msa3d import __version__, cli_metafile
+from msa3d.cli_common import DatasetName, Root, RootOption, Sentences, Workers, locate, show
+from msa3d.errors import DatasetError
 
-#: Groups of sub-commands, in the order of ``msa3d --help``; each module has ``add_to(app)``.
-GROUPS = (steps, cubes, real, msa, book)
+if TYPE_CHECKING:
+    from msa3d.config import Dataset
+    from msa3d.cubes.cube import Cube
+    from msa3d.cubes.extract import Aperture
+    from msa3d.pipeline.layout import Layout
+
+
+def add_steps(app: typer.Typer) -> None:
+    """Add these sub-commands to a command.
+
+    Parameters
+    ----------
+    app : typer.Typer
+        The command.
+    """
+    for command in (
+        datasets,
+        simulate,
+        data,
+        check,
+        preprocess,
+        nsclean,
+        process,
+        postprocess,
+        register,
+        cubebuild,
+        run,
+    ):
+        app.command()(command)
+
+
+def datasets(
+    template: Annotated[
+        bool, typer.Option("--template", help="Print a commented dataset to start one's own from.")
+    ] = False,
+) -> None:
+    """List the packaged datasets."""
+    from msa3d.config import Dataset, available
+
+    if template:
+        text = resources.files("msa3d").joinpath("datasets", "template.yaml").read_text(encoding="utf-8")
+        typer.echo(text, nl=False)
+        return
+    for name in available():
+        typer.echo(f"{name:10s} {Dataset.load(name).title}")
+
+
+def simulate(
+    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
+) -> None:
+    """Make a simulated observation: count-rate images, metafile, CRDS cache and the truth."""
+    description, layout = locate(root, root_option, dataset)
+    if not description.simulated:
+        raise DatasetError(
+            f"The dataset {description.name} is a real observation and cannot be simulated; "
+            f"put its rates and metafile into {layout.root} and check them with `msa3d check`."
+        )
+    from msa3d_sim.observe import simulate as make
+
+    report = make(description, layout, workers=workers)
+    typer.echo(f"{report.made} rate files made, {report.current} were there, in {report.seconds:.0f} s.")
+
+
+def data(
+    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
+) -> None:
+    """Simulate a simulated dataset; fetch the files of a real one, where they are not there, and check them."""
+    description, layout = locate(root, root_option, dataset)
+    if description.simulated:
+        simulate(root, dataset, root_option, workers)
+        return
+    # References are the user's own affair where CRDS is set up already.
+    own = bool(os.environ.get("CRDS_PATH") and os.environ.get("CRDS_SERVER_URL"))
+    fetch_all(description, layout, [], files=not is_here(description, layout), references=not own)
+    if description.process.run_stage1:
+        preprocess(root, dataset, root_option, workers)
+    check(root, dataset, root_option)
+
+
+def check(root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None) -> None:
+    """Check exposures, pattern, metafile and disk space before anything long starts."""
+    description, layout = locate(root, root_option, dataset)
+    from msa3d.observation.exposures import Observation
+
+    observation = Observation.read(layout, description)
+    observation.check()
+    kind = "simulated" if observation.simulated else "real"
+    typer.echo(
+        f"{layout.root}: {len(observation.exposures)} exposures of {len(observation.source_ids)} sources, "
+        f"a {kind} observation, complete."
+    )
+
+
+def preprocess(
+    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
+) -> None:
+    """Stage 1, where a run starts from ramps (uncal): Detector1 of jwst, ramp by ramp."""
+    description, layout = locate(root, root_option, dataset)
+    from msa3d.reduce import detector1
+
+    show(detector1.run(description, layout, workers=workers))
+
+
+def nsclean(
+    root: Root = None,
+    to: Annotated[Path | None, typer.Option(help="Root for the cleaned images.  [default: <root>_nsclean]")] = None,
+    by_jwst: Annotated[bool, typer.Option("--by-jwst", help="Fit with jwst's own step: the same, slower.")] = False,
+    dataset: DatasetName = "demo",
+    root_option: RootOption = None,
+    workers: Workers = None,
+) -> None:
+    """Take correlated noise out of the count rates (NS-MOS04), into another root from which a run can start."""
+    description, layout = locate(root, root_option, dataset)
+    from msa3d.pipeline.layout import Layout
+    from msa3d.reduce import nsclean as reduce_nsclean
+
+    cleaned = Layout(to or layout.root.with_name(f"{layout.root.name}_nsclean"))
+    method = "jwst" if by_jwst else "fast"
+    show(reduce_nsclean.run(description, layout, cleaned, method=method, workers=workers))
+    typer.echo(f"Go on with: msa3d run {cleaned.root} -d {dataset}")
+
+
+def process(
+    root: Root = None,
+    dataset: DatasetName = "demo",
+    root_option: RootOption = None,
+    workers: Workers = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Only the exposure of this name (0311n, say, or 0311n-00002); may be repeated."),
+    ] = None,
+) -> None:
+    """Step 1: Spec2 and Spec3 of jwst, exposure by exposure."""
+    description, layout = locate(root, root_option, dataset)
+    from msa3d.reduce import calibrate
+
+    show(calibrate.run(description, layout, workers=workers, **({"only": only} if only else {})))
+
+
+def postprocess(
+    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
+) -> None:
+    """Step 2: path loss, bars and cosmic rays, in calibrated slits and rectified spectra."""
+    description, layout = locate(root, root_option, dataset)
+    from msa3d.pipeline.steps import post_steps
+
+    for step in post_steps(description):
+        show(step.run(description, layout, workers=workers))
+
+
+def register(root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None) -> None:
+    """Measure the pointing offsets of the exposures; the cubes use them with registration.method = apply."""
+    description, layout = locate(root, root_option, dataset)
+    from msa3d.pointing import offsets
+
+    show(offsets.run(description, layout))
+
+
+def cubebuild(
+    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
+) -> None:
+    """Step 3: the cubes of every source."""
+    description, layout = locate(root, root_option, dataset)
+    from msa3d.cubes import build
+
+    show(build.run(description, layout, workers=workers))
+
+
+def run(
+    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
+) -> None:
+    """Run steps 1 to 3, one after the other."""
+    for step in (process, postprocess, cubebuild):
+        step(root, dataset, root_option, workers)
+
+
+CubeFile = Annotated[Path, typer.Argument(metavar="CUBE", help="A cube (s3d); it is never written to.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="The file to write.  [default: beside the cube, under a name of its own]"),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another file of that name.")]
+
+
+def add_cubes(app: typer.Typer) -> None:
+    """Add these sub-commands to a command.
+
+    Parameters
+    ----------
+    app : typer.Typer
+        The command.
+    """
+    for command in (export, extract):
+        app.command()(command)
+
+
+def export(
+    cube: CubeFile,
+    to: Annotated[str, typer.Option(help="mpdaf, or plain: no more than FITS, no NaN.")] = "plain",
+    out: Out = None,
+    unit: Annotated[str, typer.Option(help="Of the wavelengths: Angstrom, nm, um or m.")] = "Angstrom",
+    keep_nan: Annotated[bool, typer.Option("--keep-nan", help="Leave NaN in a plain copy.")] = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Copy a cube into a file for mpdaf, or for programs that know plain FITS only."""
+    from msa3d.cubes.export import export as write
+
+    written = write(cube, to, out, unit=unit, keep_nan=keep_nan, overwrite=overwrite)
+    typer.echo(f"{written}: written")
+
+
+def extract(
+    cube: CubeFile,
+    ra: Annotated[float | None, typer.Option(help="Centre, deg.  [default: the middle of the brightest]")] = None,
+    dec: Annotated[float | None, typer.Option(help="Centre, deg.")] = None,
+    radius: Annotated[float | None, typer.Option(help="Radius, or semi-major axis (Re, say), arcsec.")] = None,
+    axis_ratio: Annotated[float | None, typer.Option(help="Minor over major axis.")] = None,
+    inclination: Annotated[float | None, typer.Option(help="Instead of it: inclination of a disc, deg.")] = None,
+    pa: Annotated[float, typer.Option(help="Position angle of the major axis, deg east of north.")] = 0.0,
+    mask: Annotated[Path | None, typer.Option(help="Instead of all that: a FITS image, 0 to 1 a spaxel.")] = None,
+    srctype: Annotated[
+        str, typer.Option(help="What readers show: POINT, the flux; EXTENDED, the brightness.")
+    ] = "POINT",
+    out: Out = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Take the spectrum of a circle, an ellipse or a mask, with errors that know the covariance (x1d)."""
+    if mask is not None and (ra, dec, radius, axis_ratio, inclination) != (None,) * 5:
+        raise typer.BadParameter("--mask is an aperture of its own: give no centre and no size with it")
+    if mask is None and radius is None:
+        raise typer.BadParameter("give the aperture: --radius, or --mask")
+    if (ra is None) != (dec is None):
+        raise typer.BadParameter("--ra and --dec go together")
+    if axis_ratio is not None and inclination is not None:
+        raise typer.BadParameter("--axis-ratio and --inclination say the same twice: give one")
+    if srctype not in ("POINT", "EXTENDED"):
+        raise typer.BadParameter("--srctype is POINT or EXTENDED")
+    from msa3d.cubes.cube import open_cube
+    from msa3d.cubes.extract import extract as take
+    from msa3d.errors import ProductError
+
+    out = out or cube.with_name(f"{cube.stem.removesuffix('_s3d')}_x1d.fits")
+    if out.exists() and (out.samefile(cube) or not overwrite):
+        raise ProductError(f"{out} exists: give the spectrum another name (--out), or say --overwrite")
+    opened = open_cube(cube)
+    aperture = _aperture(opened, mask, (ra, dec), radius, (axis_ratio, inclination, pa))
+    spectrum = take(opened, aperture)
+    typer.echo(f"{spectrum.write(out, srctype)}: {spectrum.aperture}, {spectrum.weights.sum():.1f} spaxels")
+
+
+def _aperture(
+    cube: Cube,
+    mask: Path | None,
+    centre: tuple[float | None, float | None],
+    radius: float | None,
+    shape: tuple[float | None, float | None, float],
+) -> Aperture:
+    """Make the aperture that the options describe."""
+    from msa3d.cubes.extract import Ellipse, Mask, brightest
+
+    if mask is not None:
+        return Mask.read(mask)
+    ra, dec = brightest(cube) if centre[0] is None else centre
+    axis_ratio, inclination, pa = shape
+    if inclination is not None:
+        return Ellipse.inclined(ra, dec, radius, inclination, pa)
+    return Ellipse(ra, dec, radius, 1.0 if axis_ratio is None else axis_ratio, pa)
+
+
+def add_real(app: typer.Typer) -> None:
+    """Add these sub-commands to a command.
+
+    Parameters
+    ----------
+    app : typer.Typer
+        The command.
+    """
+    for command in (fetch, plan, status, verify):
+        app.command()(command)
+
+
+class Product(StrEnum):
+    """What can be fetched."""
+
+    rate = "rate"
+    metafile = "metafile"
+    uncal = "uncal"
+
+
+def fetch(
+    root: Root = None,
+    dataset: DatasetName = "go2136",
+    root_option: RootOption = None,
+    product: Annotated[
+        list[Product] | None, typer.Option(help="May be repeated.  [default: rate and metafile; uncal for stage 1]")
+    ] = None,
+    manifest: Annotated[Path | None, typer.Option(help="A list of files (YAML) to use instead of asking.")] = None,
+    refresh: Annotated[bool, typer.Option("--refresh", help="Ask the archive for its list anew.")] = False,
+    references: Annotated[bool, typer.Option(help="Also the references, from CRDS.")] = True,
+) -> None:
+    """Fetch a real observation from MAST and its references from CRDS; what is whole is not asked for again."""
+    description, layout = locate(root, root_option, dataset)
+    if description.simulated:
+        raise DatasetError(f"The dataset {description.name} is simulated: `msa3d simulate` makes it.")
+    products = [one.value for one in product or ()]
+    fetch_all(description, layout, products, manifest, refresh, references=references)
+
+
+def fetch_all(
+    description: Dataset,
+    layout: Layout,
+    products: list[str],
+    manifest: Path | None = None,
+    refresh: bool = False,
+    files: bool = True,
+    references: bool = True,
+) -> None:
+    """Fetch files, then references, and say what happened.
+
+    Parameters
+    ----------
+    description : Dataset
+        The observation.
+    layout : Layout
+        Where to.
+    products : list of str
+        What; by default what the dataset starts from, and the metafile.
+    manifest : Path, optional
+        List of files.
+    refresh : bool
+        Ask the archive anew.
+    files, references : bool
+        Whether files, and references, are fetched.
+    """
+    start = "uncal" if description.process.run_stage1 else "rate"
+    if files:
+        from msa3d.archive.fetch import fetch_observation
+
+        report = fetch_observation(
+            description, layout, products=products or [start, "metafile"], manifest=manifest, refresh=refresh
+        )
+        show(report)
+    if references:
+        from msa3d.archive.crds import prefetch
+        from msa3d.observation.exposures import spectra
+
+        paths = sorted(layout.root.glob("jw*_uncal.fits")) if start == "uncal" else layout.rates()
+        done = prefetch(description, layout, spectra(paths))
+        typer.echo(f"{len(done['files'])} references of {done['context']} are verified in {done['path']}.")
+
+
+def is_here(description: Dataset, layout: Layout) -> bool:
+    """Whether all count rates and the metafile are there and whole, however they came.
+
+    Parameters
+    ----------
+    description : Dataset
+        The observation.
+    layout : Layout
+        Its root.
+
+    Returns
+    -------
+    bool
+        False also for one that starts from ramps.
+    """
+    from msa3d.errors import ObservationError
+    from msa3d.observation.exposures import Observation
+
+    if description.process.run_stage1:
+        return False
+    try:
+        observation = Observation.read(layout, description)
+    except ObservationError:
+        return False
+    wanted = description.pattern.n_exposures * len(description.detectors)
+    return len(observation.rates) >= wanted and observation.metafile.is_file()
+
+
+def plan(
+    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
+) -> None:
+    """Say what a run will need: exposures, pattern as found, sources, disk, memory, time on this machine."""
+    from msa3d.pipeline.overview import make_plan
+
+    description, layout = locate(root, root_option, dataset)
+    made = make_plan(description, layout, workers=workers if isinstance(workers, int) else None)
+    for row in made.table():
+        typer.echo(f"{row['what']:15s} {row['value']}")
+    for problem in made.problems:
+        typer.echo(f"problem: {problem}")
+
+
+def status(root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None) -> None:
+    """Say how far a run is: done, running, failed, left; may be asked while it runs."""
+    from msa3d.pipeline.overview import read_status
+
+    show(read_status(*locate(root, root_option, dataset)))
+
+
+def verify(
+    root: Root = None,
+    dataset: Annotated[
+        str | None, typer.Option("--dataset", "-d", help="Compare also with today's description of the dataset.")
+    ] = None,
+    root_option: RootOption = None,
+) -> None:
+    """Recompute the checksums of a run; tell which products are stale or damaged, and why. Status 1 where any is."""
+    from msa3d.pipeline.verify import verify as look
+
+    description, layout = locate(root, root_option, dataset or "demo")
+    found = look(layout, description if dataset else None)
+    show(found)
+    for stranger in found.strangers:
+        typer.echo(f"no record of {stranger}")
+    typer.echo(f"{sum(one.state == 'holds' for one in found.verdicts)} of {len(found.verdicts)} hold")
+    if not found.holds:
+        raise typer.Exit(1)
+
+
+def add_book(app: typer.Typer) -> None:
+    """Add these sub-commands to a command.
+
+    Parameters
+    ----------
+    app : typer.Typer
+        The command.
+    """
+    notebook_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Execute the notebooks.")
+    notebook_app.command("run")(run_notebook)
+    notebook_app.command("all")(run_notebooks)
+    app.add_typer(notebook_app, name="notebook")
+    app.command()(book)
+
+
+def run_notebook(
+    name: Annotated[str, typer.Argument(help="01_process, or the path of a notebook.")],
+    root: Root = None,
+    dataset: DatasetName = "demo",
+    root_option: RootOption = None,
+    workers: Workers = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--parameters", "-f", help="YAML file with more parameters of the notebook."),
+    ] = None,
+) -> None:
+    """Execute a notebook into <root>/notebooks, unless it is current there."""
+    _run_notebooks([name], root, dataset, root_option, workers, file)
+
+
+def run_notebooks(
+    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
+) -> None:
+    """Execute those notebooks of a run, in their order, that are not current."""
+    from msa3d.pipeline import notebooks
+
+    _run_notebooks(notebooks.all_names(), root, dataset, root_option, workers, None)
+
+
+def _run_notebooks(
+    names: list[str],
+    root: Path | None,
+    dataset: str,
+    root_option: Path | None,
+    workers: int | str | None,
+    file: Path | None,
+) -> None:
+    """Execute notebooks, and say of each where it is or that it is current."""
+    from msa3d.pipeline import notebooks
+    from msa3d.pipeline.products import working
+
+    description, layout = locate(root, root_option, dataset)
+    # The parameters stand in the book: a path below the working directory is said without that.
+    shown = layout.root.relative_to(Path.cwd()) if layout.root.is_relative_to(Path.cwd()) else layout.root
+    parameters = {"dataset": dataset, "root": str(shown), "workers": workers} | notebooks.read_parameters(file)
+    with working(layout, "notebooks"):
+        for name in names:
+            path, done = notebooks.run(name, layout, description, parameters)
+            typer.echo(f"{path}{'' if done else ' is current'}")
+
+
+def book(
+    root: Root = None,
+    dataset: DatasetName = "demo",
+    root_option: RootOption = None,
+    source: Annotated[Path, typer.Option("--source", help="The book's own pages.")] = Path("book"),
+) -> None:
+    """Bind the executed notebooks of a run into the book."""
+    from msa3d.pipeline import notebooks
+
+    _, layout = locate(root, root_option, dataset)
+    typer.echo(notebooks.bind(layout, source))
+
+
+#: Groups of sub-commands, in the order of ``msa3d --help``.
+GROUPS = (add_steps, add_cubes, add_real, cli_metafile.add_to, add_book)
 
 app = typer.Typer(
     cls=Sentences,
@@ -24,7 +522,7 @@ app = typer.Typer(
     help="Data cubes from JWST/NIRSpec slit-stepping observations (Barisic et al. 2024).",
 )
 for group in GROUPS:
-    group.add_to(app)
+    group(app)
 
 
 def show_version(wanted: bool) -> None:

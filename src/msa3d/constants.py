@@ -1,4 +1,7 @@
-"""The speed of light and the emission lines: one table for the simulation, the analysis and the figures."""
+"""Constants that several rooms use.
+
+The speed of light and the emission lines: one table for the simulation, the analysis and the figures.
+"""
 
 from __future__ import annotations
 

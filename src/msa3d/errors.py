@@ -1,4 +1,9 @@
-"""Errors that a user can act on: one sentence that names the file, the keyword and what to do."""
+"""Errors that a user can act on.
+
+Errors that a user can act on: one sentence that names the file, the keyword and what to do.
+
+What can go wrong between an archive and the disk.
+"""
 
 from __future__ import annotations
 
@@ -37,3 +42,11 @@ class UnlitSlitError(ProductError):
 
 class TaskError(Msa3dError):
     """One of many tasks given to the workers failed; the sentence names it."""
+
+
+class FetchError(Msa3dError):
+    """A file or a list of files could not be had from an archive."""
+
+
+class SizeChangedError(FetchError):
+    """The archive sends another number of bytes than its own list says."""

@@ -25,16 +25,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msa3d.dataset import Dataset
+from msa3d.config import Dataset
 from msa3d.errors import DatasetError, ObservationError
-from msa3d.layout import Layout
+from msa3d.pipeline.layout import Layout
 
 if TYPE_CHECKING:
-    from msa3d.steps.calpost import CalpostReport
-    from msa3d.steps.cubebuild import CubeReport
-    from msa3d.steps.postprocess import PostprocessReport
-    from msa3d.steps.preprocess import PreprocessReport
-    from msa3d.steps.process import ProcessReport
+    from msa3d.cubes.build import CubeReport
+    from msa3d.published.spectra import PostprocessReport
+    from msa3d.reduce.calibrate import ProcessReport
+    from msa3d.reduce.detector1 import PreprocessReport
+    from msa3d.reduce.slits import CalpostReport
+
 
 log = logging.getLogger(__name__)
 
@@ -129,13 +130,15 @@ def run(
         if N_gmembers < 1:
             raise DatasetError(f"N_gmembers must be 1 or more, not {N_gmembers}")
         workers = math.ceil(N_exposures / N_gmembers)
-    from msa3d.steps import cubebuild, post_steps, preprocess, process
+    from msa3d.cubes import build
+    from msa3d.pipeline.steps import post_steps
+    from msa3d.reduce import calibrate, detector1
 
     (postprocess,) = post_steps(description)
 
     wanted = {"preprocess": run_stage1, "process": run_process, "postprocess": run_postprocess,
               "cubebuild": run_cubebuild}  # fmt: skip
-    steps = {"preprocess": preprocess, "process": process, "postprocess": postprocess, "cubebuild": cubebuild}
+    steps = {"preprocess": detector1, "process": calibrate, "postprocess": postprocess, "cubebuild": build}
     reports = {name: step.run(description, layout, workers=workers) for name, step in steps.items() if wanted[name]}
     return RunReport(description, layout, **reports)
 

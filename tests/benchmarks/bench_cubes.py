@@ -16,10 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from msa3d.layout import POST_SUFFIX, Layout
-from msa3d.steps import postprocess
+from msa3d.pipeline.layout import POST_SUFFIX, Layout
+from msa3d.published import spectra
 
-from ..cube.synthetic import Stepping, blob, wavelengths
+from ..fixtures.stepping import Stepping, blob, wavelengths
 
 ROOT = os.environ.get("MSA3D_BENCH_ROOT", "")
 SOURCE = 8512
@@ -27,10 +27,11 @@ SOURCE = 8512
 ONE_CUBE = """
 import json, resource, sys, time
 from pathlib import Path
-from msa3d.cube import SourceTask, builder
-from msa3d.cube.source import place_exposures
-from msa3d.dataset import Dataset
-from msa3d.layout import Layout
+from msa3d.observation.source import SourceTask
+from msa3d.cubes.build import builder
+from msa3d.observation.source import place_exposures
+from msa3d.config import Dataset
+from msa3d.pipeline.layout import Layout
 
 root, name, out = Path(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 
@@ -67,12 +68,12 @@ def root(tmp_path_factory):
     layout = Layout(tmp_path_factory.mktemp("bench"))
     stepping = Stepping(rows=7, columns=9, ny=32, wave_um=wavelengths(2100))
     stepping.write(layout, blob(stepping.ra, stepping.dec))
-    from msa3d.dataset import Dataset
+    from msa3d.config import Dataset
 
     dataset = Dataset.load("demo").replaced(
         postprocess={"cosmic_rays": {"method": "none"}, "pathloss": {"source": "none"}}
     )
-    postprocess.run(dataset, layout, workers=1)
+    spectra.run(dataset, layout, workers=1)
     assert len(list(layout.process.glob(f"exp_*/*{POST_SUFFIX}.fits"))) == 63
     return layout.root
 

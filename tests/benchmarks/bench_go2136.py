@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 from astropy.io import fits
 
-from msa3d.dataset import Dataset
-from msa3d.layout import Layout
+from msa3d.config import Dataset
+from msa3d.pipeline.layout import Layout
 
 REDUCED = (0, 31)
 
 
 def header_only_rate(dataset, exposure, detector: str, path: Path) -> None:
     """Write a rate that is whole as FITS and has all its keywords, but no pixels."""
-    from msa3d.simulate.header import primary_header, science_header
+    from msa3d_sim.header import primary_header, science_header
 
     planes = [fits.ImageHDU(header=science_header(exposure.nominal))]
     planes += [fits.ImageHDU(name=name) for name in ("ERR", "DQ", "VAR_POISSON", "VAR_RNOISE")]
@@ -33,9 +33,10 @@ def header_only_rate(dataset, exposure, detector: str, path: Path) -> None:
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """A tree as go2136 has it, made of the simulated survey under constant light."""
-    from msa3d.simulate import observe
-    from msa3d.simulate.header import rate_name
-    from msa3d.simulate.plan import plan_observation, write_metafile
+    from msa3d.archive import crds
+    from msa3d_sim import observe
+    from msa3d_sim.header import rate_name
+    from msa3d_sim.plan import plan_observation, write_metafile
 
     survey = Dataset.load("survey").replaced(simulation={"scene": "uniform"})
     layout = Layout(tmp_path_factory.mktemp("go2136") / "root")
@@ -44,7 +45,7 @@ def root(tmp_path_factory):
         # Two exposures of the pattern with their neighbours' metafile: simulate them, keep the pixels.
         small = survey.replaced(pattern={"rows": 1, "columns": 2})
         observe.simulate(small, layout, workers=1)
-        observe.use_references(layout, survey)
+        crds.use_references(layout, survey)
         plan = plan_observation(survey)
     write_metafile(survey, plan, layout.metafile(survey.metafile))
     pixels = {}
@@ -65,7 +66,7 @@ def root(tmp_path_factory):
 
 def represent(dataset, exposure, detector: str, full: Path, path: Path) -> None:
     """Give the pixels of a simulated exposure the headers of another place of the pattern."""
-    from msa3d.simulate.header import primary_header, science_header
+    from msa3d_sim.header import primary_header, science_header
 
     with fits.open(full, disable_image_compression=True) as hdus:
         hdus[0].header.update(primary_header(dataset, exposure, detector))

@@ -15,11 +15,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from astropy.table import Table
-from tests.science.cubes import REDSHIFT
-from tests.science.galaxies import DISC, GEOMETRY, SCALES, SIGMA0, STARS, TOTALS, noiseless, noisy
 
-from msa3d.science.attenuation import CASE_B, curve
-from msa3d.science.galaxy import Galaxy, measure
+from msa3d.galaxy.dust import CASE_B, curve
+from msa3d.galaxy.measure import Galaxy, measure
+
+from ..fixtures.cubes import REDSHIFT
+from ..fixtures.galaxies import DISC, GEOMETRY, SCALES, SIGMA0, STARS, TOTALS, noiseless, noisy
 
 NUMBER = 20
 NOISE = 0.25

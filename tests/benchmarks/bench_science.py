@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.science.cubes import REDSHIFT, SPREAD, add_lines, disc, empty, wavelengths
 
-from msa3d.cube import Cube
-from msa3d.science.linefit import fit_lines
+from msa3d.cubes.cube import Cube
+from msa3d.galaxy.fit import fit_lines
+
+from ..fixtures.cubes import REDSHIFT, SPREAD, add_lines, disc, empty, wavelengths
 
 SPAXELS, FIRST_UM, LAST_UM = 31, 0.97, 1.50
 """961 spaxels and 2246 wavelengths: the cube of the case study has 875 and 2232."""

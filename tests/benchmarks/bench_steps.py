@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from msa3d.cube import median
-from msa3d.settings import Simulation
-from msa3d.simulate.noise import spoil
+from msa3d.config import Simulation
+from msa3d.published import cube as published_cube
+from msa3d_sim.noise import spoil
 
-from ..cube.synthetic import Stepping, blob, wavelengths
+from ..fixtures.stepping import Stepping, blob, wavelengths
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def spectra():
 
 
 def test_published_cube_of_63_exposures(benchmark, spectra):
-    cube = benchmark.pedantic(median.build, (spectra,), {"n_rows": 7, "n_columns": 9}, rounds=3)
+    cube = benchmark.pedantic(published_cube.build_median, (spectra,), {"n_rows": 7, "n_columns": 9}, rounds=3)
     assert cube.data.shape[2] == 9
 
 

@@ -1,6 +1,6 @@
 """Load a cube into jdaviz's Cubeviz as a user does, and write down what it has made of it.
 
-Run by tests/cube/test_opening.py in the environment of requirements-viewers.lock:
+Run by tests/integration/test_viewers.py in the environment of requirements-viewers.lock:
 ``python look_cubeviz.py cube.fits spectrum.fits found.npz``.
 """
 

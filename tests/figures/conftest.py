@@ -2,6 +2,9 @@
 
 import warnings
 
+import matplotlib.backends.backend_agg
+import matplotlib.figure
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
     import matplotlib.backends.backend_agg

@@ -1,38 +1,22 @@
 """Figures: what they draw, the mark of simulated data, units, alternative text, files."""
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from astropy.io import fits
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))
-
-from synthetic import DEC, RA, REDSHIFT, write_run
-
-from msa3d.cube import open_cube
-from msa3d.cube.grid import SlitGeometry, SlitSpectrum
-from msa3d.dataset import Dataset
+from msa3d.closure.truth import compare, on_spaxels
+from msa3d.config import Dataset
+from msa3d.cubes.cube import open_cube
 from msa3d.errors import ProductError
-from msa3d.figures import (
-    collapsed,
-    column,
-    detectors,
-    integrated,
-    line_maps,
-    postprocess_effect,
-    save,
-    sky,
-    slit_stepping,
-    spectrum_steps,
-    style,
-)  # fmt: skip
-from msa3d.layout import POST_SUFFIX, Layout
-from msa3d.provenance import mark_simulated
-from msa3d.science.lines import fit_halpha
-from msa3d.science.validation import compare, on_spaxels
+from msa3d.figures import cube as figures_cube
+from msa3d.figures import maps, observation, save, style
+from msa3d.galaxy.lines import fit_halpha
+from msa3d.pipeline.layout import POST_SUFFIX, Layout
+from msa3d.pipeline.products import mark_simulated
+from msa3d.published.rectified import SlitGeometry, SlitSpectrum
+
+from ..fixtures.run_on_disk import DEC, RA, REDSHIFT, write_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:(matplotlib|pyparsing)")
 
@@ -110,7 +94,7 @@ def spectra(exposures, monkeypatch):
             data, primary, sci = hdus["SCI"].data.astype(float), hdus[0].header, hdus["SCI"].header
         return SlitSpectrum(path, data, SlitGeometry(exposures, ends, ends), primary, sci)
 
-    for module in (slit_stepping, spectrum_steps, postprocess_effect):
+    for module in (observation, observation, observation):
         monkeypatch.setattr(module, "read_spectrum", read)
 
 
@@ -138,14 +122,14 @@ def figure(request, run, named, measured, spectra):
     dataset = named
     cube, truth, maps, true_maps = measured
     return {
-        "collapsed": lambda: collapsed.plot(run, dataset, truth=truth),
-        "integrated": lambda: integrated.plot(run, dataset, truth=truth),
-        "line_maps": lambda: line_maps.plot(dataset, cube, maps, truth=true_maps),
-        "column": lambda: column.plot(run, dataset),
-        "detectors": lambda: detectors.plot(run, "03105"),
-        "slit_stepping": lambda: slit_stepping.plot(run, dataset),
-        "spectrum_steps": lambda: spectrum_steps.plot(run, dataset),
-        "postprocess_effect": lambda: postprocess_effect.plot(run, dataset),
+        "collapsed": lambda: figures_cube.plot_collapsed(run, dataset, truth=truth),
+        "integrated": lambda: figures_cube.plot_integrated(run, dataset, truth=truth),
+        "line_maps": lambda: figures_cube.plot_line_maps(dataset, cube, maps, truth=true_maps),
+        "column": lambda: observation.plot_column(run, dataset),
+        "detectors": lambda: observation.plot_detectors(run, "03105"),
+        "slit_stepping": lambda: observation.plot_slit_stepping(run, dataset),
+        "spectrum_steps": lambda: observation.plot_spectrum_steps(run, dataset),
+        "postprocess_effect": lambda: observation.plot_postprocess_effect(run, dataset),
     }[request.param]()
 
 
@@ -172,12 +156,12 @@ def test_colour_bars_have_units(figure):
 
 def test_no_mark_on_real_data(tmp_path, dataset):
     real = write_run(tmp_path, simulated=False)
-    assert marks(collapsed.plot(real, dataset)) == []
+    assert marks(figures_cube.plot_collapsed(real, dataset)) == []
 
 
 def test_the_same_data_give_the_same_files(run, dataset, tmp_path):
-    first = save(collapsed.plot(run, dataset), tmp_path / "a", "x")
-    second = save(collapsed.plot(run, dataset), tmp_path / "b", "x")
+    first = save(figures_cube.plot_collapsed(run, dataset), tmp_path / "a", "x")
+    second = save(figures_cube.plot_collapsed(run, dataset), tmp_path / "b", "x")
     assert first.png.read_bytes() == second.png.read_bytes()
     assert first.pdf.read_bytes() == second.pdf.read_bytes()
 
@@ -208,14 +192,14 @@ def test_the_maps_agree_with_the_truth(measured):
 def test_a_map_is_drawn_where_it_is(measured):
     cube = measured[0]
     axes = style.new_figure().subplots()
-    mesh = sky.draw_map(axes, cube, cube.data[0], (RA, DEC))
+    mesh = maps.draw_map(axes, cube, cube.data[0], (RA, DEC))
     corners = mesh.get_coordinates()
     np.testing.assert_allclose(corners.reshape(-1, 2).mean(axis=0), 0.0, atol=1e-6)
     assert axes.get_xlim()[0] > axes.get_xlim()[1], "east must be to the left"
 
 
 def test_slitlets_are_where_the_spectra_say(run, dataset, spectra):
-    left, right = slit_stepping.plot(run, dataset).axes
+    left, right = observation.plot_slit_stepping(run, dataset).axes
     outlines = [patch.get_xy() for patch in left.patches if not patch.get_fill()]
     assert len(outlines) == 9
     widths = {round(float(np.ptp(outline[:, 0])), 3) for outline in outlines}
@@ -228,7 +212,7 @@ def test_slitlets_are_where_the_spectra_say(run, dataset, spectra):
 
 
 def test_a_spectrum_is_shown_in_all_its_stages(run, dataset, spectra):
-    panels, simulated = spectrum_steps.collect(run, dataset, 8512, 1.3812)
+    panels, simulated = observation.collect(run, dataset, 8512, 1.3812)
     assert simulated
     titles = [panel.title for panel in panels]
     assert titles[0].startswith("Count rates, NRS1")
@@ -239,7 +223,7 @@ def test_a_spectrum_is_shown_in_all_its_stages(run, dataset, spectra):
 
 
 def test_path_loss_is_read_off_the_spectra(run, dataset, spectra):
-    figure = postprocess_effect.plot(run, dataset)
+    figure = observation.plot_postprocess_effect(run, dataset)
     panel = next(axes for axes in figure.axes if axes.get_ylabel() == "before / after")
     _, loss = panel.lines[0].get_data()
     np.testing.assert_allclose(loss, 0.9)
@@ -247,6 +231,6 @@ def test_path_loss_is_read_off_the_spectra(run, dataset, spectra):
 
 def test_missing_products_are_told(tmp_path, dataset):
     with pytest.raises(ProductError, match="cubebuild"):
-        collapsed.plot(Layout(tmp_path), dataset)
+        figures_cube.plot_collapsed(Layout(tmp_path), dataset)
     with pytest.raises(ProductError, match="no target 1"):
-        collapsed.plot(Layout(tmp_path), dataset, 1)
+        figures_cube.plot_collapsed(Layout(tmp_path), dataset, 1)

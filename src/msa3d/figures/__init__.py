@@ -1,4 +1,4 @@
-"""The figures of the paper, one module a figure; `msa3d.figures.style` holds what they share.
+"""The figures of the paper; `msa3d.figures.style` holds what they share.
 
 Every figure is a function that reads products and returns a `matplotlib.figure.Figure`; nothing is
 drawn or written at import. `msa3d.figures.style.save` writes the PDF and the PNG.

@@ -14,19 +14,18 @@ from pathlib import Path
 import numpy as np
 from matplotlib.colors import to_hex
 
+from msa3d.config import Dataset, Target
 from msa3d.constants import LINES
-from msa3d.cube import Cube, cube_path, open_cube
-from msa3d.dataset import Dataset, Target
+from msa3d.cubes.cube import Cube, open_cube
 from msa3d.errors import ProductError
 from msa3d.figures import style
-from msa3d.figures.slit_stepping import target_of
-from msa3d.layout import Layout
-from msa3d.provenance import atomic_path
-from msa3d.science.linefit import LineFit, fit_lines
-from msa3d.science.lineprofile import bin_edges, species_profile, windows
-from msa3d.science.lines import to_line_flux
-from msa3d.science.resolution import line_spread_of
-from msa3d.science.spectra import observed
+from msa3d.figures.observation import target_of
+from msa3d.galaxy.fit import LineFit, fit_lines
+from msa3d.galaxy.images import observed
+from msa3d.galaxy.lines import bin_edges, line_spread_of, species_profile, to_line_flux, windows
+from msa3d.observation.source import cube_path
+from msa3d.pipeline.layout import Layout
+from msa3d.pipeline.products import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +199,7 @@ def spaxel_models(
     fit : LineFit
         The fit.
     window : tuple
-        Indices of the wavelengths, and the species among them (`lineprofile.windows`).
+        Indices of the wavelengths, and the species among them (`lines.windows`).
     where : ndarray of bool, shape (n_y, n_x)
         Which spaxels.
 

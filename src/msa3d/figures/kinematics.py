@@ -9,16 +9,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from msa3d.config import Dataset
 from msa3d.constants import LINES
-from msa3d.cube import Cube
-from msa3d.dataset import Dataset
+from msa3d.cubes.cube import Cube
 from msa3d.figures import style
-from msa3d.figures.line_maps import VELOCITY_LABEL
-from msa3d.figures.sky import draw_map, label_sky, map_bar
-from msa3d.figures.skymarks import mark_map
-from msa3d.figures.slit_stepping import target_of
-from msa3d.science.cosmology import kpc_per_arcsec
-from msa3d.science.disc import Disc
+from msa3d.figures.cube import VELOCITY_LABEL
+from msa3d.figures.maps import draw_map, label_sky, map_bar, mark_map
+from msa3d.figures.observation import target_of
+from msa3d.galaxy.disc import Disc, kpc_per_arcsec
 
 
 @dataclass(frozen=True)
@@ -69,7 +67,7 @@ class Rotation:
 
 
 @style.house_style()
-def plot(
+def plot_kinematics(
     dataset: Dataset,
     cube: Cube,
     maps: Mapping[str, np.ndarray],
@@ -91,7 +89,7 @@ def plot(
     cube : Cube
         Whose spaxels the maps have.
     maps : mapping of str to ndarray
-        As in `msa3d.science.kinematics.DiscFit`: ``observed_velocity``, ``observed_velocity_error``,
+        As in `msa3d.galaxy.discfit.DiscFit`: ``observed_velocity``, ``observed_velocity_error``,
         ``observed_sigma``, ``velocity``, ``sigma`` (km/s) and ``used`` (bool), each (n_y, n_x).
     disc : Disc
         The fitted disc.

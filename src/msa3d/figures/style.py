@@ -21,7 +21,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 
-from msa3d.provenance import atomic_path
+from msa3d.pipeline.products import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -195,7 +195,7 @@ def finish(figure: Figure, *, simulated: bool, alt: str) -> Figure:
     figure : matplotlib.figure.Figure
         The figure.
     simulated : bool
-        Whether any of the data come from a simulation (`msa3d.provenance.is_simulated`).
+        Whether any of the data come from a simulation (`msa3d.pipeline.products.is_simulated`).
     alt : str
         What the figure shows, in a sentence or two.
 

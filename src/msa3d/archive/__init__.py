@@ -1,0 +1,1 @@
+"""Real data and reference files, from MAST and CRDS."""

@@ -1,0 +1,1 @@
+"""What came back of a truth that was put in."""

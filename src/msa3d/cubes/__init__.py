@@ -1,0 +1,1 @@
+"""Cubes from calibrated slits, their files, and what is extracted from them."""

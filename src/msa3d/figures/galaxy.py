@@ -1,0 +1,487 @@
+"""Figures of what is measured on a galaxy.
+
+A quantity as a map and against the radius: what the figures of metallicity and attenuation share.
+
+Figure: map and radial gradient of the gas-phase metallicity.
+
+Figure: map and radial gradient of the attenuation of the ionised gas.
+
+Figure: surface density of star formation against the stellar continuum, with their exponential discs.
+
+Figures of a galaxy that was measured: what `msa3d.galaxy.measure` found, handed to the modules that draw it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from msa3d.config import Dataset
+from msa3d.constants import LINES
+from msa3d.cubes.cube import Cube
+from msa3d.figures import kinematics, style
+from msa3d.figures.maps import draw_map, label_sky, map_bar, map_height, mark_map
+from msa3d.figures.observation import target_of
+from msa3d.figures.overview import Entry
+from msa3d.galaxy import metals, report
+from msa3d.galaxy.disc import Disc, kpc_per_arcsec
+from msa3d.galaxy.dust import balmer_av
+from msa3d.galaxy.measure import Galaxy
+from msa3d.galaxy.metals import DEFAULT_METALLICITY
+from msa3d.galaxy.profiles import Exponential, Gradient, Rings
+
+
+@dataclass(frozen=True)
+class Points:
+    """A quantity in rings.
+
+    Attributes
+    ----------
+    radius_kpc, value, error : ndarray, shape (n,)
+        Radius in the plane of the disc, kpc; the quantity and 1 sigma. NaN is not drawn.
+    """
+
+    radius_kpc: np.ndarray
+    value: np.ndarray
+    error: np.ndarray
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """How a quantity is named and coloured.
+
+    Attributes
+    ----------
+    name : str
+        In running text.
+    label : str
+        On axes, with its unit.
+    slope_unit : str
+        Unit of its gradient.
+    colours : str
+        Name of a colour map.
+    """
+
+    name: str
+    label: str
+    slope_unit: str
+    colours: str
+
+
+@style.house_style()
+def draw_radial(
+    quantity: Quantity,
+    dataset: Dataset,
+    cube: Cube,
+    image: np.ndarray,
+    points: Points,
+    gradient: Gradient | None,
+    *,
+    injected: tuple[float, float] | None = None,
+    published: tuple[float, float] | None = None,
+    limits: tuple[float, float] | None = None,
+    source_id: int | None = None,
+) -> Figure:
+    """Draw map and gradient of a quantity.
+
+    Parameters
+    ----------
+    quantity : Quantity
+        What it is.
+    dataset : Dataset
+        The observation.
+    cube : Cube
+        Whose spaxels the map has.
+    image : ndarray, shape (n_y, n_x)
+        The map; NaN where it is not known.
+    points : Points
+        The quantity in rings.
+    gradient : Gradient or None
+        The fit; its error is shaded.
+    injected : tuple of float, optional
+        Value at the centre and change for each kpc of what was put in.
+    published : tuple of float, optional
+        Published gradient and its error, for each kpc; drawn through the fit at the middle radius, as the published
+        value at the centre is not at hand.
+    limits : tuple of float, optional
+        Of the colours; without it the range of the rings, half as wide again to either side.
+    source_id : int, optional
+        The source; the case study without it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Map to the left, gradient to the right.
+    """
+    target = target_of(dataset, source_id)
+    centre = (target.ra, target.dec)
+    height = map_height(cube, centre, 2.1, least=1.9, most=2.9)
+    figure = style.new_figure(style.FULL_WIDTH, height + 1.3)
+    left, right = figure.subplots(1, 2, width_ratios=[1.0, 1.6])
+    low, high = limits or _limits(points.value if np.isfinite(points.value).sum() > 1 else image)
+    mesh = draw_map(left, cube, image, centre, cmap=style.colour_map(quantity.colours), vmin=low, vmax=high)
+    label_sky(left)
+    wave = LINES["Ha"] * (1 + target.redshift)
+    mark_map(left, cube, kpc_per_arcsec=kpc_per_arcsec(target.redshift), wave_um=wave)
+    known = image[np.isfinite(image)]
+    beyond = bool((known < low).any()), bool((known > high).any())
+    extend = {(True, False): "min", (False, True): "max", (True, True): "both"}.get(beyond, "neither")
+    map_bar(figure, mesh, left, quantity.label, extend)
+    left.set_title(f"a  {quantity.name}")
+    _profile(right, quantity, points, gradient, injected, published)
+    right.set_title("b  against radius")
+    name = target.name or str(target.source_id)
+    figure.suptitle(style.literal(name), fontsize=9)
+    told = "" if gradient is None else f"; its gradient is {_signed(gradient.slope, gradient.slope_error, quantity)}"
+    alt = f"{quantity.name.capitalize()} of {name}: a map, and the mean in rings against the radius in the disc{told}."
+    return style.finish(figure, simulated=cube.simulated, alt=alt)
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    """Range of the finite values, half as wide again to either side."""
+    low, high = style.percentile_limits(values, 0.0, 100.0)
+    return low - 0.5 * (high - low), high + 0.5 * (high - low)
+
+
+def _signed(slope: float, error: float | None, quantity: Quantity) -> str:
+    text = f"{slope:+.3f}" + ("" if error is None else f" \u00b1 {error:.3f}")
+    return text.replace("-", "\u2212") + f" {quantity.slope_unit}"
+
+
+def _profile(axes: Axes, quantity: Quantity, points: Points, gradient, injected, published) -> None:
+    good = np.isfinite(points.value) & np.isfinite(points.error)
+    radius, value, error = points.radius_kpc[good], points.value[good], points.error[good]
+    end = 1.08 * float(radius.max()) if radius.size else 8.0
+    grid = np.linspace(0.0, end, 100)
+    shown = [value, value - error, value + error]
+    if gradient is not None:
+        line, band = gradient.at(grid)
+        axes.fill_between(grid, line - band, line + band, color=style.SKY, alpha=0.5, linewidth=0, zorder=1)
+        label = f"fit: {_signed(gradient.slope, gradient.slope_error, quantity)}"
+        axes.plot(grid, line, color=style.RESULT_COLOUR, label=label)
+        shown.append(line)
+        if published is not None:
+            pivot = 0.5 * end
+            through = gradient.at(pivot)[0] + published[0] * (grid - pivot)
+            label = f"published: {_signed(*published, quantity)}"
+            axes.plot(grid, through, color=style.PUBLISHED_COLOUR, linestyle=":", linewidth=1.6, label=label)
+            shown.append(through)
+    if injected is not None:
+        label = f"put in: {_signed(injected[1], None, quantity)}"
+        line = injected[0] + injected[1] * grid
+        axes.plot(grid, line, color=style.TRUTH_COLOUR, linestyle="--", linewidth=1.4, label=label)
+        shown.append(line)
+    axes.errorbar(
+        radius, value, error, fmt="o", color=style.BLACK, markersize=3, elinewidth=0.8, capsize=1.5,
+        label="rings, as observed", zorder=4,
+    )  # fmt: skip
+    every = np.concatenate([np.atleast_1d(a) for a in shown])
+    low, high = (every.min(), every.max()) if every.size else (0.0, 1.0)
+    spread = max(high - low, 1e-3, float(np.median(error)) if error.size else 0.0)
+    # Room above for the legend, so that it covers no point.
+    axes.set_ylim(low - 0.1 * spread, high + 0.65 * spread)
+    axes.set_xlim(0.0, end)
+    axes.set_xlabel("radius in the disc (kpc)")
+    axes.set_ylabel(quantity.label)
+    axes.legend(loc="upper right")
+
+
+METALLICITY = Quantity("metallicity", "12 + log(O/H) (dex)", "dex/kpc", style.METALLICITY_MAP)
+
+
+def draw_metallicity(
+    dataset: Dataset, cube: Cube, image: np.ndarray, points: Points, gradient: Gradient | None, **kwargs
+) -> Figure:
+    """Draw map and gradient.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The observation.
+    cube : Cube
+        Whose spaxels the map has.
+    image : ndarray, shape (n_y, n_x)
+        12 + log(O/H); NaN where it is not known.
+    points : Points
+        The same in rings.
+    gradient : Gradient or None
+        The fit, dex/kpc.
+    **kwargs
+        Passed on to `galaxy.draw_radial`: ``injected``, ``published``, ``source_id``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Map to the left, gradient to the right.
+    """
+    return draw_radial(METALLICITY, dataset, cube, image, points, gradient, **kwargs)
+
+
+ATTENUATION = Quantity("attenuation", "A$_V$ of the gas (mag)", "mag/kpc", style.ATTENUATION_MAP)
+
+
+def draw_attenuation(
+    dataset: Dataset, cube: Cube, image: np.ndarray, points: Points, gradient: Gradient | None, **kwargs
+) -> Figure:
+    """Draw map and gradient.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The observation.
+    cube : Cube
+        Whose spaxels the map has.
+    image : ndarray, shape (n_y, n_x)
+        A_V in mag; NaN where it is not known.
+    points : Points
+        The same in rings.
+    gradient : Gradient or None
+        The fit, mag/kpc.
+    **kwargs
+        Passed on to `galaxy.draw_radial`: ``injected``, ``published``, ``source_id``.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Map to the left, gradient to the right.
+    """
+    return draw_radial(ATTENUATION, dataset, cube, image, points, gradient, **kwargs)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A brightness in rings and the exponential disc fitted to it.
+
+    Attributes
+    ----------
+    radius_arcsec, value, error : ndarray, shape (n,)
+        Rings: radius in the plane of the disc, the quantity and 1 sigma. NaN is not drawn.
+    scale_arcsec, scale_error : float
+        Scale length of the disc.
+    centre : float
+        Value of the disc at radius 0, in the unit of `value`, before the point-spread function.
+    injected_arcsec : float
+        Scale length that was put in; NaN where there is none.
+    """
+
+    radius_arcsec: np.ndarray
+    value: np.ndarray
+    error: np.ndarray
+    scale_arcsec: float
+    scale_error: float
+    centre: float
+    injected_arcsec: float = np.nan
+
+
+SFR_LABEL = "$\\Sigma_{\\mathrm{SFR}}$ (M$_\\odot$ yr$^{-1}$ kpc$^{-2}$)"
+
+
+@style.house_style()
+def draw_sfr_profile(
+    dataset: Dataset,
+    star_formation: Profile,
+    continuum: Profile,
+    *,
+    source_id: int | None = None,
+    simulated: bool = True,
+) -> Figure:
+    """Draw both profiles on logarithmic scales that span the same factor, so that equal slopes look equal.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The observation.
+    star_formation : Profile
+        Msun/yr/kpc2 (free of attenuation or not, as the caller says).
+    continuum : Profile
+        Stellar continuum, MJy/sr.
+    source_id : int, optional
+        The source; the case study without it.
+    simulated : bool
+        Whether the data are from a simulation.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Left: the two profiles; right: each over its value at the centre.
+    """
+    target = target_of(dataset, source_id)
+    scale = kpc_per_arcsec(target.redshift)
+    figure = style.new_figure(style.FULL_WIDTH, 3.1)
+    left, right = figure.subplots(1, 2)
+    figure.get_layout_engine().set(wspace=0.08)
+    other = left.twinx()
+    rows = (
+        (left, star_formation, style.VERMILION, "o", "H\u03b1 star formation", SFR_LABEL),
+        (other, continuum, style.PURPLE, "s", "stellar continuum", "surface brightness (MJy/sr)"),
+    )
+    end = 1.1 * scale * max(p.radius_arcsec[np.isfinite(p.value)].max() for p in (star_formation, continuum))
+    grid = np.linspace(0.0, end, 100)
+    for axes, profile, colour, marker, name, label in rows:
+        disc = np.exp(-grid / (profile.scale_arcsec * scale))
+        radius = profile.radius_arcsec * scale
+        look = {"color": colour, "fmt": marker, "markersize": 3, "elinewidth": 0.8}
+        axes.errorbar(radius, profile.value, profile.error, **look)
+        axes.plot(grid, profile.centre * disc, color=colour, linewidth=1.0)
+        # Both scales span a factor of 120 round their own disc.
+        axes.set_yscale("log")
+        axes.set_ylim(profile.centre * 0.025, profile.centre * 3.0)
+        axes.set_ylabel(label, color=colour)
+        axes.tick_params(axis="y", colors=colour, which="both")
+        told = f"{name}: h = {profile.scale_arcsec * scale:.2f} \u00b1 {profile.scale_error * scale:.2f} kpc"
+        right.errorbar(radius, profile.value / profile.centre, profile.error / profile.centre, **look, label=told)
+        right.plot(grid, disc, color=colour, linewidth=1.0)
+        if np.isfinite(profile.injected_arcsec):
+            true = profile.injected_arcsec * scale
+            right.plot(
+                grid,
+                np.exp(-grid / true),
+                color=colour,
+                linestyle="--",
+                linewidth=0.9,
+                label=f"put in: h = {true:.2f} kpc",
+            )
+    left.tick_params(axis="y", which="both", right=False)
+    other.tick_params(axis="y", which="both", left=False)
+    right.set_yscale("log")
+    right.set_ylim(0.025, 12.0)
+    right.set_ylabel("over the centre of the disc")
+    right.legend(loc="upper right", fontsize=6)
+    for axes, title in ((left, "a  rings and discs"), (right, "b  the same, scaled")):
+        axes.set_xlim(0.0, end)
+        axes.set_xlabel("radius in the disc (kpc)")
+        axes.set_title(title)
+    name = target.name or str(target.source_id)
+    figure.suptitle(style.literal(name), fontsize=9)
+    alt = (
+        f"Surface density of star formation and stellar continuum of {name} against radius: discs with scale "
+        f"lengths of {star_formation.scale_arcsec * scale:.2f} and {continuum.scale_arcsec * scale:.2f} kpc."
+    )
+    return style.finish(figure, simulated=simulated, alt=alt)
+
+
+AV_ERROR = 1.0
+"""Attenuation is mapped where its error is smaller, mag: chosen by the error, not by the value."""
+
+AV_SHOWN = (0.0, 3.0)
+"""Colours of the map, mag: noise makes negative values, which no dust does. More where rings have more."""
+
+_DRAWS = 300
+
+
+def plot_kinematics(dataset: Dataset, galaxy: Galaxy) -> Figure:
+    """Draw velocity, dispersion, disc and rotation curve; what was put in and published beside the curve."""
+    fit = galaxy.kinematics
+    centre = np.array([galaxy.geometry.ra, galaxy.geometry.dec])
+    east, north = galaxy.cube.offsets(*centre)
+    seen = fit.maps["used"].astype(bool)
+    end = float(np.percentile(fit.disc.radius_azimuth(east, north)[0][seen], 98.0)) if seen.any() else 1.0
+    rotation = kinematics.Rotation.from_draws(fit.names, fit.draws(_DRAWS), fit.disc, np.linspace(0.0, end, 60))
+    known, told = report.injected(dataset, galaxy.source_id), report.published(galaxy.source_id)
+    injected = None
+    if {"v_sin_i", "r_turn"} <= known.keys():
+        injected = Disc(fit.disc.pa_deg, fit.disc.inclination_deg, known["v_sin_i"], known["r_turn"])
+    published = None
+    if {"v_rot", "inclination", "re_disc_kpc"} <= told.keys():
+        # Published deprojected, at the half-light radius of the disc.
+        speed, radius = told["v_rot"], told["re_disc_kpc"].value / galaxy.geometry.kpc_per_arcsec
+        sine = float(np.sin(np.radians(told["inclination"].value)))
+        published = (radius, speed.value * sine, 0.5 * (speed.plus + speed.minus) * sine)
+    return kinematics.plot_kinematics(
+        dataset, galaxy.cube, fit.maps, fit.disc, rotation,
+        injected=injected, published=published, source_id=galaxy.source_id, centre=tuple(centre),
+    )  # fmt: skip
+
+
+def plot_metallicity(dataset: Dataset, galaxy: Galaxy, calibration: str = DEFAULT_METALLICITY) -> Figure:
+    """Draw the metallicity of bins and rings, and its gradient."""
+    value, _ = metals.metallicity(galaxy.binned.flux, galaxy.binned.flux_error, calibration=calibration)
+    rings = galaxy.rings
+    means, errors = ({name: getattr(ring, key) for name, ring in rings.items()} for key in ("mean", "error"))
+    points = metals.metallicity(means, errors, calibration=calibration, snr=2.0)
+    known, told = report.injected(dataset, galaxy.source_id), report.published(galaxy.source_id)
+    return draw_metallicity(
+        dataset, galaxy.cube, galaxy.bins.spread(value), Points(_kpc(galaxy, rings["Ha"]), *points),
+        galaxy.metallicity.get(calibration), injected=_pair(known, "metallicity"),
+        published=_told(told, "metallicity_gradient"), source_id=galaxy.source_id,
+    )  # fmt: skip
+
+
+def plot_attenuation(dataset: Dataset, galaxy: Galaxy) -> Figure | None:
+    """Draw the attenuation of bins and rings, and its gradient; None for a galaxy whose Hb is not covered."""
+    if galaxy.av is None:
+        return None
+    flux, error, rings = galaxy.binned.flux, galaxy.binned.flux_error, galaxy.rings
+    value, sigma = balmer_av(flux["Ha"], flux["Hb"], error["Ha"], error["Hb"])
+    with np.errstate(invalid="ignore"):
+        value = np.where(sigma < AV_ERROR, value, np.nan)
+    points = balmer_av(rings["Ha"].mean, rings["Hb"].mean, rings["Ha"].error, rings["Hb"].error)
+    with np.errstate(invalid="ignore"):
+        points = [np.where(points[1] < 3.0 * AV_ERROR, part, np.nan) for part in points]
+    most = max(AV_SHOWN[1], float(np.nanmax(points[0], initial=0.0)))
+    return draw_attenuation(
+        dataset, galaxy.cube, galaxy.bins.spread(value), Points(_kpc(galaxy, rings["Ha"]), *points), galaxy.av,
+        injected=_pair(report.injected(dataset, galaxy.source_id), "av"), source_id=galaxy.source_id,
+        limits=(AV_SHOWN[0], most),
+    )  # fmt: skip
+
+
+def plot_sfr_profile(dataset: Dataset, galaxy: Galaxy, continuum: Rings, injected: dict[str, float]) -> Figure:
+    """Draw star formation against the stellar continuum.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The observation.
+    galaxy : Galaxy
+        What was measured.
+    continuum : Rings
+        Of the image of the continuum (`profiles.rings`), the constant beneath the disc not yet taken off.
+    injected : dict of str to float
+        ``scale_line`` and ``scale_continuum`` that were put in, arcsec, as the dust lets the light out; may be empty.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        See `galaxy.draw_sfr_profile`.
+    """
+    found, geometry = galaxy.star_formation, galaxy.geometry
+    # One decrement for the whole disc: light turns into star formation by a constant. Face on.
+    factor = found.sfr / found.halpha / geometry.kpc_per_arcsec**2 * geometry.cos_inclination
+    gas = _profile_of(galaxy.discs["Ha"], galaxy.rings["Ha"], factor, injected.get("scale_line", np.nan))
+    stars = _profile_of(galaxy.stars, continuum, 1.0, injected.get("scale_continuum", np.nan))
+    return draw_sfr_profile(dataset, gas, stars, source_id=galaxy.source_id, simulated=galaxy.cube.simulated)
+
+
+def atlas_entry(dataset: Dataset, galaxy: Galaxy) -> Entry:
+    """Make the row of an atlas: velocities are those of the bins."""
+    with np.errstate(invalid="ignore"):
+        speed = np.where(galaxy.binned.velocity_error < 60.0, galaxy.binned.velocity, np.nan)
+    return Entry(dataset.target(galaxy.source_id), galaxy.cube, galaxy.bins.spread(speed))
+
+
+def _profile_of(disc: Exponential, rings: Rings, factor: float, injected: float) -> Profile:
+    with np.errstate(invalid="ignore"):
+        # On a logarithmic scale only what is there with some certainty.
+        value = (rings.mean - disc.background) * factor
+        value = np.where(value > rings.error * factor, value, np.nan)
+    centre = float(np.exp(disc.log_centre)) * factor
+    return Profile(rings.radius, value, rings.error * factor, disc.scale_arcsec, disc.scale_error, centre, injected)
+
+
+def _kpc(galaxy: Galaxy, rings: Rings) -> np.ndarray:
+    return rings.radius * galaxy.geometry.kpc_per_arcsec
+
+
+def _pair(known: dict[str, float], name: str) -> tuple[float, float] | None:
+    """Centre and gradient of what was put in."""
+    keys = {f"{name}_centre", f"{name}_gradient"}
+    return (known[f"{name}_centre"], known[f"{name}_gradient"]) if keys <= known.keys() else None
+
+
+def _told(told: dict, name: str) -> tuple[float, float] | None:
+    """Published value and its mean error."""
+    return (told[name].value, 0.5 * (told[name].plus + told[name].minus)) if name in told else None

@@ -1,0 +1,1 @@
+"""What is measured on the cube of a galaxy: lines, noise, rotation, metals, dust."""

@@ -1,0 +1,328 @@
+"""One table a galaxy: what was published, what was injected, what came back, with errors and pulls."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from astropy.table import Column, Table
+
+from msa3d.constants import C_KMS
+from msa3d.errors import ProductError
+from msa3d.galaxy.disc import RE_OVER_SCALE_LENGTH, Disc, kpc_per_arcsec
+from msa3d.galaxy.injected import line_discs
+from msa3d.pipeline.products import atomic_path
+
+COLUMNS = (
+    ("quantity", "name"),
+    ("unit", "unit of all numbers of the row"),
+    ("published", "published value"),
+    ("published_error", "its error, mean of both sides"),
+    ("injected", "what the simulation was made with"),
+    ("recovered", "what was measured"),
+    ("error", "its error, one sigma"),
+    ("pull", "(recovered - injected) / error"),
+    ("citation", "where the published value stands"),
+    ("note", "what must be known to compare"),
+)
+
+FLUX_UNIT = "1e-17 erg s-1 cm-2"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published value.
+
+    Attributes
+    ----------
+    value, plus, minus : float
+        The value and its errors to either side, NaN where none is given.
+    unit : str
+        In astropy's notation.
+    citation : str
+        Where it stands.
+    """
+
+    value: float
+    plus: float
+    minus: float
+    unit: str
+    citation: str
+
+    @property
+    def error(self) -> float:
+        """Mean of both errors; that of one side where only one is given; NaN where none is."""
+        known = [e for e in (self.plus, self.minus) if np.isfinite(e)]
+        return float(np.mean(known)) if known else float("nan")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One quantity of a galaxy.
+
+    Attributes
+    ----------
+    quantity, unit : str
+        Name, and unit in astropy's notation.
+    recovered, error : float
+        Measured value and its error, one sigma; NaN where there is none.
+    injected, published, published_error : float
+        NaN where unknown.
+    citation, note : str
+        Where the published value stands; what must be known to compare.
+    """
+
+    quantity: str
+    unit: str
+    recovered: float = float("nan")
+    error: float = float("nan")
+    injected: float = float("nan")
+    published: float = float("nan")
+    published_error: float = float("nan")
+    citation: str = ""
+    note: str = ""
+
+    @property
+    def pull(self) -> float:
+        """``(recovered - injected) / error``; NaN where one is unknown or the error is zero."""
+        return (self.recovered - self.injected) / self.error if self.error > 0 else float("nan")
+
+
+@cache
+def _published() -> dict[str, Any]:
+    text = resources.files("msa3d.galaxy").joinpath("data/published.yaml").read_text()
+    return yaml.safe_load(text)
+
+
+def published(source_id: int) -> dict[str, Published]:
+    """Published values of a galaxy.
+
+    Parameters
+    ----------
+    source_id : int
+        As in the survey.
+
+    Returns
+    -------
+    dict of str to Published
+        By quantity; empty for a galaxy that nothing was typed of.
+    """
+    table = _published()
+    nan = float("nan")
+    return {
+        name: Published(
+            float(item["value"]),
+            float(item.get("plus", nan)),
+            float(item.get("minus", nan)),
+            item["unit"],
+            table["sources"][item["citation"]],
+        )
+        for name, item in table["galaxies"].get(source_id, {}).items()
+    }
+
+
+def injected(dataset, source_id: int) -> dict[str, float]:
+    """What a simulated galaxy was made with, in the quantities that are measured.
+
+    Parameters
+    ----------
+    dataset : msa3d.config.Dataset
+        Its `simulation` tells.
+    source_id : int
+        The galaxy.
+
+    Returns
+    -------
+    dict of str to float
+        Empty for real data, and for a source that the simulation has no galaxy for. Angles in deg, velocities
+        in km/s, ``scale_*`` and ``r_turn`` in arcsec, gradients per kpc, ``flux_<line>`` in `FLUX_UNIT`.
+    """
+    simulation = getattr(dataset, "simulation", None)
+    sources = [] if simulation is None else simulation.sources
+    source = next((s for s in sources if s.source_id == source_id), None)
+    if source is None:
+        return {}
+    stars = source.re_arcsec / RE_OVER_SCALE_LENGTH
+    # Published is the speed at the half-light radius; the fit's parameter is the asymptote of the curve.
+    v_sin_i_re = source.v_rot_kms * np.sin(np.radians(source.inclination_deg))
+    unit = Disc(source.pa_deg, source.inclination_deg, 1.0, source.r_turn_arcsec)
+    values = {
+        "redshift": source.redshift,
+        "systemic": 0.0,
+        "offset_east": 0.0,
+        "offset_north": 0.0,
+        "log_mass": source.log_mass,
+        "sfr": source.sfr_msun_yr,
+        "sigma0": source.sigma0_kms,
+        "v_rot": source.v_rot_kms,
+        "v_sin_i": v_sin_i_re / float(unit.rotation(source.re_arcsec)),
+        "v_sin_i_re": v_sin_i_re,
+        "v_over_sigma": source.v_rot_kms / source.sigma0_kms,
+        "pa_deg": source.pa_deg,
+        "r_turn": source.r_turn_arcsec,
+        "inclination": source.inclination_deg,
+        "re_disc_kpc": source.re_arcsec * kpc_per_arcsec(source.redshift),
+        "scale_continuum": stars,
+        "scale_line": stars * source.sfr_scale_ratio,
+        "scale_ratio": source.sfr_scale_ratio,
+        "metallicity_centre": source.metallicity_centre,
+        "metallicity_gradient": source.metallicity_gradient_dex_kpc,
+        "av_centre": source.av_centre,
+        "av_gradient": source.av_gradient_mag_kpc,
+    }
+    values |= {f"flux_{line}": 1e17 * flux for line, (flux, _) in line_discs(values).items()}
+    return {name: float(value) for name, value in values.items()}
+
+
+def disc_rows(fit, re_arcsec: float | None = None) -> list[Row]:
+    """Rows of a fitted disc.
+
+    Parameters
+    ----------
+    fit : msa3d.galaxy.discfit.DiscFit
+        The fit.
+    re_arcsec : float, optional
+        Radius at which the rotation curve is also given (``v_sin_i_re``): its asymptote is an extrapolation.
+
+    Returns
+    -------
+    list of Row
+        sigma0, v_sin_i, v_sin_i_re, v_over_sigma, pa_deg, r_turn, systemic, redshift.
+    """
+    note = f"chi square divided by {fit.scale:.2f}: noise shared by neighbours, and banding"
+    rows = [
+        Row("sigma0", "km/s", fit.best["sigma0"], fit.error["sigma0"], note=note),
+        Row("v_sin_i", "km/s", fit.best["v_sin_i"], fit.error["v_sin_i"], note="asymptote of the rotation curve"),
+    ]
+    if re_arcsec is not None:
+        _, low, high = fit.rotation([re_arcsec])
+        at_re = float(fit.disc.rotation(re_arcsec))
+        rows.append(Row("v_sin_i_re", "km/s", at_re, 0.5 * float(high[0] - low[0]), note=f"at {re_arcsec:g} arcsec"))
+    ratio, ratio_error = fit.v_over_sigma(re_arcsec)
+    where = "asymptote of the rotation curve" if re_arcsec is None else f"at {re_arcsec:g} arcsec"
+    rows.append(Row("v_over_sigma", "", ratio, ratio_error, note=f"{where}; inclination taken as known"))
+    for name, unit in (("pa_deg", "deg"), ("r_turn", "arcsec"), ("systemic", "km/s")):
+        rows.append(Row(name, unit, fit.best[name], fit.error[name]))
+    per_kms = (1.0 + fit.redshift) / C_KMS
+    redshift = fit.redshift + fit.best["systemic"] * per_kms
+    return [*rows, Row("redshift", "", redshift, fit.error["systemic"] * per_kms)]
+
+
+def completed(rows: Iterable[Row], dataset, source_id: int) -> list[Row]:
+    """Enter what was injected and published into rows; quantities that were not measured get a row too.
+
+    Parameters
+    ----------
+    rows : iterable of Row
+        What was measured.
+    dataset : msa3d.config.Dataset
+        Tells what was injected.
+    source_id : int
+        The galaxy.
+
+    Returns
+    -------
+    list of Row
+        Measured quantities first, in their order, then published ones that were not measured.
+    """
+    truth, papers = injected(dataset, source_id), published(source_id)
+    result, seen = [], set()
+    for row in rows:
+        seen.add(row.quantity)
+        paper = papers.get(row.quantity)
+        change: dict[str, Any] = {}
+        if np.isnan(row.injected) and row.quantity in truth:
+            value = truth[row.quantity]
+            # Angles are compared on the circle.
+            change["injected"] = row.recovered - _turn(row.recovered - value) if row.quantity == "pa_deg" else value
+        if np.isnan(row.published) and paper is not None:
+            change |= {"published": paper.value, "published_error": paper.error, "citation": paper.citation}
+        result.append(replace(row, **change))
+    for name, paper in papers.items():
+        if name not in seen:
+            value = truth.get(name, float("nan"))
+            blank = Row(name, paper.unit, injected=value, published=paper.value, published_error=paper.error)
+            result.append(replace(blank, citation=paper.citation, note="not measured"))
+    return result
+
+
+def _turn(angle: float) -> float:
+    """Bring an angle into [-180, 180)."""
+    return (angle + 180.0) % 360.0 - 180.0
+
+
+def report_table(rows: Sequence[Row], source_id: int, *, simulated: bool) -> Table:
+    """Put rows into a table.
+
+    Parameters
+    ----------
+    rows : sequence of Row
+        In the order of the table.
+    source_id : int
+        The galaxy.
+    simulated : bool
+        Whether the data are simulated; goes into the header.
+
+    Returns
+    -------
+    astropy.table.Table
+        Columns `COLUMNS`; numbers are in the unit of their row; NaN where unknown.
+
+    Raises
+    ------
+    msa3d.errors.ProductError
+        If a quantity is there twice.
+    """
+    names = [row.quantity for row in rows]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ProductError(f"report of {source_id}: {', '.join(twice)} stands in more than one row; give each once")
+    table = Table(meta={"SOURCEID": source_id, "SIMULATD": simulated})
+    for name, text in COLUMNS:
+        kind = str if name in ("quantity", "unit", "citation", "note") else float
+        table[name] = Column([getattr(row, name) for row in rows], dtype=kind, description=text)
+    return table
+
+
+def pull_statistics(table: Table) -> tuple[float, float, int]:
+    """Largest absolute pull, root mean square of the pulls, and their number; NaN without any."""
+    pulls = np.asarray(table["pull"], dtype=float)
+    pulls = pulls[np.isfinite(pulls)]
+    if not pulls.size:
+        return float("nan"), float("nan"), 0
+    return float(np.abs(pulls).max()), float(np.sqrt(np.mean(pulls**2))), int(pulls.size)
+
+
+def write_report(table: Table, stem: str | Path) -> list[Path]:
+    """Write a table as CSV and as FITS.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        Of `report_table`.
+    stem : str or pathlib.Path
+        Path without its ending.
+
+    Returns
+    -------
+    list of pathlib.Path
+        The two files, each whole.
+    """
+    stem = Path(stem)
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suffix, kind in ((".csv", "ascii.csv"), (".fits", "fits")):
+        path = stem.with_name(stem.name + suffix)
+        with atomic_path(path) as partial:
+            plain = table.copy() if suffix == ".csv" else table
+            if suffix == ".csv":
+                plain.meta = {}
+            plain.write(partial, format=kind, overwrite=True)
+        paths.append(path)
+    return paths

@@ -1,0 +1,1 @@
+"""What was observed: exposures and the metafile of the microshutters."""

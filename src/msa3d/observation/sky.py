@@ -1,0 +1,70 @@
+"""Offsets on the sky, and what a pixel and a spectrum need to count.
+
+Small sky geometry that cubes need: the tangent plane, and nothing that astropy's WCS has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    pass
+
+
+MIN_COLUMNS = 9
+"""Fewest columns that a slit has to light on a detector to be used."""
+
+
+DO_NOT_USE = 1
+"""jwst's flag of a value that is not to be used."""
+
+
+ARCSEC_PER_RADIAN = np.degrees(1.0) * 3600.0
+SR_PER_SQUARE_ARCSEC = ARCSEC_PER_RADIAN**-2
+
+
+def tangent_offsets(ra, dec, ra0: float, dec0: float) -> tuple[np.ndarray, np.ndarray]:
+    """Project sky positions onto the tangent plane at a point.
+
+    Parameters
+    ----------
+    ra, dec : array_like
+        Positions, deg.
+    ra0, dec0 : float
+        Tangent point, deg.
+
+    Returns
+    -------
+    east, north : numpy.ndarray
+        Gnomonic offsets, arcsec.
+    """
+    dra, dec, dec0 = np.radians(np.asarray(ra) - ra0), np.radians(dec), np.radians(dec0)
+    depth = np.sin(dec) * np.sin(dec0) + np.cos(dec) * np.cos(dec0) * np.cos(dra)
+    east = np.cos(dec) * np.sin(dra) / depth
+    north = (np.sin(dec) * np.cos(dec0) - np.cos(dec) * np.sin(dec0) * np.cos(dra)) / depth
+    return east * ARCSEC_PER_RADIAN, north * ARCSEC_PER_RADIAN
+
+
+def from_tangent(east, north, ra0: float, dec0: float) -> tuple[np.ndarray, np.ndarray]:
+    """Sky position of gnomonic offsets: the inverse of `tangent_offsets`.
+
+    Parameters
+    ----------
+    east, north : array_like
+        Offsets, arcsec.
+    ra0, dec0 : float
+        Tangent point, deg.
+
+    Returns
+    -------
+    ra, dec : numpy.ndarray
+        Deg.
+    """
+    east, north = np.asarray(east) / ARCSEC_PER_RADIAN, np.asarray(north) / ARCSEC_PER_RADIAN
+    dec0 = np.radians(dec0)
+    depth = np.cos(dec0) - north * np.sin(dec0)
+    ra = ra0 + np.degrees(np.arctan2(east, depth))
+    dec = np.degrees(np.arctan2(np.sin(dec0) + north * np.cos(dec0), np.hypot(east, depth)))
+    return ra % 360.0, dec

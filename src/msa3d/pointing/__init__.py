@@ -1,0 +1,1 @@
+"""Offsets between exposures, measured on the data."""

@@ -1,0 +1,1 @@
+"""From count rates to corrected calibrated slits, with jwst."""

@@ -1,0 +1,245 @@
+"""Spec2 and Spec3 of the JWST pipeline, exposure by exposure, with the published parameters.
+
+Each exposure is reduced on its own: Spec2 on the count-rate images of NRS1 and NRS2, then Spec3 on the two
+calibrated images, so that every source of every exposure becomes one rectified spectrum
+``newoutput_s<id>_s2d.fits``. The parameters are data of the dataset; those that really ran are exported
+beside the products. The inputs are opened, never written: the pipeline reads the metafile from a copy.
+
+What runs inside one exposure is in `msa3d.reduce.exposure`.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from astropy.io import fits
+
+from msa3d.archive import crds
+from msa3d.errors import ObservationError
+from msa3d.observation import metafile_edit
+from msa3d.observation.exposures import Observation
+from msa3d.observation.metafile import MsaFile
+from msa3d.pipeline import products
+from msa3d.pipeline.products import run_outdated
+from msa3d.reduce import jwst_speed
+from msa3d.reduce.exposure import ExposureResult, ExposureTask, process_exposure
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from pathlib import Path
+
+    from astropy.table import Table
+
+    from msa3d.config import Dataset
+    from msa3d.observation.exposures import Exposure
+    from msa3d.pipeline.layout import Layout
+
+__all__ = ["ProcessReport", "process_exposure", "run", "write_metafile_copy"]
+
+
+#: Peak memory of one exposure with about 40 slitlets on two detectors.
+MEMORY_GB_EACH = 2.0
+log = logging.getLogger(__name__)
+
+#: Modules whose code decides what the products are; the metafile, which this module edits, counts as a file.
+MODULES = ("msa3d.reduce.exposure",)
+
+
+@dataclass(frozen=True)
+class ProcessReport:
+    """Results of all exposures.
+
+    Attributes
+    ----------
+    exposures : list of ExposureResult
+        One an exposure, in observing order.
+    """
+
+    exposures: list[ExposureResult]
+
+    def table(self) -> Table:
+        """Exposure, status, number of products, wall seconds and peak memory in GB, a row an exposure."""
+        from astropy.table import Table
+
+        columns = {
+            "exposure": [e.activity for e in self.exposures],
+            "status": [e.status for e in self.exposures],
+            "products": [len(e.products) for e in self.exposures],
+            "seconds": [round(e.seconds.get("total", 0.0), 1) for e in self.exposures],
+            "memory_gb": [round(e.memory_gb, 2) for e in self.exposures],
+        }
+        return Table(columns)
+
+
+@products.one_run_a_root
+def run(
+    dataset: Dataset, layout: Layout, *, workers: int | str | None = None, only: Collection[str] = ()
+) -> ProcessReport:
+    """Run Spec2 and Spec3 on every exposure of an observation.
+
+    Exposures whose products are current are left alone: an interrupted run continues where it stopped.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The observation and its parameters.
+    layout : Layout
+        Where things lie.
+    workers : int or str, optional
+        Number of exposures at a time, or address of a dask scheduler; None for what the machine allows.
+    only : collection of str, optional
+        Names of the exposures to reduce, to try a few first; by default all.
+
+    Returns
+    -------
+    ProcessReport
+
+    Raises
+    ------
+    ObservationError
+        When the observation is not what the dataset describes, or has no such exposure; nothing has been written then.
+    DatasetError
+        When a step or parameter of the dataset is unknown to the pipeline.
+    ProductError
+        When the pipeline fails on an exposure; the sentence names its log.
+    """
+    accelerations = jwst_speed.chosen(dataset.process.accelerations)
+    context = crds.use_references(layout, dataset)
+    observation = Observation.read(layout, dataset)
+    observation.check()
+    unknown = sorted(set(only) - {exposure.activity for exposure in observation.exposures})
+    if unknown:
+        raise ObservationError(
+            f"{layout.root} has no exposure {unknown[0]}; {observation.exposures[0].activity} is one."
+        )
+    metafile = write_metafile_copy(dataset, layout, observation)
+    tasks = [
+        _task(exposure, dataset, layout, metafile, accelerations, context, observation.simulated)
+        for exposure in observation.exposures
+        if not only or exposure.activity in only
+    ]
+    results, _ = run_outdated(
+        "process",
+        process_exposure,
+        tasks,
+        _recorded,
+        workers=workers,
+        memory_gb_each=MEMORY_GB_EACH,
+        environment=crds.environment(layout, dataset),
+    )
+    return ProcessReport(results)
+
+
+def write_metafile_copy(dataset: Dataset, layout: Layout, observation: Observation) -> Path:
+    """Write the copy of the MSA metafile that the pipeline reads.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Says whether source ids are transformed (``process.transform_msa``) and whether only the slitlets of the
+        targets are kept (``process.wanted_sources_only``).
+    layout : Layout
+        Where things lie.
+    observation : Observation
+        Names the original, which is left as it is.
+
+    Returns
+    -------
+    Path
+        The copy. One that says the same already is left alone, time of change included.
+    """
+    original = observation.metafile
+    copy = layout.metafile_copy(original.name)
+    wanted = [target.source_id for target in dataset.targets] if dataset.process.wanted_sources_only else None
+    split, lengthen = dataset.process.split_slitlets, dataset.process.lengthen_slitlets
+    settings = {
+        "transform_msa": dataset.process.transform_msa, "wanted": wanted, "split": split, "lengthen": lengthen,
+    }  # fmt: skip
+    record = products.Record(
+        layout,
+        "metafile",
+        original.stem,
+        inputs=[original],
+        parameters=settings,
+        modules=("msa3d.observation.metafile_edit",),
+    )
+    if record.is_current([copy]):
+        return copy
+    metafile = MsaFile.read(original)
+    for text in metafile.left_out:
+        log.warning("%s: %s", original.name, text)
+    metafile = metafile.repaired()
+    if dataset.process.transform_msa:
+        metafile = metafile.transform_ids()
+    if wanted is not None:
+        metafile = metafile.select_sources(wanted)
+    if split is not None:
+        metafile = metafile_edit.split_slitlets(metafile, split)
+    if lengthen:
+        metafile = metafile_edit.lengthen_slitlets(metafile, lengthen)
+    with products.atomic_path(copy) as partial:
+        metafile.write(partial)
+        products.stamp_file(
+            partial, dataset=dataset, inputs=[original], simulated=observation.simulated, step="metafile copy"
+        )
+        if copy.is_file() and fits.FITSDiff(copy, partial, ignore_keywords=["HISTORY", "MSA3D*"]).identical:
+            # Other code, the same tables: the exposures that were reduced with the old copy stay current.
+            shutil.copy2(copy, partial)
+    record.write([copy])
+    return copy
+
+
+def _task(
+    exposure: Exposure,
+    dataset: Dataset,
+    layout: Layout,
+    metafile: Path,
+    accelerations: tuple[str, ...],
+    context: str,
+    simulated: bool,
+) -> ExposureTask:
+    settings = dataset.process
+    rates = {detector.lower(): path for detector, path in sorted(exposure.rates.items())}
+    # Accelerations leave the values alone, so that switching them does not make products out of date.
+    spec2 = settings.spec2
+    if settings.run_stage1 and "nsclean" not in spec2:
+        # What starts from ramps is cleaned of correlated noise, which the published way does on the rates.
+        spec2 = {**spec2, "nsclean": {"skip": False}}
+    parameters = {
+        "spec2": spec2,
+        "spec3": settings.spec3,
+        "product": settings.product,
+        "crds_context": context,
+    }
+    record = products.Record(
+        layout,
+        "process",
+        exposure.activity,
+        inputs=[*rates.values(), metafile],
+        parameters=parameters,
+        modules=MODULES,
+    )
+    return ExposureTask(
+        activity=exposure.activity,
+        rates=rates,
+        metafile=metafile,
+        directory=layout.process_dir(exposure.activity),
+        product=settings.product,
+        spec2=spec2,
+        spec3=settings.spec3,
+        accelerations=accelerations,
+        masks=layout.records / "failed_open",
+        dataset=dataset,
+        simulated=simulated,
+        record=record,
+    )
+
+
+def _recorded(task: ExposureTask) -> ExposureResult:
+    """Give the result of an exposure that was reduced by an earlier run."""
+    notes: dict[str, Any] = task.record.notes()
+    products = sorted(path.name for path in task.directory.glob("*.fits"))
+    return ExposureResult(task.activity, "current", products, notes.get("seconds", {}), notes.get("memory_gb", 0.0))

@@ -1,0 +1,189 @@
+"""An offline CRDS cache with the simulated instrument's reference files.
+
+The cache has the layout that the ``crds`` client expects, with one context of a number that no real
+context has. Its references are made here, from the same figures that the simulator uses; nothing is
+downloaded. Point ``CRDS_PATH`` at it, ``CRDS_CONTEXT`` at `CONTEXT` and ``CRDS_CONFIG_URI`` at its
+``config/jwst`` folder, and no server is ever asked (`msa3d.archive.crds` does so).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pprint
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msa3d import __version__
+from msa3d.archive.crds import take_paths_literally
+from msa3d.errors import CrdsError
+from msa3d.pipeline.codeversion import code_version
+
+if TYPE_CHECKING:
+    from msa3d_sim.ramp import Cutout
+
+
+log = logging.getLogger(__name__)
+
+NUMBER = "9136"
+CONTEXT = f"jwst_{NUMBER}.pmap"
+INSTRUMENT_CONTEXT = f"jwst_nirspec_{NUMBER}.imap"
+EXPOSURE_TYPE = "NRS_MSASPEC"
+FILTER, GRATING = "F100LP", "G140H"
+EXPOSURE_KEY, FILTER_KEY, GRATING_KEY = (
+    "META.EXPOSURE.TYPE",
+    "META.INSTRUMENT.FILTER",
+    "META.INSTRUMENT.GRATING",
+)
+MATCH_KEYS = {
+    "fore": {FILTER_KEY: FILTER},
+    "disperser": {GRATING_KEY: GRATING},
+    "fflat": {FILTER_KEY: FILTER, GRATING_KEY: GRATING},
+}
+"""What a reference depends on beside the exposure type; any other filter or grating finds none."""
+NOT_APPLICABLE = (
+    "apcorr", "cubepar", "dark", "dflat", "distortion", "drizpars", "emicorr", "extract1d",
+    "filteroffset", "flat", "fringe", "gain", "ifufore", "ifupost", "ifuslicer", "ipc", "linearity", "mask",
+    "mrsptcorr", "mrsxartcorr", "persat", "readnoise", "refpix", "regions", "reset", "rscd", "saturation", "sflat",
+    "specwcs", "straymask", "superbias", "trapdensity", "trappars", "wavecorr", "wfssbkg",
+)  # fmt: skip
+STAMP = "msa3d_simulated.txt"
+
+
+def build_crds_cache(path: Path, *, stage1: Cutout | None = None) -> str:
+    """Make the simulated CRDS cache, unless it is there already.
+
+    The cache is built beside its final place and renamed when whole, so that a killed run leaves none
+    that is half made. One of another version or of changed figures is replaced.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The cache's root (``CRDS_PATH``), made if missing.
+    stage1 : Cutout, optional
+        Also the references of Detector1, for ramps of this part of the detector.
+
+    Returns
+    -------
+    str
+        The name of the context (``CRDS_CONTEXT``).
+
+    Raises
+    ------
+    CrdsError
+        If something else than a cache made by this function is at `path`.
+    """
+    path = Path(path)
+    stamp = _fingerprint(stage1)
+    if (path / STAMP).is_file() and (path / STAMP).read_text(encoding="utf-8") == stamp:
+        return CONTEXT
+    if path.exists() and any(path.iterdir()) and not (path / STAMP).is_file():
+        raise CrdsError(f"{path} is not a simulated CRDS cache and is left as it is: name another folder")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        _write(partial, stage1)
+        (partial / STAMP).write_text(stamp, encoding="utf-8")
+        partial.chmod(0o755)
+        if path.exists():
+            shutil.rmtree(path)
+        partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    log.info("simulated CRDS cache with context %s made in %s", CONTEXT, path)
+    return CONTEXT
+
+
+def _fingerprint(stage1: Cutout | None = None) -> str:
+    """What the content depends on: the version, the code and the data behind it."""
+    return (
+        "Simulated reference files, made by msa3d for its embedded observation. Not for real data.\n"
+        f"version {__version__}\ncontext {CONTEXT}\ncontent {code_version(__name__)}\n{stage1 or ''}"
+    )
+
+
+def _write(root: Path, stage1: Cutout | None) -> None:
+    # Imported where they are needed: a cache that is there already is told in no time.
+    from msa3d_sim.header import FRAMES_PER_GROUP, GROUP_SECONDS
+    from msa3d_sim.ramp import write_ramp_references
+    from msa3d_sim.references import write_calibration, write_optics
+
+    take_paths_literally(root)
+    references = root / "references" / "jwst" / "nirspec"
+    mappings = root / "mappings" / "jwst"
+    references.mkdir(parents=True)
+    mappings.mkdir(parents=True)
+
+    def name(reftype, suffix):
+        return f"jwst_nirspec_{reftype}_{NUMBER}.{suffix}"
+
+    files = write_optics(references, name) | write_calibration(references, name)
+    if stage1:
+        files |= write_ramp_references(references, name, GROUP_SECONDS, FRAMES_PER_GROUP, stage1)
+    for reftype, file in files.items():
+        _write_mapping(mappings / f"jwst_nirspec_{reftype}_{NUMBER}.rmap", *_reference_mapping(reftype, file))
+    _write_mapping(mappings / INSTRUMENT_CONTEXT, *_instrument_mapping(files))
+    _write_mapping(mappings / CONTEXT, *_pipeline_mapping())
+    _write_configuration(root / "config" / "jwst", sorted(p.name for p in mappings.iterdir()))
+
+
+def _header(name: str, kind: str, **entries) -> dict:
+    return {"derived_from": "msa3d_sim", "mapping": kind, "name": name, "observatory": "JWST", **entries}
+
+
+def _reference_mapping(reftype: str, file: Path):
+    keys = {EXPOSURE_KEY: EXPOSURE_TYPE, **MATCH_KEYS.get(reftype, {})}
+    header = _header(
+        f"jwst_nirspec_{reftype}_{NUMBER}.rmap", "REFERENCE",
+        classes=("Match", "UseAfter"), filekind=reftype.upper(), instrument="NIRSPEC",
+        parkey=(tuple(keys), ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME")),
+        file_ext=file.suffix,
+    )  # fmt: skip
+    from msa3d_sim.references import USEAFTER
+
+    used_after = USEAFTER.replace("T", " ")
+    selector = (
+        f"Match({{\n    {tuple(keys.values())!r} : UseAfter({{\n        {used_after!r} : {file.name!r},\n    }}),\n}})"
+    )
+    return header, selector
+
+
+def _instrument_mapping(files):
+    header = _header(INSTRUMENT_CONTEXT, "INSTRUMENT", instrument="NIRSPEC", parkey=("REFTYPE",))
+    selections = {reftype: f"jwst_nirspec_{reftype}_{NUMBER}.rmap" for reftype in files}
+    selections |= {reftype: "N/A" for reftype in NOT_APPLICABLE if reftype not in files}
+    return header, pprint.pformat(selections, width=100)
+
+
+def _pipeline_mapping():
+    header = _header(CONTEXT, "PIPELINE", parkey=("META.INSTRUMENT.NAME",))
+    return header, pprint.pformat({"nirspec": INSTRUMENT_CONTEXT})
+
+
+def _write_mapping(path: Path, header: dict, selector: str) -> None:
+    """Write a CRDS mapping; its checksum is that of the text without the line of the checksum."""
+
+    def text(lines):
+        return "header = {\n" + "".join(lines) + "}\n\nselector = " + selector + "\n"
+
+    lines = [f"    {key!r} : {value!r},\n" for key, value in sorted(header.items())]
+    checksum = hashlib.sha1(text(lines).encode("utf-8"), usedforsecurity=False).hexdigest()
+    path.write_text(text([*lines, f"    'sha1sum' : {checksum!r},\n"]), encoding="utf-8")
+
+
+def _write_configuration(folder: Path, mappings: list[str]) -> None:
+    """Write what the client would otherwise learn from the server."""
+    folder.mkdir(parents=True)
+    nowhere = {"unchecked": ""}
+    server = {
+        "observatory": "jwst", "operational_context": CONTEXT, "edit_context": CONTEXT,
+        "bad_files_list": [], "bad_files": "", "force_remote_mode": False,
+        "crds_version": {"str": "11.17.19"}, "mappings": mappings, "download_metadata": {},
+        "reference_url": nowhere, "mapping_url": nowhere, "last_synced": "2024-03-01 00:00:00",
+    }  # fmt: skip
+    (folder / "server_config").write_text(pprint.pformat(server) + "\n", encoding="utf-8")
+    (folder / "bad_files.txt").write_text("", encoding="utf-8")
+    (folder.parent.parent / "config" / "jwst" / "ref_cache_subdir_mode").write_text("instrument", encoding="utf-8")

@@ -1,0 +1,297 @@
+"""Where light falls: jwst's own optics, run from the sky and the shutters to the detectors.
+
+The transforms are those that ``jwst.assign_wcs`` builds from the reference files, so that the simulated
+detector and the pipeline agree on where a shutter, a wavelength and a point of the sky belong.
+
+Conventions: a shutter is (quadrant 1-4, row 1-365 along dispersion, column 1-171 across); inside a
+slitlet ``x_slit`` and ``y_slit`` are in units of the shutter's open size, with the origin in the middle of
+the primary shutter; wavelengths are in um; offsets on the sky are gnomonic, east and north, in arcsec.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.polynomial import chebyshev
+
+from msa3d_sim.header import V2_REF_ARCSEC, V3_REF_ARCSEC, Pointing
+
+SHUTTERS_PER_ROW = 365
+SHUTTERS_PER_COLUMN = 171
+PITCH_IN_OPENINGS = 1.15
+"""Shutter pitch over open size across dispersion, as ``jwst.assign_wcs.nirspec`` rounds it."""
+DETECTOR_PIXELS = 2048
+WAVE_RANGE_UM = (0.97, 1.89)
+"""Wavelengths of F100LP/G140H in the wavelengthrange reference."""
+OPTICS_REFERENCES = (
+    "wavelengthrange",
+    "camera",
+    "collimator",
+    "disperser",
+    "fore",
+    "fpa",
+    "msa",
+    "ote",
+    "msaoper",
+)
+
+
+@dataclass(frozen=True)
+class Slitlet:
+    """One open slitlet of the MSA.
+
+    Attributes
+    ----------
+    slitlet_id : int
+        Number of the slitlet in the metafile.
+    source_id : int
+        Identifier of the source; 0 for a shutter that nobody commanded open.
+    quadrant, row : int
+        Quadrant (1-4) and shutter row along dispersion (1-365).
+    columns : tuple of int
+        Open shutters across dispersion (1-171), adjacent and increasing.
+    primary : int
+        The column that holds the source; origin of ``y_slit``.
+    """
+
+    slitlet_id: int
+    source_id: int
+    quadrant: int
+    row: int
+    columns: tuple[int, ...]
+    primary: int
+
+    @property
+    def y_range(self) -> tuple[float, float]:
+        """Ends of the open area in ``y_slit``."""
+        first, last = self.columns[0] - self.primary, self.columns[-1] - self.primary
+        return first * PITCH_IN_OPENINGS - 0.5, last * PITCH_IN_OPENINGS + 0.5
+
+
+def find_references(model) -> dict[str, str]:
+    """Reference files of the optics for a data model, asked of the CRDS cache in use.
+
+    Parameters
+    ----------
+    model : `jwst.datamodels.ImageModel`
+        A model with the header of a rate image.
+
+    Returns
+    -------
+    dict
+        Reference type to path.
+    """
+    import crds
+
+    return crds.getreferences(model.get_crds_parameters(), reftypes=list(OPTICS_REFERENCES), observatory="jwst")
+
+
+class Optics:
+    """The optics in front of one detector, for one position of the grating wheel.
+
+    Parameters
+    ----------
+    model : `jwst.datamodels.ImageModel`
+        Header of any exposure: detector, grating, tilts, V2/V3 reference, velocity aberration. The pointing
+        in it does not matter.
+    slitlets : sequence of Slitlet
+        What is open.
+    """
+
+    def __init__(self, model, slitlets):
+        from jwst.assign_wcs.nirspec import slitlets_wcs
+        from stdatamodels.jwst.transforms.models import Slit
+
+        slits = []
+        for slitlet in slitlets:
+            low, high = slitlet.y_range
+            shutter = slitlet.row + (slitlet.primary - 1) * SHUTTERS_PER_ROW
+            slits.append(
+                Slit(
+                    str(slitlet.slitlet_id),
+                    shutter,
+                    1,
+                    slitlet.row,
+                    slitlet.primary,
+                    # Room on both sides, as the pipeline gives it: light is blurred past the slitlet's ends.
+                    low - PITCH_IN_OPENINGS,
+                    high + PITCH_IN_OPENINGS,
+                    slitlet.quadrant,
+                    slitlet.source_id,
+                    "x" * len(slitlet.columns),
+                )
+            )
+        self._steps = slitlets_wcs(model.copy(), find_references(model), slits)
+
+    def slit_wcs(self, slitlet: Slitlet):
+        """World coordinates of one slitlet, as `jwst` would attach them.
+
+        The same chain as `jwst.assign_wcs.nirspec.nrs_wcs_set_input` makes, without first copying that of
+        all slitlets, which takes seconds each.
+        """
+        from astropy.modeling.models import Identity
+        from gwcs.wcs import WCS
+
+        name = str(slitlet.slitlet_id)
+        steps = list(self._steps)
+        (sca, to_gwa), (gwa, to_slit), (slit_frame, to_msa) = steps[1:4]
+        steps[1:4] = [
+            (sca, to_gwa[1:]),
+            (gwa, to_slit.get_model(name)),
+            (slit_frame, to_msa.get_model(name) & Identity(1)),
+        ]
+        return WCS(steps)
+
+
+def rotate_to_sky(pointing: Pointing):
+    """Transform from V2, V3 (arcsec) to right ascension and declination (deg) for a pointing.
+
+    Parameters
+    ----------
+    pointing : Pointing
+        Where the telescope looks.
+
+    Returns
+    -------
+    `astropy.modeling.Model`
+        Callable ``(v2, v3) -> (ra, dec)``, with an inverse; the one that jwst makes from the headers.
+    """
+    from jwst.assign_wcs.pointing import _v23tosky
+
+    return _v23tosky(
+        v2_ref=V2_REF_ARCSEC / 3600,
+        v3_ref=V3_REF_ARCSEC / 3600,
+        roll_ref=pointing.roll,
+        ra_ref=pointing.ra,
+        dec_ref=pointing.dec,
+    )
+
+
+class MsaPlane:
+    """The sky seen in the MSA plane: which shutter a position falls on.
+
+    Parameters
+    ----------
+    model : `jwst.datamodels.ImageModel`
+        Header with the pointing.
+    wave_um : float
+        Wavelength at which the chromatic fore optics are taken.
+    """
+
+    def __init__(self, model, wave_um: float = 1.4):
+        from jwst.assign_wcs.nirspec import msa_to_oteip, oteip_to_v23
+        from jwst.assign_wcs.pointing import dva_corr_model
+        from stdatamodels.jwst.datamodels import MSAModel
+
+        references = find_references(model)
+        info = model.meta.wcsinfo
+        self._wave_um = wave_um
+        self._msa_to_oteip = msa_to_oteip(references)
+        self._oteip_to_v23 = oteip_to_v23(references, model)
+        self._aberration = dva_corr_model(model.meta.velocity_aberration.scale_factor, info.v2_ref, info.v3_ref)
+        self._pointing = Pointing(info.ra_ref, info.dec_ref, info.roll_ref)
+        self._quadrants = {}
+        with MSAModel(references["msa"]) as msa:
+            for quadrant in range(1, 5):
+                plane = getattr(msa, f"Q{quadrant}")
+                self._quadrants[quadrant] = (plane.model.copy(), np.array(plane.data))
+
+    def to_sky(self, x_msa, y_msa, pointing=None):
+        """Right ascension and declination (deg) of positions in the MSA plane (m)."""
+        x_msa, y_msa = np.atleast_1d(x_msa).astype(float), np.atleast_1d(y_msa).astype(float)
+        wave = np.full_like(x_msa, self._wave_um * 1e-6)
+        v2, v3, _ = self._oteip_to_v23(*self._msa_to_oteip(x_msa, y_msa, wave))
+        return rotate_to_sky(pointing or self._pointing)(*self._aberration(v2, v3))
+
+    def from_sky(self, ra, dec, pointing=None):
+        """Position in the MSA plane (m) of right ascension and declination (deg)."""
+        ra, dec = np.atleast_1d(ra).astype(float), np.atleast_1d(dec).astype(float)
+        v2, v3 = self._aberration.inverse(*rotate_to_sky(pointing or self._pointing).inverse(ra, dec))
+        wave = np.full_like(v2, self._wave_um)
+        # The inverse hands the wavelength over twice, as the fore optics' inverse takes it.
+        return self._msa_to_oteip.inverse(*self._oteip_to_v23.inverse(v2, v3, wave))[:2]
+
+    def shutter_at(self, x_msa: float, y_msa: float):
+        """Find the shutter at a position of the MSA plane.
+
+        Parameters
+        ----------
+        x_msa, y_msa : float
+            Position in m.
+
+        Returns
+        -------
+        tuple or None
+            Quadrant, row, column, and the position inside the shutter in units of its open size (0 is
+            the middle); None between and outside the quadrants.
+        """
+        for quadrant, (plane, table) in self._quadrants.items():
+            x, y = (float(value) for value in plane.inverse(x_msa, y_msa))
+            x_pitch = float(table[1][1]) - float(table[0][1])
+            y_pitch = float(table[SHUTTERS_PER_ROW][2]) - float(table[0][2])
+            row = round((x - float(table[0][1])) / x_pitch) + 1
+            column = round((y - float(table[0][2])) / y_pitch) + 1
+            if 1 <= row <= SHUTTERS_PER_ROW and 1 <= column <= SHUTTERS_PER_COLUMN:
+                entry = table[row - 1 + (column - 1) * SHUTTERS_PER_ROW]
+                return (
+                    quadrant,
+                    row,
+                    column,
+                    (x - float(entry[1])) / float(entry[3]),
+                    (y - float(entry[2])) / float(entry[4]),
+                )
+        return None
+
+    def offset_in(self, shutter: tuple[int, int, int], x_msa: float, y_msa: float) -> tuple[float, float]:
+        """Position relative to the middle of a shutter, in units of its open size."""
+        quadrant, row, column = shutter
+        plane, table = self._quadrants[quadrant]
+        x, y = (float(value) for value in plane.inverse(x_msa, y_msa))
+        entry = table[row - 1 + (column - 1) * SHUTTERS_PER_ROW]
+        return (x - float(entry[1])) / float(entry[3]), (y - float(entry[2])) / float(entry[4])
+
+
+def tangent_offsets(ra, dec, ra0: float, dec0: float):
+    """Gnomonic offsets east and north (arcsec) of positions (deg) from a tangent point (deg).
+
+    Source: Calabretta & Greisen 2002, A&A 395, 1077, section 5.1.3.
+    """
+    ra, dec, ra0, dec0 = (np.deg2rad(value) for value in (ra, dec, ra0, dec0))
+    cos_distance = np.sin(dec0) * np.sin(dec) + np.cos(dec0) * np.cos(dec) * np.cos(ra - ra0)
+    east = np.cos(dec) * np.sin(ra - ra0) / cos_distance
+    north = (np.cos(dec0) * np.sin(dec) - np.sin(dec0) * np.cos(dec) * np.cos(ra - ra0)) / cos_distance
+    return np.rad2deg(east) * 3600.0, np.rad2deg(north) * 3600.0
+
+
+class Polynomial2D:
+    """A smooth function of two variables on a box, as a Chebyshev series fitted to samples.
+
+    Parameters
+    ----------
+    u, v, values : array_like
+        Samples, all of one shape.
+    degrees : tuple of int
+        Degrees in ``u`` and ``v``.
+    """
+
+    def __init__(self, u, v, values, degrees: tuple[int, int]):
+        self._u = _Scaling(u)
+        self._v = _Scaling(v)
+        matrix = chebyshev.chebvander2d(self._u(u).ravel(), self._v(v).ravel(), degrees)
+        solution, *_ = np.linalg.lstsq(matrix, np.asarray(values).ravel(), rcond=None)
+        self._coefficients = solution.reshape(degrees[0] + 1, degrees[1] + 1)
+
+    def __call__(self, u, v):
+        """Value of the series; meaningful inside the fitted box only."""
+        return chebyshev.chebval2d(self._u(u), self._v(v), self._coefficients)
+
+
+class _Scaling:
+    """Maps the range of some samples onto [-1, 1]."""
+
+    def __init__(self, samples):
+        self._low, self._high = float(np.min(samples)), float(np.max(samples))
+
+    def __call__(self, values):
+        return (2.0 * np.asarray(values) - self._low - self._high) / (self._high - self._low)

@@ -1,0 +1,262 @@
+"""The radiometry of the simulated instrument.
+
+Radiometry of the simulated NIRSpec: what fraction of the light arrives, and as how many counts.
+
+One set of functions feeds the simulator and the reference files. The split is that of the real files:
+the fore-optics flat (fflat) carries the relative throughput with wavelength and its variation over the
+shutters, photom the absolute level and the energy of a photon per pixel, area the solid angle of a pixel.
+
+The numbers are a plausible NIRSpec, not a measured one. The level follows the public pre-launch photon
+conversion efficiency (Jakobsen et al. 2022, A&A 661, A80, figure 22: telescope, fore optics, grating
+and detector together 0.3-0.5 for the G140H band); the shapes are simple analytic ones.
+
+Public face of the simulated instrument: optics, shutters, throughput.
+
+`optics` holds the geometry, `throughput` the radiometry; both are what the reference files in the
+simulated CRDS cache (`crds_cache`) are written from, so that simulator and pipeline cannot disagree.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+from astropy import constants, units
+
+from msa3d_sim.instrument import (
+    COLUMNS,
+    ROWS,
+    InstrumentModel,
+)
+from msa3d_sim.psf import aperture_transmission
+
+COLLECTING_AREA_M2 = 25.4
+"""Unobscured area of the telescope's pupil."""
+GAIN_E_PER_DN = 1.0
+"""Electrons a count, of either detector (the real ones have about 1.0 and 1.1)."""
+PEAK_THROUGHPUT = 0.42
+"""Detected electrons per photon that enters the telescope, at `REFERENCE_WAVE_UM`."""
+REFERENCE_WAVE_UM = 1.30
+DISPERSION_UM = 2.36e-4
+"""Wavelength step of a pixel, taken as constant (G140H: 2.33e-4 to 2.38e-4)."""
+BLAZE_WAVE_UM = 1.30
+CUT_ON_UM = 0.975
+CUT_ON_WIDTH_UM = 0.003
+TABLE_RANGE_UM = (0.90, 2.00)
+TABLE_STEP_UM = 2.5e-4
+PLANE_WAVES_UM = (0.90, 2.00)
+"""Wavelengths of the two planes in which the flat varies over the shutters."""
+PATHLOSS_WAVES_UM = np.linspace(0.90, 2.00, 23)
+"""Wavelengths of the pathloss reference."""
+QUADRANT_LEVEL = {1: (0.012, -0.006), 2: (-0.008, 0.005), 3: (0.005, 0.011), 4: (-0.010, -0.009)}
+"""Relative offset of a quadrant, at the two plane wavelengths."""
+ARCSEC2_SR = (1 * units.arcsec**2).to_value(units.sr)
+MJY_SR = 1e-20
+"""1 MJy/sr in W m-2 Hz-1 sr-1."""
+
+
+def relative_throughput(wave_um):
+    """Throughput with wavelength, relative to that at `REFERENCE_WAVE_UM`.
+
+    The product of the cut-on of F100LP (a logistic edge), mirrors and detector (a slow rise) and the
+    blaze of the grating (the squared sinc of scalar theory).
+
+    Parameters
+    ----------
+    wave_um : float or array
+        Wavelength in um.
+
+    Returns
+    -------
+    float or array
+        Dimensionless, > 0.
+    """
+    reference = _shape(np.asarray(REFERENCE_WAVE_UM))
+    return _shape(np.asarray(wave_um, dtype=float)) / reference
+
+
+def _shape(wave):
+    filter_edge = 1 / (1 + np.exp(-(wave - CUT_ON_UM) / CUT_ON_WIDTH_UM))
+    mirrors_and_detector = 1 - 0.16 * np.exp(-(wave - 0.9) / 0.35)
+    blaze = np.sinc(BLAZE_WAVE_UM / wave - 1) ** 2
+    return filter_edge * mirrors_and_detector * blaze
+
+
+def field_variation(quadrant: int, i, j) -> np.ndarray:
+    """Throughput of a shutter relative to the mean, at the two wavelengths `PLANE_WAVES_UM`.
+
+    Percent-level and smooth over a quadrant: an offset of each quadrant, a gradient and a bowl.
+
+    Parameters
+    ----------
+    quadrant : int
+        1 to 4.
+    i, j : int or array
+        Shutter numbers, 1-365 and 1-171.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (2, ...).
+    """
+    u = (np.asarray(i, dtype=float) - 1) / (COLUMNS - 1) - 0.5
+    v = (np.asarray(j, dtype=float) - 1) / (ROWS - 1) - 0.5
+    blue, red = QUADRANT_LEVEL[quadrant]
+    turn = 1 if quadrant in (1, 4) else -1
+    return np.stack(
+        [
+            1 + blue + 0.015 * turn * u - 0.010 * v - 0.012 * (u**2 + v**2 - 1 / 6),
+            1 + red + 0.008 * turn * u + 0.012 * v - 0.008 * (u**2 - v**2),
+        ]
+    )
+
+
+@cache
+def flat_table() -> tuple[np.ndarray, np.ndarray]:
+    """Wavelength (um) and relative throughput as tabulated in the fflat reference, float32."""
+    n = round((TABLE_RANGE_UM[1] - TABLE_RANGE_UM[0]) / TABLE_STEP_UM) + 1
+    wave = np.linspace(*TABLE_RANGE_UM, n).astype(np.float32)
+    return wave, relative_throughput(wave).astype(np.float32)
+
+
+def flat(wave_um, quadrant: int, i: int, j: int):
+    """Value by which the flat_field step divides, for a slitlet whose main shutter is (i, j).
+
+    Parameters
+    ----------
+    wave_um : float or array
+        Wavelength in um.
+    quadrant, i, j : int
+        The main shutter of the slitlet (the pipeline uses its value for the whole slitlet).
+
+    Returns
+    -------
+    float or array
+        NaN outside the table, 0.90-2.00 um.
+    """
+    wave, fast = flat_table()
+    slow = np.interp(wave, PLANE_WAVES_UM, field_variation(quadrant, i, j))
+    return np.interp(wave_um, wave, fast * slow, left=np.nan, right=np.nan)
+
+
+def total_throughput(wave_um):
+    """Electrons detected per photon entering the telescope, mean over the field."""
+    return PEAK_THROUGHPUT * relative_throughput(wave_um)
+
+
+def photon_response(wave_um):
+    """Counts per second of 1 MJy/sr from 1 arcsec^2 into a pixel, at the throughput `PEAK_THROUGHPUT`.
+
+    I A Omega T (d lambda / lambda) / (h g): photons of energy h nu in a pixel's bandwidth. A real pixel sees
+    0.02 arcsec^2 (`pixel_area_arcsec2`), so that 1 MJy/sr gives about 0.014 DN/s at 1.3 um.
+
+    Parameters
+    ----------
+    wave_um : float or array
+        Wavelength in um.
+
+    Returns
+    -------
+    float or array
+        DN/s per (MJy/sr arcsec^2).
+    """
+    bandwidth = DISPERSION_UM / np.asarray(wave_um, dtype=float)
+    photons = MJY_SR * COLLECTING_AREA_M2 * ARCSEC2_SR * bandwidth / constants.h.si.value
+    return photons * PEAK_THROUGHPUT / GAIN_E_PER_DN
+
+
+def photom_scalar() -> float:
+    """The photom reference's PHOTMJ: MJy per (DN/s) at `REFERENCE_WAVE_UM`."""
+    return float(np.float32(ARCSEC2_SR / photon_response(REFERENCE_WAVE_UM)))
+
+
+@cache
+def photom_table() -> tuple[np.ndarray, np.ndarray]:
+    """Wavelength (um) and relative response of the photom reference, float32."""
+    wave = flat_table()[0][::10].copy()
+    return wave, (photon_response(REFERENCE_WAVE_UM) / photon_response(wave)).astype(np.float32)
+
+
+def pixel_area_arcsec2(quadrant: int, i, j):
+    """Solid angle of a detector pixel: the open width of the shutter times a pixel along the slit.
+
+    Taken at the middle of the band and of the shutter, like the area reference.
+
+    Parameters
+    ----------
+    quadrant : int
+        1 to 4.
+    i, j : int or array
+        Shutter numbers, 1-365 and 1-171.
+
+    Returns
+    -------
+    numpy.ndarray
+        Arcsec^2, float32 precision; about 0.0205.
+    """
+    knots_i, knots_j, values = _area_knots(quadrant)
+    i, j = np.broadcast_arrays(np.asarray(i, dtype=float), np.asarray(j, dtype=float))
+    along = np.stack([np.interp(i, knots_i, row) for row in values])
+    k = np.clip(np.searchsorted(knots_j, j, side="right") - 1, 0, knots_j.size - 2)
+    part = (j - knots_j[k]) / (knots_j[k + 1] - knots_j[k])
+    low = np.take_along_axis(along, k[None], 0)[0]
+    high = np.take_along_axis(along, k[None] + 1, 0)[0]
+    return (low * (1 - part) + high * part).astype(np.float32)
+
+
+@cache
+def _area_knots(quadrant: int):
+    optics = InstrumentModel.load()
+    knots_i, knots_j = np.linspace(1, COLUMNS, 9), np.linspace(1, ROWS, 7)
+    i, j = np.meshgrid(knots_i, knots_j)
+    values = optics.slit_width_arcsec(quadrant, i, j) * optics.pixel_scale_arcsec(quadrant, i, j)
+    return knots_i, knots_j, values
+
+
+def surface_brightness_factor(wave_um, quadrant: int, i: int, j: int):
+    """MJy/sr per DN/s of an extended source, after the steps flat_field and photom.
+
+    Parameters
+    ----------
+    wave_um : float or array
+        Wavelength in um.
+    quadrant, i, j : int
+        The main shutter of the slitlet: i 1-365 along dispersion, j 1-171 across.
+
+    Returns
+    -------
+    float or array
+        The simulator writes ``rate = I / surface_brightness_factor``. NaN outside 0.90-2.00 um.
+    """
+    wave, response = photom_table()
+    scalar = photom_scalar() / (float(pixel_area_arcsec2(quadrant, i, j)) * ARCSEC2_SR)
+    return scalar * np.interp(wave_um, wave, response) / flat(wave_um, quadrant, i, j)
+
+
+@cache
+def _uniform_table(shutters: int) -> tuple[np.ndarray, np.ndarray]:
+    return PATHLOSS_WAVES_UM, np.array([aperture_transmission(w, shutters) for w in PATHLOSS_WAVES_UM])
+
+
+def uniform_pathloss(wave_um, shutters: int = 3):
+    """Transmission of a uniformly filled slitlet: light diffracted by its edges past the grating.
+
+    Parameters
+    ----------
+    wave_um : float or array
+        Wavelength in um, 0.90-2.00.
+    shutters : int
+        1 or 3 open shutters.
+
+    Returns
+    -------
+    float or array
+        Dimensionless, below 1. What the uniform vector of the pathloss reference holds.
+    """
+    wave, values = _uniform_table(shutters)
+    return np.interp(wave_um, wave, values)
+
+
+def msa_model() -> InstrumentModel:
+    """The optical model (the same object at every call)."""
+    return InstrumentModel.load()

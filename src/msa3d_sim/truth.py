@@ -1,0 +1,340 @@
+"""What was put into a simulated observation, kept beside it: for closure tests and for nothing else.
+
+``truth_s<id>.fits`` holds one galaxy:
+
+==================  ==========================================================================================
+extension           content
+==================  ==========================================================================================
+SCI                 noiseless cube behind the telescope, [wave, y, x], MJy/sr, means over the voxels; no
+                    line-spread function, no zodiacal light
+OBS_<line>          surface flux of a line behind the telescope, erg/s/cm2/arcsec2
+FLUX_<line>         the same before the telescope (attenuated by the galaxy's dust)
+VELOCITY            line-of-sight velocity relative to the redshift, km/s
+DISPERSION          intrinsic Gaussian sigma of the gas, km/s
+METALLICITY         12 + log(O/H)
+AV                  attenuation of the ionised gas in V, mag
+SFR                 star-formation rate, Msun/yr for each kpc2 of the plane of the disc
+==================  ==========================================================================================
+
+All images have north up and east to the left, and a celestial WCS; the maps are finer than the cube.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from msa3d import constants
+from msa3d.errors import ProductError
+from msa3d.pipeline.products import atomic_path, is_simulated, mark_simulated
+from msa3d_sim import spectrum
+from msa3d_sim.galaxy import TangentGrid
+from msa3d_sim.source import SourceModel
+
+WAVE_START_UM = 0.97
+WAVE_END_UM = 1.89
+WAVE_STEP_UM = 0.000235
+"""Step of the truth cube, the mean step of G140H."""
+
+CUBE_PIXEL_ARCSEC = 0.1
+"""Smallest pixel of the truth cube: the finest one keeps a file below 60 MB."""
+
+_SUBSTEPS = 5
+
+UNITS = {
+    "VELOCITY": "km/s",
+    "DISPERSION": "km/s",
+    "METALLICITY": "",
+    "AV": "mag",
+    "SFR": "solMass/(yr kpc2)",
+}
+_FLUX_UNIT = "erg/(s cm2 arcsec2)"
+
+
+@dataclass
+class Truth:
+    """The content of a truth file.
+
+    Attributes
+    ----------
+    source_id : int
+        As in the metafile.
+    redshift : float
+        Redshift of the source, NaN where it has none.
+    header : astropy.io.fits.Header
+        Header of the cube.
+    cube : numpy.ndarray
+        [wave, y, x] in MJy/sr.
+    wave_um : numpy.ndarray
+        Wavelength of each plane, um.
+    wcs : astropy.wcs.WCS
+        Celestial WCS of the cube.
+    maps : dict of str to numpy.ndarray
+        The other extensions by name.
+    map_wcs : astropy.wcs.WCS or None
+        Celestial WCS of the maps.
+    """
+
+    source_id: int
+    redshift: float
+    header: fits.Header
+    cube: np.ndarray
+    wave_um: np.ndarray
+    wcs: WCS
+    maps: dict[str, np.ndarray] = field(default_factory=dict)
+    map_wcs: WCS | None = None
+
+
+def celestial_header(grid: TangentGrid) -> fits.Header:
+    """Return the celestial WCS keywords of a grid.
+
+    Parameters
+    ----------
+    grid : TangentGrid
+        A grid with north up and east to the left.
+
+    Returns
+    -------
+    astropy.io.fits.Header
+        CTYPE, CRPIX, CRVAL, CDELT and CUNIT of axes 1 and 2, and RADESYS.
+    """
+    header = fits.Header()
+    middle = (grid.n + 1) / 2.0
+    step = grid.pixel_arcsec / 3600.0
+    for axis, ctype, value, delta in ((1, "RA---TAN", grid.ra, -step), (2, "DEC--TAN", grid.dec, step)):
+        header[f"CTYPE{axis}"] = ctype
+        header[f"CUNIT{axis}"] = "deg"
+        header[f"CRPIX{axis}"] = middle
+        header[f"CRVAL{axis}"] = value
+        header[f"CDELT{axis}"] = delta
+    header["RADESYS"] = "ICRS"
+    return header
+
+
+def truth_cube(model: SourceModel, wave_um: np.ndarray, binning: int | None = None):
+    """Sample a model on a regular cube; every voxel is the mean over its volume.
+
+    Parameters
+    ----------
+    model : SourceModel
+        A source behind the telescope.
+    wave_um : numpy.ndarray
+        Evenly spaced wavelengths, um.
+    binning : int, optional
+        Pixels of the model in one of the cube, along either axis; must divide the grid. As many as make a pixel of
+        `CUBE_PIXEL_ARCSEC` or a little more, unless given.
+
+    Returns
+    -------
+    cube : numpy.ndarray
+        float32 [wave, y, x] in MJy/sr.
+    grid : TangentGrid
+        Its pixels.
+
+    Raises
+    ------
+    ValueError
+        Where the binning does not divide the grid.
+    """
+    binning = binning or _binning(model.grid)
+    if model.grid.n % binning:
+        raise ValueError(f"A grid of {model.grid.n} pixels cannot be binned by {binning}.")
+    n = model.grid.n // binning
+    grid = TangentGrid(model.ra, model.dec, model.grid.pixel_arcsec * binning, n)
+
+    def binned(planes):
+        return planes.reshape(-1, n, binning, n, binning).mean(axis=(2, 4), dtype=np.float32)
+
+    continuum = binned(model.continuum).reshape(model.continuum.shape[0], -1)
+    weights = _linear_weights(model.continuum_wave_um, wave_um, clamp=True)
+    cube = (weights @ continuum).astype(np.float32)
+    step = wave_um[1] - wave_um[0]
+    substeps = (np.arange(_SUBSTEPS) - (_SUBSTEPS - 1) / 2.0) * step / _SUBSTEPS
+    for line in model.lines:
+        low, high = line.centre_um * (1.0 + line.velocity_kms[[0, -1]] / constants.C_KMS)
+        near = np.flatnonzero((wave_um > low - step) & (wave_um < high + step))
+        velocities = line.velocity_of(wave_um[near][:, None] + substeps[None, :])
+        weights = _linear_weights(line.velocity_kms, velocities.ravel(), clamp=False)
+        weights = weights.reshape(near.size, _SUBSTEPS, -1).mean(axis=1)
+        cube[near] += (weights @ binned(line.flux).reshape(line.velocity_kms.size, -1)).astype(np.float32)
+    return cube.reshape(-1, n, n), grid
+
+
+def _binning(grid: TangentGrid) -> int:
+    """Return the smallest divisor of the grid's size that makes pixels of `CUBE_PIXEL_ARCSEC` or more."""
+    enough = (1.0 - 1e-9) * CUBE_PIXEL_ARCSEC / grid.pixel_arcsec
+    return next(k for k in range(1, grid.n + 1) if grid.n % k == 0 and (k >= enough or k == grid.n))
+
+
+def _linear_weights(nodes: np.ndarray, points: np.ndarray, *, clamp: bool) -> np.ndarray:
+    """Matrix of linear interpolation between even nodes; beyond them the end value, or nothing."""
+    position = (points - nodes[0]) / (nodes[1] - nodes[0])
+    outside = (position < 0.0) | (position > nodes.size - 1)
+    position = np.clip(position, 0.0, nodes.size - 1.000001)
+    whole = position.astype(int)
+    matrix = np.zeros((points.size, nodes.size))
+    rows = np.arange(points.size)
+    matrix[rows, whole] = 1.0 - (position - whole)
+    matrix[rows, whole + 1] = position - whole
+    if not clamp:
+        matrix[outside] = 0.0
+    return matrix
+
+
+def truth_path(directory: Path, source_id: int) -> Path:
+    """Return the name of a source's truth file, ``truth_s<5 digits>.fits``.
+
+    Parameters
+    ----------
+    directory : Path
+        The folder of the truth.
+    source_id : int
+        As in the metafile.
+
+    Returns
+    -------
+    Path
+        The file, whether or not it exists.
+    """
+    return Path(directory) / f"truth_s{source_id:05d}.fits"
+
+
+def write_truth(model: SourceModel, path: Path, *, redshift: float | None = None) -> Path:
+    """Write one source's truth file, whole or not at all.
+
+    Parameters
+    ----------
+    model : SourceModel
+        The source behind the telescope.
+    path : Path
+        The file; replaced if there.
+    redshift : float, optional
+        Kept in the header.
+
+    Returns
+    -------
+    Path
+        The file written.
+    """
+    wave = np.arange(WAVE_START_UM, WAVE_END_UM + 0.5 * WAVE_STEP_UM, WAVE_STEP_UM)
+    cube, grid = truth_cube(model, wave)
+    primary = fits.PrimaryHDU()
+    mark_simulated(primary.header)
+    primary.header["SOURCEID"] = (model.source_id, "source id in the metafile")
+    primary.header["RA"] = (model.ra, "[deg] ICRS, middle of the grid")
+    primary.header["DEC"] = (model.dec, "[deg] ICRS, middle of the grid")
+    if redshift is not None:
+        primary.header["REDSHIFT"] = redshift
+    primary.header["CONTENT"] = "injected truth"
+    science = fits.ImageHDU(cube, _cube_header(grid, wave), name="SCI")
+    hdus = [primary, science]
+    maps = {f"OBS_{line.name}": line.surface_flux for line in model.lines} | model.maps
+    for name, image in maps.items():
+        header = celestial_header(model.grid)
+        header["BUNIT"] = UNITS.get(name, _FLUX_UNIT)
+        hdus.append(fits.ImageHDU(np.asarray(image, dtype=np.float32), header, name=name))
+    with atomic_path(path) as partial:
+        fits.HDUList(hdus).writeto(partial)
+    return Path(path)
+
+
+def _cube_header(grid: TangentGrid, wave: np.ndarray) -> fits.Header:
+    header = celestial_header(grid)
+    header["CTYPE3"] = "WAVE"
+    header["CUNIT3"] = "um"
+    header["CRPIX3"] = 1.0
+    header["CRVAL3"] = float(wave[0])
+    header["CDELT3"] = WAVE_STEP_UM
+    header["BUNIT"] = "MJy/sr"
+    header["PIXAR_A2"] = (grid.pixel_arcsec**2, "[arcsec2] pixel area")
+    header["PIXAR_SR"] = ((grid.pixel_arcsec / 3600.0 * np.pi / 180.0) ** 2, "[sr] pixel area")
+    header["LSFSIGMA"] = (0.0, "[km/s] line-spread function: none")
+    return header
+
+
+def read_truth(path: Path) -> Truth:
+    """Read a truth file.
+
+    Parameters
+    ----------
+    path : Path
+        A file that `write_truth` has written.
+
+    Returns
+    -------
+    Truth
+        Arrays in native byte order.
+
+    Raises
+    ------
+    ProductError
+        Where the file is missing or not marked as simulated.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ProductError(f"{path} does not exist: only a simulated observation has a truth.")
+    with fits.open(path, memmap=False) as hdus:
+        primary = hdus[0].header
+        if not is_simulated(primary):
+            raise ProductError(f"{path} is not marked as simulated: it is no truth file of this package.")
+        header = hdus["SCI"].header.copy()
+        cube = hdus["SCI"].data.astype(np.float32)
+        maps = {hdu.name: hdu.data.astype(np.float32) for hdu in hdus[2:]}
+        map_wcs = WCS(hdus[2].header) if len(hdus) > 2 else None
+        source_id, redshift = int(primary["SOURCEID"]), float(primary.get("REDSHIFT", np.nan))
+    wave = header["CRVAL3"] + header["CDELT3"] * (np.arange(cube.shape[0]) + 1.0 - header["CRPIX3"])
+    return Truth(source_id, redshift, header, cube, wave, WCS(header).celestial, maps, map_wcs)
+
+
+def write_scene(scene, directory: Path) -> list[Path]:
+    """Write ``scene.json`` and, of every source with cubes, its truth file.
+
+    Parameters
+    ----------
+    scene : msa3d_sim.scene.Scene
+        The scene; its sources are built if they were not.
+    directory : Path
+        The folder of the truth; made if missing.
+
+    Returns
+    -------
+    list of Path
+        The files written, scene.json first.
+    """
+    directory = Path(directory)
+    written = [directory / "scene.json"]
+    with atomic_path(written[0]) as partial:
+        partial.write_text(json.dumps(_description(scene), indent=2, sort_keys=True) + "\n")
+    for source_id in scene.source_ids:
+        model = scene.source(source_id)
+        if isinstance(model, SourceModel):
+            redshift = scene.settings_of(source_id).redshift
+            written.append(write_truth(model, truth_path(directory, source_id), redshift=redshift))
+    return written
+
+
+def _description(scene) -> dict:
+    """All parameters of a scene, and the relations by which they became light."""
+    return {
+        "simulated": True,
+        "simulation": scene.simulation.model_dump(mode="json"),
+        "wave_range_um": list(scene.wave_range_um),
+        "relations": {
+            "cosmology": "flat, H0 = 70 km/s/Mpc, Om0 = 0.3",
+            "halpha": "log SFR = log L(Ha) - 41.27 (Kennicutt & Evans 2012)",
+            "balmer_decrement": spectrum.BALMER_DECREMENT,
+            "nitrogen": "12 + log(O/H) = 8.90 + 0.57 N2 (Pettini & Pagel 2004)",
+            "oxygen": "12 + log(O/H) = 8.73 - 0.32 O3N2 (Pettini & Pagel 2004)",
+            "sulphur": "12 + log(O/H) = 8.77 + log [NII]/[SII] + 0.264 N2 (Dopita et al. 2016)",
+            "metallicity_range": list(spectrum.METALLICITY_RANGE),
+            "nebular_dust": "Cardelli et al. 1989, R_V = 3.1",
+            "stellar_dust": "Calzetti et al. 2000, R_V = 4.05, E(B-V) 0.44 of the gas",
+            "mass_to_light_i": spectrum.mass_to_light_i(),
+        },
+        "lines_um": {line.name: line.rest_um for line in spectrum.LINES},
+    }

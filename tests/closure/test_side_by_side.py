@@ -1,0 +1,70 @@
+"""Both builders' numbers stand beside each other, and what the book quotes is always there."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from msa3d.closure import side_by_side
+from msa3d.config import Dataset
+from msa3d.galaxy import measure as galaxy_measure
+from msa3d.galaxy.measure import Galaxy, measure
+
+from ..fixtures.cubes import REDSHIFT
+from ..fixtures.galaxies import GEOMETRY, noiseless, noisy
+from ..fixtures.tables import numbers
+
+BOOK = Path(__file__).parents[2] / "book" / "two_builders.md"
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, dict[int, Galaxy]]:
+    galaxy = measure(noisy(noiseless(), 0.2, 1), REDSHIFT, replace(GEOMETRY, pa_deg=0.0), source_id=8512, sample=False)
+    # The other builder sees three quarters of the light.
+    line = galaxy.discs["Ha"]
+    dim = replace(line, log_centre=line.log_centre + np.log(0.75))
+    return {"drizzle": {8512: galaxy}, "paper": {8512: replace(galaxy, discs=galaxy.discs | {"Ha": dim})}}
+
+
+def test_builders_stand_beside_each_other(found):
+    dataset = Dataset.load("tiny")
+    table = side_by_side.compared(found, dataset)
+    rows = {row["quantity"]: row for row in table}
+    assert len(rows) == len(table)
+    own = {row.quantity: row for row in galaxy_measure.rows(found["drizzle"][8512], dataset)}
+    for name, row in rows.items():
+        assert row["drizzle_pull"] == pytest.approx(own[name].pull), name
+    flux = rows["flux_Ha"]
+    assert flux["paper_ratio"] / flux["drizzle_ratio"] == pytest.approx(0.75)
+    assert flux["drizzle_ratio"] == pytest.approx(flux["drizzle"] / flux["injected"])
+    assert np.isnan(rows["redshift"]["drizzle_ratio"])
+    # A quantity that only one builder gives has a row all the same.
+    alone = side_by_side.compared({"drizzle": found["drizzle"], "paper": {}}, dataset)
+    assert np.isnan(alone["paper_pull"]).all()
+    assert np.isfinite(alone["drizzle_pull"]).all()
+
+
+def test_the_comparison_stays_what_it_was(found, ndarrays_regression):
+    """All pulls and ratios; pulls move by less than the twentieth of an error within which an optimiser stops."""
+    table = side_by_side.compared(found, Dataset.load("tiny"))
+    table.remove_columns([name for name in table.colnames if name in found or name.endswith("_error")])
+    ndarrays_regression.check(numbers(sides=table), default_tolerance={"rtol": 0.02, "atol": 0.07})
+
+
+def test_what_the_book_quotes_is_there_with_and_without_galaxies(found):
+    dataset = Dataset.load("tiny")
+    quoted = set(re.findall(r"04_figures\.ipynb::(sides_\w+)", BOOK.read_text(encoding="utf-8")))
+    assert len(quoted) > 20
+    empty = side_by_side.quoted({}, dataset)
+    full = side_by_side.quoted(found, dataset)
+    assert quoted <= set(empty) == set(full)
+    assert all(np.isnan(value) for value in empty.values())
+    assert full["sides_galaxy"] == 8512
+    assert full["sides_paper_flux"] == pytest.approx(0.75 * full["sides_drizzle_flux"])
+    pulls = np.array(side_by_side.compared(found, dataset)["drizzle_pull"])
+    assert full["sides_drizzle_rms"] == pytest.approx(np.sqrt(np.mean(pulls**2)))
+    assert full["sides_drizzle_worst"] == pytest.approx(np.abs(pulls).max())

@@ -1,0 +1,61 @@
+"""What is cited is what was used."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from types import SimpleNamespace
+
+import pytest
+from astropy.io import fits
+
+from msa3d import citations
+from msa3d.errors import DatasetError
+from msa3d.pipeline.layout import Layout
+
+
+def test_packages_are_those_imported():
+    found = citations.used_packages(["numpy", "astropy.io.fits", "json"])
+    assert found == {"astropy": metadata.version("astropy"), "numpy": metadata.version("numpy")}
+    assert "numpy" in citations.used_packages()
+
+
+def test_every_entry_is_whole():
+    text = citations.bibtex(list(citations._table()["packages"]))
+    assert text.count("{") == text.count("}")
+    assert text.count("@") == 1 + len(citations._table()["packages"])
+    assert text.startswith("@article{barisic2024,")
+    for item in citations._table()["packages"].values():
+        assert f"{{{item['key']}," in item["entry"]
+
+
+def test_calibrations_are_cited_once():
+    text = citations.bibtex(["numpy"], ["PP04_N2", "KE12_Ha", "PP04_O3N2", "PP04_N2"])
+    assert text.count("{2004MNRAS.348L..59P,") == 1
+    assert "equation 1; Pettini" in text and "equation 3" in text
+    assert "numpy2020" in text
+    paragraph = citations.acknowledgements({"numpy": "1.0", "scipy": "2.0"}, ["PP04_N2"])
+    assert "numpy 1.0 and scipy 2.0" in paragraph
+    assert "Pettini & Pagel 2004" in paragraph
+    assert "2408.08350" in paragraph
+
+
+def test_what_a_run_used_is_read_from_it(tmp_path):
+    layout = Layout(tmp_path)
+    galaxy = SimpleNamespace(metallicity={"PP04_N2": None}, star_formation=SimpleNamespace(method="KE12_Ha, CCM89"))
+    dustless = SimpleNamespace(metallicity={}, star_formation=SimpleNamespace(method="KE12_Ha, no dust"))
+    found = citations.used(layout, [galaxy, dustless])
+    assert found["calibrations"] == ["PP04_N2", "KE12_Ha", "CCM89"]
+    assert "numpy" in found["packages"]
+    # That jwst is installed, or imported, is not that it made anything.
+    assert "jwst" not in found["packages"]
+    path = layout.process_dir("03101") / "jw02136001001_03101_00001_nrs1_cal.fits"
+    path.parent.mkdir(parents=True)
+    header = fits.Header({"CAL_VER": "9.8.7", "S_FLAT": "COMPLETE"})
+    fits.PrimaryHDU(header=header).writeto(path)
+    assert citations.used(layout)["packages"]["jwst"] == "9.8.7"
+    assert "Cardelli" in citations.acknowledgements({}, found["calibrations"])
+
+
+def test_an_unknown_calibration_is_named():
+    with pytest.raises(DatasetError, match="XX99"):
+        citations.references(["XX99"])
