@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -52,8 +52,12 @@ def nearest(word: Any, known: Any) -> str:
 
 
 class Model(BaseModel):
-    """Frozen, without unknown keys, and with finite numbers only."""
+    """Frozen, without unknown keys, and with finite numbers only.
 
+    `old_keys` are those of earlier versions, each with what to do instead: one phrase for the error sentence.
+    """
+
+    old_keys: ClassVar[Mapping[str, str]] = {}
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False)
 
 

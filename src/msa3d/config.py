@@ -1,10 +1,4 @@
-"""A dataset: what was observed, and the parameters of every step.
-
-The parts of a dataset: pattern, targets, parameters of the steps, and how an observation is simulated.
-
-The slit-stepping pattern: which exposure lies where.
-
-One typed, validated description of an observation and of every parameter of its reduction.
+"""A dataset: one typed, validated description of an observation and of every parameter of its reduction.
 
 A dataset is a YAML file, packaged (`available`) or a user's own, that may say ``extends: demo`` and then states
 only what differs: mappings are merged key by key, lists replace lists. Unknown keys are errors.
@@ -20,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from msa3d._model import Model, NotNegative, OneLine, PlainName, Positive, SourceId, nearest, read_yaml
 from msa3d.cubes.settings import DrizzleSettings
@@ -500,11 +494,13 @@ def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
 # --- error sentences
 
 
-def _explain(model: type[BaseModel], item: Mapping[str, Any]) -> str:
+def _explain(model: type[Model], item: Mapping[str, Any]) -> str:
     """One phrase for one pydantic error."""
     place = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
         owner = _owner(model, item["loc"][:-1])
+        if instead := owner.old_keys.get(str(item["loc"][-1])):
+            return f"{place!r} is a key of an earlier version; {instead}"
         known = ["extends", *owner.model_fields] if owner is model else list(owner.model_fields)
         hint = nearest(item["loc"][-1], known) or f"; valid keys are {', '.join(known)}"
         return f"unknown key {place!r}{hint}"
@@ -518,14 +514,14 @@ def _explain(model: type[BaseModel], item: Mapping[str, Any]) -> str:
     return f"{place}: {message}{shown}" if place else message
 
 
-def _owner(model: type[BaseModel], location: tuple) -> type[BaseModel]:
+def _owner(model: type[Model], location: tuple) -> type[Model]:
     """The model that a place in the tree belongs to."""
     for part in location:
         if isinstance(part, str) and part in model.model_fields:
             annotation = model.model_fields[part].annotation
             candidates = [annotation, *get_args(annotation)]
             for kind in candidates:
-                if isinstance(kind, type) and issubclass(kind, BaseModel):
+                if isinstance(kind, type) and issubclass(kind, Model):
                     model = kind
                     break
     return model
