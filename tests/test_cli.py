@@ -13,16 +13,8 @@ from typer.testing import CliRunner
 
 from msa3d import __version__, cli
 from msa3d.errors import ObservationError
+from msa3d.pipeline.engine import Step
 
-MODULES = {
-    "preprocess": "msa3d.reduce.detector1",
-    "nsclean": "msa3d.reduce.nsclean",
-    "process": "msa3d.reduce.calibrate",
-    "calpost": "msa3d.reduce.slits",
-    "postprocess": "msa3d.published.spectra",
-    "register": "msa3d.pointing.offsets",
-    "cubebuild": "msa3d.cubes.build",
-}
 STEPS = ("process", "postprocess", "cubebuild")
 
 
@@ -46,17 +38,13 @@ def invoke(tmp_path, monkeypatch):
 @pytest.fixture
 def steps(monkeypatch):
     """Steps that only note what they are asked to do."""
-    import importlib
-
     calls = []
-    for name in (*STEPS, "calpost"):
-        module = importlib.import_module(MODULES[name])
 
-        def run(dataset, layout, *, workers=None, name=name):
-            calls.append((name, dataset.name, layout.root, workers))
-            return Report()
+    def run(step, dataset, layout, *, workers=None, **options):
+        calls.append((step.name, dataset.name, layout.root, workers))
+        return Report()
 
-        monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(Step, "run", run)
     return calls
 
 
@@ -69,21 +57,19 @@ def test_version(invoke):
 def test_messages_come_once_and_jwst_is_quiet(invoke, monkeypatch):
     import stpipe.log  # noqa: F401 - it puts handlers on the root logger
 
-    from msa3d.reduce import calibrate
-
     said = []
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())
     logging.getLogger("stpipe").handlers.append(handler)
 
-    def run(dataset, layout, *, workers=None):
+    def run(step, dataset, layout, **options):
         logging.getLogger("msa3d.reduce.calibrate").info("one of ours")
         logging.getLogger("stpipe").info("one of theirs")
         logging.getLogger("stpipe").error("an error of theirs")
         logging.getLogger("msa3d.reduce.calibrate").debug("too much")
         return Report()
 
-    monkeypatch.setattr(calibrate, "run", run)
+    monkeypatch.setattr(Step, "run", run)
     result = invoke("process", "-d", "tiny")
     assert result.stderr.count("one of ours") == 1
     assert said == ["an error of theirs"]
@@ -144,12 +130,10 @@ def test_two_directories_are_one_too_many(invoke, steps):
 
 
 def test_an_error_is_one_sentence_and_status_2(invoke, monkeypatch):
-    from msa3d.reduce import calibrate
-
-    def run(dataset, layout, *, workers=None):
+    def run(step, dataset, layout, **options):
         raise ObservationError("Exposure 0311n has no nrs2; add it.")
 
-    monkeypatch.setattr(calibrate, "run", run)
+    monkeypatch.setattr(Step, "run", run)
     result = invoke("process")
     assert result.exit_code == 2
     assert result.stderr == "msa3d: Exposure 0311n has no nrs2; add it.\n"
@@ -422,15 +406,13 @@ def test_a_dataset_that_is_not_there_is_one_sentence(invoke, tmp_path):
 
 
 def test_cleaned_images_go_into_another_root(invoke, monkeypatch, tmp_path):
-    from msa3d.reduce import nsclean
-
     calls = []
 
-    def run(dataset, layout, cleaned, *, method, workers=None):
-        calls.append((layout.root, cleaned.root, method))
+    def run(step, dataset, layout, *, into, method, workers):
+        calls.append((layout.root, into.root, method))
         return Report()
 
-    monkeypatch.setattr(nsclean, "run", run)
+    monkeypatch.setattr(Step, "run", run)
     assert "msa3d run" in invoke("nsclean", "data", "-d", "tiny").stdout
     invoke("nsclean", "data", "-d", "tiny", "--to", "clean", "--by-jwst")
     root = tmp_path / "data"
@@ -438,9 +420,7 @@ def test_cleaned_images_go_into_another_root(invoke, monkeypatch, tmp_path):
 
 
 def test_a_few_exposures_first(invoke, monkeypatch):
-    from msa3d.reduce import calibrate
-
     calls = []
-    monkeypatch.setattr(calibrate, "run", lambda *arguments, **options: calls.append(options) or Report())
+    monkeypatch.setattr(Step, "run", lambda *arguments, **options: calls.append(options) or Report())
     assert invoke("process", "-d", "tiny", "--only", "03101", "--only", "03105").exit_code == 0
     assert calls == [{"workers": None, "only": ["03101", "03105"]}]

@@ -9,11 +9,8 @@ import pytest
 from msa3d import run_msa3d
 from msa3d.archive import crds
 from msa3d.config import Dataset
-from msa3d.cubes import build
 from msa3d.errors import DatasetError, ObservationError
 from msa3d.pipeline.layout import Layout
-from msa3d.published import spectra
-from msa3d.reduce import calibrate, detector1
 
 from .fixtures.stepping import Stepping, blob
 
@@ -36,13 +33,12 @@ def rates(tmp_path):
 def calls(monkeypatch):
     """What the steps are called with, in order, without running them."""
     made = []
-    steps = {"preprocess": detector1, "process": calibrate, "postprocess": spectra, "cubebuild": build}
-    for name, step in steps.items():
-        monkeypatch.setattr(
-            step,
-            "run",
-            lambda dataset, layout, *, workers, name=name: made.append((name, dataset, layout, workers)) or name,
-        )
+
+    def run(step, dataset, layout, *, workers):
+        made.append((step.name, dataset, layout, workers))
+        return step.name
+
+    monkeypatch.setattr(Step, "run", run)
     return made
 
 

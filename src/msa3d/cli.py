@@ -8,7 +8,7 @@ import warnings
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -113,10 +113,7 @@ def preprocess(
     root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
 ) -> None:
     """Stage 1, where a run starts from ramps (uncal): Detector1 of jwst, ramp by ramp."""
-    description, layout = locate(root, root_option, dataset)
-    from msa3d.reduce import detector1
-
-    show(detector1.run(description, layout, workers=workers))
+    _run_steps(["preprocess"], *locate(root, root_option, dataset), workers=workers)
 
 
 def nsclean(
@@ -130,11 +127,11 @@ def nsclean(
     """Take correlated noise out of the count rates (NS-MOS04), into another root from which a run can start."""
     description, layout = locate(root, root_option, dataset)
     from msa3d.pipeline.layout import Layout
-    from msa3d.reduce import nsclean as reduce_nsclean
+    from msa3d.reduce.nsclean import STEP
 
     cleaned = Layout(to or layout.root.with_name(f"{layout.root.name}_nsclean"))
     method = "jwst" if by_jwst else "fast"
-    show(reduce_nsclean.run(description, layout, cleaned, method=method, workers=workers))
+    show(STEP.run(description, layout, into=cleaned, method=method, workers=workers))
     typer.echo(f"Go on with: msa3d run {cleaned.root} -d {dataset}")
 
 
@@ -149,10 +146,7 @@ def process(
     ] = None,
 ) -> None:
     """Step 1: Spec2 and Spec3 of jwst, exposure by exposure."""
-    description, layout = locate(root, root_option, dataset)
-    from msa3d.reduce import calibrate
-
-    show(calibrate.run(description, layout, workers=workers, **({"only": only} if only else {})))
+    _run_steps(["process"], *locate(root, root_option, dataset), workers=workers, only=only or ())
 
 
 def postprocess(
@@ -162,8 +156,7 @@ def postprocess(
     description, layout = locate(root, root_option, dataset)
     from msa3d.pipeline.steps import post_steps
 
-    for step in post_steps(description):
-        show(step.run(description, layout, workers=workers))
+    _run_steps(post_steps(description), description, layout, workers=workers)
 
 
 def register(root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None) -> None:
@@ -178,10 +171,15 @@ def cubebuild(
     root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
 ) -> None:
     """Step 3: the cubes of every source."""
-    description, layout = locate(root, root_option, dataset)
-    from msa3d.cubes import build
+    _run_steps(["cubebuild"], *locate(root, root_option, dataset), workers=workers)
 
-    show(build.run(description, layout, workers=workers))
+
+def _run_steps(names: list[str], description: Dataset, layout: Layout, **options: Any) -> None:
+    """Run steps one after the other, and show what each reports."""
+    from msa3d.pipeline.steps import step
+
+    for name in names:
+        show(step(name).run(description, layout, **options))
 
 
 def run(

@@ -30,11 +30,7 @@ from msa3d.errors import DatasetError, ObservationError
 from msa3d.pipeline.layout import Layout
 
 if TYPE_CHECKING:
-    from msa3d.cubes.build import CubeReport
-    from msa3d.published.spectra import PostprocessReport
-    from msa3d.reduce.calibrate import ProcessReport
-    from msa3d.reduce.detector1 import PreprocessReport
-    from msa3d.reduce.slits import CalpostReport
+    from msa3d.pipeline.engine import Report
 
 
 log = logging.getLogger(__name__)
@@ -56,10 +52,10 @@ class RunReport:
 
     dataset: Dataset
     layout: Layout
-    preprocess: PreprocessReport | None = None
-    process: ProcessReport | None = None
-    postprocess: PostprocessReport | CalpostReport | None = None
-    cubebuild: CubeReport | None = None
+    preprocess: Report | None = None
+    process: Report | None = None
+    postprocess: Report | None = None
+    cubebuild: Report | None = None
 
 
 def run(
@@ -130,17 +126,13 @@ def run(
         if N_gmembers < 1:
             raise DatasetError(f"N_gmembers must be 1 or more, not {N_gmembers}")
         workers = math.ceil(N_exposures / N_gmembers)
-    from msa3d.cubes import build
-    from msa3d.pipeline.steps import post_steps
-    from msa3d.reduce import calibrate, detector1
+    from msa3d.pipeline.steps import post_steps, step
 
     (postprocess,) = post_steps(description)
-
-    wanted = {"preprocess": run_stage1, "process": run_process, "postprocess": run_postprocess,
-              "cubebuild": run_cubebuild}  # fmt: skip
-    steps = {"preprocess": detector1, "process": calibrate, "postprocess": postprocess, "cubebuild": build}
-    reports = {name: step.run(description, layout, workers=workers) for name, step in steps.items() if wanted[name]}
-    return RunReport(description, layout, **reports)
+    asked = {"preprocess": run_stage1, "process": run_process, postprocess: run_postprocess}
+    names = [name for name, wanted in {**asked, "cubebuild": run_cubebuild}.items() if wanted]
+    reports = {name: step(name).run(description, layout, workers=workers) for name in names}
+    return RunReport(description, layout, postprocess=reports.pop(postprocess, None), **reports)
 
 
 def find_root(data_path: str | Path | Iterable[str | Path]) -> Path:

@@ -25,8 +25,9 @@ from astropy.io.fits.hdu.compressed import NO_DITHER, SUBTRACTIVE_DITHER_1
 
 from msa3d.archive.crds import use_references
 from msa3d.errors import DatasetError
+from msa3d.pipeline.engine import Record
 from msa3d.pipeline.parallel import run_tasks
-from msa3d.pipeline.products import Record, atomic_path, working
+from msa3d.pipeline.products import atomic_path, working
 from msa3d_sim.crds_cache import build_crds_cache
 from msa3d_sim.noise import RatePlanes
 
@@ -172,6 +173,7 @@ def _make(dataset, layout, workers) -> SimulationReport:
         from msa3d_sim.plan import plan_observation, write_metafile
 
         plan = plan_observation(dataset)
+        metafile.withdraw()
         write_metafile(dataset, plan, layout.metafile(dataset.metafile))
         metafile.write([layout.metafile(dataset.metafile)])
     if wanted:
@@ -269,5 +271,6 @@ def _expose(task: _Task) -> None:
     planes = spoil(ideal, detector, exposure.index, dataset.simulation)
     path = task.layout.root / rate_name(dataset, exposure.activity, detector)
     primary = primary_header(dataset, exposure, detector)
+    record.withdraw()
     write_rate(path, planes, primary, science_header(exposure.nominal), exact=not dataset.simulation.noise)
     record.write([path])

@@ -39,7 +39,7 @@ def built(tmp_path_factory, stepping, dataset):
 
 def test_files_equal_the_published_ones(built, stepping, dataset):
     layout, report = built
-    assert [item.status for item in report.sources] == ["done"]
+    assert [item.status for item in report.results] == ["done"]
     exposures = [Exposure.read(layout.s2d(a, 8512, POST_SUFFIX)) for a in stepping.activities()]
     stacks, medians, cube, grid = published_cube(exposures, 3, 2)
     path = layout.cube_medians(8512)
@@ -59,7 +59,7 @@ def test_files_equal_the_published_ones(built, stepping, dataset):
 
 def test_headers(built, dataset):
     layout, report = built
-    for path in report.sources[0].products:
+    for path in report.results[0].products:
         header = fits.getheader(path)
         assert header["MSA3DSIM"] is True
         assert header["MSA3DCFG"] == dataset.digest[:32]
@@ -99,10 +99,10 @@ def test_opens_in_spectral_cube(built):
 def test_a_second_run_does_nothing(built, dataset):
     layout, first = built
     again = build.run(dataset, layout, workers=1)
-    assert [item.status for item in again.sources] == ["current"]
+    assert [item.status for item in again.results] == ["current"]
     assert again.table()["shape"].tolist() == first.table()["shape"].tolist() == ["329x58x2"]
     layout.column_stack(8512, 1).unlink()
-    assert build.run(dataset, layout, workers=1).sources[0].status == "done"
+    assert build.run(dataset, layout, workers=1).results[0].status == "done"
 
 
 @pytest.mark.parametrize("first", [["03101-00001", "03101-00002", "03101-00003"], ["03101", "03102", "03103"]])
@@ -119,7 +119,7 @@ def test_exposures_of_one_activity_are_placed_by_their_numbers(tmp_path, built, 
         activity, _, number = name.partition("-")
         path = layout.root / dataset.rate_name(activity, "NRS1", int(number or 1))
         fits.PrimaryHDU(header=fits.Header({"EXP_TYPE": "NRS_MSASPEC"})).writeto(path)
-    assert build.run(dataset, layout, workers=1).sources[0].status == "current"
+    assert build.run(dataset, layout, workers=1).results[0].status == "current"
 
 
 def test_a_missing_exposure_is_said_and_left_out(tmp_path, stepping, dataset, caplog):
@@ -142,7 +142,7 @@ def test_pointings_that_contradict_the_nominal_dithers_are_said(tmp_path, datase
     with caplog.at_level(logging.WARNING):
         report = build.run(dataset, layout, workers=1)
     assert "pointings differ from the nominal dithers" in caplog.text
-    assert report.sources[0].notes["worst_place_arcsec"] > 0.1
+    assert report.results[0].notes["worst_place_arcsec"] > 0.1
 
 
 def test_what_stops_it(tmp_path, built, dataset):

@@ -173,7 +173,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from msa3d.pipeline import notebooks
 from msa3d.config import Dataset
-from msa3d.pipeline.products import digest
+from msa3d.pipeline.engine import digest
 from msa3d.pipeline.layout import Layout
 from msa3d.cubes import drizzle
 from msa3d.published import cube

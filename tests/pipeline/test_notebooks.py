@@ -12,9 +12,10 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from msa3d.config import Dataset
 from msa3d.errors import BusyError, DatasetError, ProductError
-from msa3d.pipeline import notebooks, products
+from msa3d.pipeline import engine, notebooks
+from msa3d.pipeline.engine import Record
 from msa3d.pipeline.layout import Layout
-from msa3d.pipeline.products import LOCK, Record
+from msa3d.pipeline.products import LOCK
 
 
 def write(path: Path, *sources: str) -> Path:
@@ -144,7 +145,7 @@ def test_what_makes_a_notebook_stale(current, here, layout, monkeypatch, what):
     elif what == "the copy lost":
         (layout.notebooks / "02_second.ipynb").unlink()
     else:
-        monkeypatch.setattr(products, "code_version", lambda *modules: "0" * 16)
+        monkeypatch.setattr(engine, "code_version", lambda *modules: "0" * 16)
     if what == "a product lost":
         assert run(**arguments)[1]
         (layout.process_dir("0311n") / "b_cal.fits").write_text("calpost")

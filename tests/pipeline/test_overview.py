@@ -23,9 +23,10 @@ from msa3d.config import Dataset
 from msa3d.errors import ProductError
 from msa3d.observation.metafile import MsaFile
 from msa3d.pipeline import notebooks
+from msa3d.pipeline.engine import Record
 from msa3d.pipeline.layout import Layout
 from msa3d.pipeline.overview import make_plan, next_step, read_status, score
-from msa3d.pipeline.products import Record, atomic_path, stamp
+from msa3d.pipeline.products import atomic_path, stamp
 from msa3d.pipeline.verify import verify
 
 
@@ -120,8 +121,7 @@ def test_more_slitlets_and_exposures_cost_more(layout, dataset):
 def test_exposures_that_are_done_tell_the_time(layout, dataset):
     layout.records.mkdir(parents=True)
     for activity in ("03101", "03102", "03103"):
-        record = {"name": activity, "notes": {"seconds": {"total": 1000.0}}}
-        (layout.records / f"process_{activity}.json").write_text(json.dumps(record))
+        Record(layout, "process", activity).write([], seconds=1000.0)
     plan = make_plan(dataset, layout, workers=1)
     assert (plan.done, plan.measured) == (3, True)
     assert plan.seconds == pytest.approx(6000.0, rel=0.05)
@@ -242,7 +242,7 @@ def make_verify_status(
         stamp(primary.header, dataset=dataset, inputs=inputs)
     with atomic_path(product) as partial:
         primary.writeto(partial)
-    record.write([product], seconds={"total": seconds})
+    record.write([product], seconds=seconds)
     return product
 
 
@@ -346,13 +346,11 @@ def test_other_code_and_another_dataset(layout_verify_status, dataset, chain):
 
 def test_what_cannot_be_told_is_doubtful(layout_verify_status, dataset, chain):
     path = layout_verify_status.records / "process_03101.json"
-    record = json.loads(path.read_text())
-    del record["hashes"]
-    path.write_text(json.dumps(record))
-    assert states(layout_verify_status)["process"] == ("doubtful", "recorded without checksums, by an older version")
-    assert states(layout_verify_status)["cubebuild"][0] == "holds"
-    path.write_text("{")
-    assert states(layout_verify_status)["process"] == ("doubtful", "its record cannot be read")
+    for text in ("{", "[]", json.dumps(json.loads(path.read_text()) | {"inputs": None})):
+        path.write_text(text)
+        assert states(layout_verify_status)["process"] == ("doubtful", "its record cannot be read")
+        assert states(layout_verify_status)["cubebuild"][0] == "holds"
+        assert row(layout_verify_status, dataset, "process").done == []
     make_verify_status(
         layout_verify_status,
         dataset,
@@ -366,6 +364,38 @@ def test_what_cannot_be_told_is_doubtful(layout_verify_status, dataset, chain):
         "does not say what made it (MSA3DVER"
         in next(v for v in verify(layout_verify_status).verdicts if v.name == "03102").reasons[0]
     )
+
+
+def test_a_product_that_is_no_fits_file_is_damaged(layout_verify_status, dataset, chain):
+    _, spectrum, _ = chain
+    spectrum.write_bytes(bytes(spectrum.stat().st_size))
+    state, why = states(layout_verify_status, dataset)["process"]
+    assert (state, why) == ("damaged", "reduction/process/exp_03101_nobar/a_s2d.fits is not what was written (SHA-256)")
+    # Written so, as by another program.
+    Record(layout_verify_status, "process", "03101", inputs=[chain[0]]).write([spectrum])
+    assert states(layout_verify_status, dataset)["process"][1].endswith("a_s2d.fits is no FITS file")
+
+
+def test_a_stale_cube_is_found_whatever_the_dates_of_records_are(layout_verify_status, dataset, chain):
+    rate, _, _ = chain
+    fits.PrimaryHDU([[5]]).writeto(rate, overwrite=True)
+    for name, date in (("process_03101", 2e9), ("cubebuild_s08512", 1e9)):
+        os.utime(layout_verify_status.records / f"{name}.json", (date, date))
+    assert states(layout_verify_status)["cubebuild"][0] == "stale"
+
+
+def test_another_reference_under_the_same_name_is_found(layout_verify_status, dataset, chain, monkeypatch):
+    rate, spectrum, _ = chain
+    flat = layout_verify_status.crds_cache / "references" / "jwst" / "flat.fits"
+    flat.parent.mkdir(parents=True)
+    flat.write_text("flat")
+    monkeypatch.setenv("CRDS_PATH", str(layout_verify_status.crds_cache))
+    Record(layout_verify_status, "process", "03101", inputs=[rate]).write([spectrum], [flat])
+    monkeypatch.delenv("CRDS_PATH")
+    assert states(layout_verify_status)["process"][0] == "holds"
+    flat.write_text("FLAT")
+    assert states(layout_verify_status)["process"] == ("stale", "reference flat.fits has changed")
+    assert states(layout_verify_status)["cubebuild"][0] == "stale"
 
 
 def test_strangers_are_told(layout_verify_status, chain):

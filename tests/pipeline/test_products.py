@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import shutil
 import subprocess
@@ -28,7 +27,6 @@ from msa3d.pipeline.products import (
     LOCK,
     SIMULATED_HISTORY,
     SIMULATED_KEYWORD,
-    Record,
     alone,
     atomic_path,
     remove_partials,
@@ -40,18 +38,15 @@ RUN = """
 import sys, time
 from pathlib import Path
 from msa3d.pipeline.products import atomic_path
-from msa3d.pipeline.products import one_run_a_root
+from msa3d.pipeline.products import working
 from msa3d.pipeline.layout import Layout
 
-@one_run_a_root
-def run(dataset, layout):
-    with atomic_path(layout.process_dir("0311n")) as partial:
-        partial.mkdir()
-        print(partial, flush=True)
-        sys.stdin.readline()
-        (partial / "a_cal.fits").write_text("whole")
-
-run(None, Layout(Path(sys.argv[1])))
+layout = Layout(Path(sys.argv[1]))
+with working(layout, "process"), atomic_path(layout.process_dir("0311n")) as partial:
+    partial.mkdir()
+    print(partial, flush=True)
+    sys.stdin.readline()
+    (partial / "a_cal.fits").write_text("whole")
 """
 
 
@@ -290,7 +285,7 @@ def test_many_inputs_are_told_in_one_line():
     assert len(header["HISTORY"]) < 5
 
 
-def test_stamp_file_changes_the_primary_header_only(tmp_path):
+def test_stamp_file_changes_the_primary_header_only_and_adds_checksums(tmp_path):
     path = tmp_path / "a.fits"
     image = np.arange(12, dtype=np.int16).reshape(3, 4)
     table = fits.BinTableHDU.from_columns([fits.Column("x", "D", array=np.linspace(0, 1, 5))], name="ASDF")
@@ -299,11 +294,18 @@ def test_stamp_file_changes_the_primary_header_only(tmp_path):
     fits.HDUList([fits.PrimaryHDU(), scaled, fits.CompImageHDU(image, name="DQ"), table]).writeto(path)
     with fits.open(path, disable_image_compression=True, do_not_scale_image_data=True) as hdus:
         before = [(repr(hdu.header), hdu.data.tobytes()) for hdu in hdus[1:]]
+        assert "CHECKSUM" not in hdus[1].header
     products.stamp_file(path, dataset=Dataset.load("tiny"), inputs=[f"{i}.fits" for i in range(10)])
     with fits.open(path, disable_image_compression=True, do_not_scale_image_data=True) as hdus:
+        assert all({"CHECKSUM", "DATASUM"} <= set(hdu.header) for hdu in hdus)
+        for hdu in hdus:
+            del hdu.header["CHECKSUM"], hdu.header["DATASUM"]
         assert [(repr(hdu.header), hdu.data.tobytes()) for hdu in hdus[1:]] == before
         assert hdus[0].header["MSA3DSET"] == "tiny"
         assert products.is_simulated(hdus[0].header)
+    # As other tools find it.
+    with fits.open(path, checksum=True) as hdus:
+        assert len(hdus) == 4
 
 
 def test_git_revision_of_an_image(monkeypatch, tmp_path):
@@ -389,120 +391,3 @@ def test_code_version_follows_code_not_words(tmp_path, monkeypatch):
 def test_code_version_of_unknown_module():
     with pytest.raises(ValueError, match=r"no module 'msa3d.nothing'"):
         code_version("msa3d.nothing")
-
-
-# --- records
-
-
-@pytest.fixture
-def made(tmp_path):
-    """A record of one product made from two inputs."""
-    layout = Layout(tmp_path)
-    inputs = [tmp_path / "a_rate.fits", tmp_path / "b_rate.fits"]
-    for path in inputs:
-        path.write_text(path.name)
-    product = tmp_path / "reduction" / "out.fits"
-
-    def record(**changes):
-        values = {
-            "inputs": inputs,
-            "parameters": {"x": 1, "y": [1.5, None]},
-            "modules": ("msa3d.observation.metafile",),
-        }
-        return Record(layout, "process", "0311n", **(values | changes))
-
-    first = record()
-    assert first.reason() == "never made"
-    product.parent.mkdir()
-    product.write_text("result")
-    first.write([product], seconds=3.5)
-    return record, inputs, product
-
-
-def test_current(made):
-    record, _, product = made
-    assert record().is_current()
-    assert record().is_current([product])
-    assert record().notes() == {"seconds": 3.5}
-    assert record(parameters={"y": [1.5, None], "x": 1}).is_current()
-
-
-def test_product_gone_or_cut(made):
-    record, _, product = made
-    product.write_text("resul")
-    assert "out.fits is missing or has another size" in record().reason()
-    product.unlink()
-    assert not record().is_current()
-
-
-def test_product_that_was_not_recorded(made, tmp_path):
-    record, _, _ = made
-    assert "not among the products" in record().reason([tmp_path / "reduction" / "other.fits"])
-
-
-def test_parameters_changed(made):
-    record, _, _ = made
-    assert record(parameters={"x": 2, "y": [1.5, None]}).reason() == "parameters have changed"
-
-
-def test_code_changed(made):
-    record, _, _ = made
-    assert record(modules=("msa3d.pipeline.parallel",)).reason() == "the code has changed"
-
-
-def test_inputs_changed(made, tmp_path):
-    record, inputs, _ = made
-    assert record(inputs=inputs[:1]).reason() == "other inputs"
-    inputs[0].write_text("A_rate.fits")  # same size
-    assert record().reason() == "input a_rate.fits has changed"
-    inputs[0].unlink()
-    assert not record().is_current()
-
-
-def test_touched_input_is_the_same_input(made):
-    record, inputs, _ = made
-    os.utime(inputs[0], ns=(1, 1))
-    assert record().is_current()
-
-
-def test_run_can_be_moved(made, tmp_path):
-    _, inputs, _ = made
-    new = tmp_path.with_name(tmp_path.name + "_moved")
-    tmp_path.rename(new)
-    moved = Record(
-        Layout(new),
-        "process",
-        "0311n",
-        inputs=[new / path.name for path in inputs],
-        parameters={"x": 1, "y": [1.5, None]},
-        modules=("msa3d.observation.metafile",),
-    )
-    assert moved.reason() == ""
-    new.rename(tmp_path)
-
-
-def test_input_that_changes_meanwhile(made):
-    record, inputs, product = made
-    now = record()
-    inputs[1].write_text("something else")
-    with pytest.raises(ProductError, match=r"b_rate.fits changed or vanished while process 0311n"):
-        now.write([product])
-
-
-def test_product_never_written(made, tmp_path):
-    record, _, _ = made
-    with pytest.raises(ProductError, match="was not written"):
-        record().write([tmp_path / "absent.fits"])
-
-
-def test_broken_record_is_no_record(made):
-    record, _, _ = made
-    record().path.write_text('{"step": ')
-    assert record().reason() == "never made"
-
-
-def test_record_is_plain_json(made):
-    record, _, _ = made
-    text = json.loads(record().path.read_text())
-    assert text["products"] == {"reduction/out.fits": 6}
-    assert set(text["inputs"]) == {"a_rate.fits", "b_rate.fits"}

@@ -154,7 +154,7 @@ def run_of_two(tmp_path):
 def test_products_beside_their_inputs(tiny, run_of_two, reference):
     layout, stepping = run_of_two
     report = spectra.run(tiny, layout, workers=1)
-    assert [item.status for item in report.exposures] == ["done", "done"]
+    assert [item.status for item in report.results] == ["done", "done"]
     first, second = stepping.activities()
     # The middle exposure of two is the first: its vector serves both.
     wave_um, transmission = spectra.uniform_pathloss(reference, "MOS1x3")
@@ -279,15 +279,15 @@ def test_a_second_run_does_only_what_has_changed(tiny, run_of_two):
     final = layout.s2d(stepping.activities()[0], 8512, POST_SUFFIX)
     made = final.stat().st_mtime_ns
     again = spectra.run(tiny, layout, workers=1)
-    assert [item.status for item in again.exposures] == ["current", "current"]
+    assert [item.status for item in again.results] == ["current", "current"]
     assert final.stat().st_mtime_ns == made
-    assert again.statistics().pformat() == first.statistics().pformat()
+    assert spectra.statistics(again).pformat() == spectra.statistics(first).pformat()
     layout.s2d(stepping.activities()[1], 8512, POST_SUFFIX).unlink()
     third = spectra.run(tiny, layout, workers=1)
-    assert [item.status for item in third.exposures] == ["current", "done"]
+    assert [item.status for item in third.results] == ["current", "done"]
     changed = tiny.replaced(postprocess={"pathloss": {"aperture": "MOS1x1"}})
     fourth = spectra.run(changed, layout, workers=1)
-    assert [item.status for item in fourth.exposures] == ["done", "done"]
+    assert [item.status for item in fourth.results] == ["done", "done"]
 
 
 def test_path_loss_can_be_switched_off(tiny, run_of_two, monkeypatch):
@@ -310,7 +310,7 @@ def test_references_are_those_of_a_spectrum(tiny, run_of_two, monkeypatch, refer
     asked = []
     monkeypatch.setattr(crds, "reference_for", lambda path, kind: asked.append(path.name) or reference)
     report = spectra.run(tiny, layout, workers=1)
-    assert [item.activity for item in report.exposures] == stepping.activities()
+    assert [item.name for item in report.results] == stepping.activities()
     assert set(asked) == {tiny.rate_name(stepping.activities()[0], "NRS1")}
 
 
@@ -322,7 +322,7 @@ def test_a_source_that_the_middle_exposure_lacks(tiny, run_of_two, caplog, refer
         report = spectra.run(tiny, layout, workers=1)
     assert f"no 2-D spectrum in exposure {first}" in caplog.text
     assert f"its path loss is made from {second}" in caplog.text
-    assert [len(item.rows) for item in report.exposures] == [0, 1]
+    assert [len(item.notes["rows"]) for item in report.results] == [0, 1]
 
 
 def test_a_spectrum_of_another_width_gets_its_own_vector(tiny, run_of_two, reference, caplog):
@@ -363,10 +363,10 @@ def test_a_spectrum_of_a_few_columns_is_left_out_and_the_others_go_on(tiny, run_
     write_s2d(layout.s2d(first, 9637), np.ones((12, 240)), stepping.wcs(0, 0), 9637)
     with caplog.at_level(logging.WARNING):
         report = spectra.run(tiny, layout, workers=1)
-    assert [[row["source_id"] for row in item.rows] for item in report.exposures] == [[9637], [8512]]
+    assert [[row["source_id"] for row in item.notes["rows"]] for item in report.results] == [[9637], [8512]]
     assert not layout.s2d(first, 8512, POST_SUFFIX).exists()
     assert layout.s2d(second, 8512, POST_SUFFIX).is_file()
     assert f"source 9636 is left out of exposure {first}: {layout.s2d(first, 9636)} (NRS1): it has 4 col" in caplog.text
     # Nothing is left to do, and the builder knows what there is.
-    assert {item.status for item in spectra.run(tiny, layout, workers=1).exposures} == {"current"}
+    assert {item.status for item in spectra.run(tiny, layout, workers=1).results} == {"current"}
     assert list(sources_of(tiny, layout, place_exposures(tiny, layout), POST_SUFFIX)) == [8512, 9637]

@@ -54,10 +54,10 @@ def test_second_run_does_nothing(root: Path, dataset, stand_in) -> None:
     first = calibrate.run(dataset, layout, workers=1)
     second = calibrate.run(dataset, layout, workers=1)
     assert stand_in == ["03101", "03102"]
-    assert [e.status for e in first.exposures] == ["done", "done"]
-    assert [e.status for e in second.exposures] == ["current", "current"]
-    assert list(second.table()["products"]) == [1, 1]
-    assert second.exposures[0].seconds == first.exposures[0].seconds
+    assert [e.status for e in first.results] == ["done", "done"]
+    assert [e.status for e in second.results] == ["current", "current"]
+    assert [len(item.products) for item in second.results] == [1, 1]
+    assert second.results[0].notes == first.results[0].notes
 
 
 def test_other_code_that_makes_the_same_metafile_leaves_the_exposures_alone(
@@ -70,9 +70,9 @@ def test_other_code_that_makes_the_same_metafile_leaves_the_exposures_alone(
     def edited(*modules: str) -> str:
         return "edited" if modules == ("msa3d.observation.metafile_edit",) else known(*modules)
 
-    monkeypatch.setattr(products, "code_version", edited)
+    monkeypatch.setattr(engine, "code_version", edited)
     report = calibrate.run(dataset, layout, workers=1)
-    assert [e.status for e in report.exposures] == ["current", "current"]
+    assert [e.status for e in report.results] == ["current", "current"]
     (record,) = layout.records.glob("metafile_*.json")
     assert json.loads(record.read_text())["code"] == "edited"
 
@@ -99,7 +99,7 @@ def test_run_continues_where_it_was_interrupted(root: Path, dataset, stand_in, m
 
     monkeypatch.setattr(exposure, "_reduce", whole)
     report = calibrate.run(dataset, layout, workers=1)
-    assert [e.status for e in report.exposures] == ["current", "done"]
+    assert [e.status for e in report.results] == ["current", "done"]
     assert layout.s2d("03101", 8512).stat().st_mtime_ns == before
     assert not left.exists()
     assert fits.getdata(layout.s2d("03102", 8512))[0, 0] == int("03102", 36)
@@ -226,8 +226,9 @@ def first_task(dataset, layout: Layout):
 @pytest.mark.slow
 def test_source_on_one_detector_only(root_of_nrs2: Path, dataset) -> None:
     layout = Layout(root_of_nrs2)
-    result = exposure.process_exposure(first_task(dataset, layout))
-    assert result.products == ["jw02136001001_03101_00001_nrs2_cal.fits", "newoutput_s08512_s2d.fits"]
+    result = exposure.process_exposure(first_task(dataset, layout).job)
+    names = [path.name for path in result.products if path.suffix == ".fits"]
+    assert names == ["jw02136001001_03101_00001_nrs2_cal.fits", "newoutput_s08512_s2d.fits"]
     log = (layout.process_dir("03101") / "jwst.log").read_text()
     assert "No open slits fall on detector NRS1" in log
 
@@ -237,9 +238,9 @@ def test_exposures_of_one_activity_have_a_directory_each(root: Path, dataset, st
         path.rename(path.with_name(path.name.replace("_03102_00001_", "_03101_00002_")))
     layout = Layout(root)
     report = calibrate.run(dataset, layout, workers=1, only=["03101-00002"])
-    assert [item.activity for item in report.exposures] == ["03101-00002"]
+    assert [item.name for item in report.results] == ["03101-00002"]
     report = calibrate.run(dataset, layout, workers=1)
-    assert [(item.activity, item.status) for item in report.exposures] == [
+    assert [(item.name, item.status) for item in report.results] == [
         ("03101-00001", "done"), ("03101-00002", "current"),
     ]  # fmt: skip
     assert layout.activities() == ["03101-00001", "03101-00002"]
@@ -266,8 +267,8 @@ def test_a_slit_at_the_edge_of_a_detector_stops_nobody(root: Path, dataset, capl
             (8143, True),
         ]
     with caplog.at_level("WARNING"):
-        slits = reduce_slits.run(chosen, layout, workers=1).statistics()
-        spectra = published_spectra.run(chosen, layout, workers=1).statistics()
+        slits = reduce_slits.statistics(reduce_slits.run(chosen, layout, workers=1))
+        spectra = published_spectra.statistics(published_spectra.run(chosen, layout, workers=1))
     assert set(slits["source_id"]) == set(spectra["source_id"]) == {8512}
     assert "03101_00001_nrs1_cal.fits, slit 2 (source 8143, NRS1): it lights 5 columns of the detector" in caplog.text
     assert "source 8143 is left out of exposure 03101-00002" in caplog.text
@@ -286,7 +287,7 @@ def test_ids_of_the_metafile_come_back_through_the_pipeline(root: Path, dataset)
         rows["estimated_source_in_shutter_x"][mine] = rows["estimated_source_in_shutter_y"][mine] = np.nan
         hdus["SOURCE_INFO"].data = hdus["SOURCE_INFO"].data[:1]
     layout, chosen = Layout(root), with_settings(dataset, wanted_sources_only=False)
-    exposure.process_exposure(first_task(chosen, layout))
+    exposure.process_exposure(first_task(chosen, layout).job)
     directory = layout.process_dir("03101")
     assert sorted(path.name for path in directory.glob("*_s2d.fits")) == [
         "newoutput_b00002_s2d.fits", "newoutput_s113852_s2d.fits",
@@ -313,14 +314,14 @@ def test_an_exposure_through_the_pipeline(root: Path, dataset) -> None:
     layout = Layout(root)
     before = digests(root.glob("*.fits"))
     task = first_task(dataset, layout)
-    result = exposure.process_exposure(task)
+    result = engine.make((exposure.process_exposure, task, {}))
 
     directory = layout.process_dir("03101")
     assert {path.name for path in directory.iterdir()} == {
         "jw02136001001_03101_00001_nrs1_cal.fits", "jw02136001001_03101_00001_nrs2_cal.fits",
         "newoutput_s08512_s2d.fits", "newoutput_spec3_asn.json", "parameters.json", "jwst.log",
     }  # fmt: skip
-    assert result.memory_gb > 0
+    assert result.notes["memory_gb"] > 0
     assert digests(root.glob("*.fits")) == before
     for path in directory.glob("*.fits"):
         header = fits.getheader(path)
@@ -338,6 +339,9 @@ def test_an_exposure_through_the_pipeline(root: Path, dataset) -> None:
     assert parameters["accelerations"] == list(jwst_speed.ACCELERATIONS)
     assert "flat_field" in (directory / "jwst.log").read_text()
     assert task.record.is_current()
+    # What the record knows of the references: all that Spec2 names in the headers.
+    references = {Path(name).name for name in task.record.read()["references"]}
+    assert references >= {Path(header["R_DFLAT"]).name, Path(header["R_PHOTOM"]).name}
 
 
 @pytest.mark.slow
@@ -346,7 +350,7 @@ def test_a_root_with_signs_that_mean_something_in_an_address(root: Path, dataset
     layout = Layout(own)
     assert "%20" in str(layout.crds_cache)
     report = calibrate.run(dataset, layout, workers=1, only=["03101"])
-    assert report.exposures[0].products == [
+    assert [path.name for path in report.results[0].products if path.suffix == ".fits"] == [
         "jw02136001001_03101_00001_nrs1_cal.fits", "jw02136001001_03101_00001_nrs2_cal.fits",
         "newoutput_s08512_s2d.fits",
     ]  # fmt: skip

@@ -55,7 +55,7 @@ def test_correlated_noise_is_cleaned_in_spec2_of_what_starts_from_ramps(root: Pa
         layout = Layout(root)
         observation = exposures.Observation.read(layout, changed)
         one = observation.exposures[0]
-        return calibrate._task(one, changed, layout, observation.metafile, (), "context", True).spec2
+        return calibrate._task(one, changed, layout, observation.metafile, (), "context", True).job.spec2
 
     assert "nsclean" not in spec2()
     assert spec2(run_stage1=True)["nsclean"] == {"skip": False}

@@ -43,7 +43,7 @@ def reduce(pristine_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Red
         context = crds.use_references(layout, dataset)
         observation = Observation.read(layout, dataset)
         metafile = calibrate.write_metafile_copy(dataset, layout, observation)
-        task = calibrate._task(observation.exposures[0], dataset, layout, metafile, names, context, True)
+        task = calibrate._task(observation.exposures[0], dataset, layout, metafile, names, context, True).job
         for detector in set(task.rates) - set(detectors):
             del task.rates[detector]
         exposure.process_exposure(task)

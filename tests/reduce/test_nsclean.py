@@ -109,7 +109,7 @@ def test_banding_is_measured(scene):
 
 def test_the_images_are_not_cleaned_in_place(root, dataset):
     with pytest.raises(ObservationError, match="name another root"):
-        nsclean.run(dataset, Layout(root), Layout(root))
+        nsclean.run(dataset, Layout(root), into=Layout(root))
 
 
 @pytest.fixture(scope="module")
@@ -147,10 +147,10 @@ def observed(tmp_path_factory, crds_cache):
 def test_a_whole_observation_is_cleaned_into_another_root(observed, tmp_path):
     dataset, clean, noisy = observed
     cleaned = Layout(tmp_path / "cleaned")
-    report = nsclean.run(dataset, noisy, cleaned, workers=1)
-    assert nsclean.run(dataset, noisy, cleaned, workers=1).rows[0]["status"] == "current"
+    report = nsclean.run(dataset, noisy, into=cleaned, workers=1)
+    assert nsclean.run(dataset, noisy, into=cleaned, workers=1).results[0].status == "current"
     assert cleaned.metafile(dataset.metafile).read_bytes() == noisy.metafile(dataset.metafile).read_bytes()
-    for row in report.rows:
+    for row in (result.notes for result in report.results):
         excess = {key: np.sqrt(max(row[key] ** 2 - row["noise_alone"] ** 2, 0.0)) for key in row if "banding" in key}
         # 0.2 of the read noise was put in.
         assert excess["banding_before"] == pytest.approx(noise.BANDING_FRACTION * SIGMA, rel=0.15)

@@ -106,7 +106,7 @@ def test_products_are_corrected_in_all_planes_alike(run):
         assert new["SCI", 1].header["BARCORR"] is True
         assert new["DQ", 1].data.dtype == np.uint32
     assert list(read_geometries(product(layout))) == [1, 2]
-    assert [len(item.rows) for item in report.exposures] == [2, 2]
+    assert [len(item.notes["rows"]) for item in report.results] == [2, 2]
     assert report.table()["slits"].tolist() == [2, 2]
 
 
@@ -150,7 +150,7 @@ def test_the_table_counts_what_was_done(run):
     assert first["shadowed"] == first["usable_before"] - first["usable"] - first["rejected"]
     assert first["transmission"] == pytest.approx(LEVEL)
     assert 0.4 < first["shadow_min"] < 0.52
-    assert len(report.statistics()) == 4
+    assert len(slits.statistics(report)) == 4
     with fits.open(product(layout)) as new:
         assert new[slits.REJECTED, 1].data.sum() == first["rejected"]
 
@@ -162,11 +162,11 @@ def test_a_second_run_does_nothing_and_a_broken_product_is_made_again(run, monke
     with monkeypatch.context() as patch:
         patch.setattr(slits, "calpost_file", None)
         report = slits.run(dataset, layout, workers=1)
-    assert [item.status for item in report.exposures] == ["current", "current"]
-    assert len(report.statistics()) == 4
+    assert [item.status for item in report.results] == ["current", "current"]
+    assert len(slits.statistics(report)) == 4
     product(layout).write_bytes(made[:9000])
     report = slits.run(dataset, layout, workers=1)
-    assert [item.status for item in report.exposures] == ["done", "current"]
+    assert [item.status for item in report.results] == ["done", "current"]
     assert len(product(layout).read_bytes()) == len(made)
 
 
@@ -187,7 +187,7 @@ def test_changed_parameters_make_it_again(run):
     dataset, layout = run
     slits.run(dataset, layout, workers=1)
     report = slits.run(changed(dataset, barshadow=BarShadow(method="none")), layout, workers=1)
-    assert [item.status for item in report.exposures] == ["done", "done"]
+    assert [item.status for item in report.results] == ["done", "done"]
     with fits.open(product(layout)) as new:
         assert slits.SHADOW not in new
         assert "S_BARSHA" not in new[0].header

@@ -364,7 +364,7 @@ def verified(layout: Layout) -> dict[str, Any] | None:
         record = json.loads(record_path(layout).read_text(encoding="utf-8"))
         cache = Path(record["path"])
         for name, facts in record["files"].items():
-            if _located(cache, name).stat().st_size != facts["size"]:
+            if located(cache, name).stat().st_size != facts["size"]:
                 return None
     except (OSError, ValueError, KeyError):
         return None
@@ -463,7 +463,7 @@ def _verify(names: list[str]) -> dict[str, dict[str, Any]]:
     return checked
 
 
-def _located(cache: Path, name: str) -> Path:
+def located(cache: Path, name: str) -> Path:
     """Where a reference of NIRSpec lies in a cache, sorted by instrument or flat."""
     folder = cache / "references" / "jwst"
     sorted_by_instrument = folder / "nirspec" / name

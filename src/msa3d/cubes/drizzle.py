@@ -183,4 +183,4 @@ def _write_outliers(path: Path, operator: CubeOperator, rejection: Rejection, pr
         hdu.header["SLIT"] = (block.slit.extver, "EXTVER of the slit")
         hdus.append(hdu)
     with atomic_path(path) as partial:
-        fits.HDUList(hdus).writeto(partial)
+        fits.HDUList(hdus).writeto(partial, checksum=True)

@@ -81,7 +81,7 @@ def export(
     primary = _primary_header(cube, out, to)
     hdus = FORMATS[to](cube, primary, header, keep_nan)
     with atomic_path(out) as partial:
-        fits.HDUList(hdus).writeto(partial)
+        fits.HDUList(hdus).writeto(partial, checksum=True)
     return out
 
 

@@ -506,7 +506,7 @@ def write_x1d(spectrum: ApertureSpectrum, path: Path, srctype: str) -> Path:
     # specutils knows a file of jwst by its ASDF extension, which the data model writes.
     with fits.open(whole) as saved, atomic_path(path) as partial:
         at = saved.index_of("ASDF")
-        fits.HDUList([*saved[:at], *ours, *saved[at:]]).writeto(partial)
+        fits.HDUList([*saved[:at], *ours, *saved[at:]]).writeto(partial, checksum=True)
     return path
 
 

@@ -128,7 +128,7 @@ def write_cube(
     # Our own planes go in afterwards: the data model would write them a second time into its ASDF extension.
     with fits.open(whole) as saved, atomic_path(path) as partial:
         at = saved.index_of("ASDF")
-        fits.HDUList([*saved[:at], *ours, *saved[at:]]).writeto(partial)
+        fits.HDUList([*saved[:at], *ours, *saved[at:]]).writeto(partial, checksum=True)
 
 
 def _image(name: str, data: np.ndarray, common: fits.Header, unit: str) -> fits.ImageHDU:

@@ -566,7 +566,7 @@ def write(galaxy: Galaxy, layout: Layout, dataset: Dataset) -> list[Path]:
         hdus.append(fits.ImageHDU(image.astype(kind), header, name=extension))
     paths = [layout.science / f"maps_{name}.fits", layout.science / f"profiles_{name}.ecsv"]
     with atomic_path(paths[0]) as partial:
-        fits.HDUList(hdus).writeto(partial)
+        fits.HDUList(hdus).writeto(partial, checksum=True)
     with atomic_path(paths[1]) as partial:
         profiles(galaxy).write(partial, format="ascii.ecsv")
     return paths + report.write_report(_table(galaxy, dataset), layout.science / f"report_{name}")

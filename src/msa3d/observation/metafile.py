@@ -395,4 +395,4 @@ class MsaFile:
             table_hdu("SOURCE_INFO", self.sources, SOURCE_FORMATS, self.formats or {}),
         ]
         with atomic_path(path) as partial:
-            fits.HDUList([fits.PrimaryHDU(header=self.header.copy()), image, *tables]).writeto(partial)
+            fits.HDUList([fits.PrimaryHDU(header=self.header.copy()), image, *tables]).writeto(partial, checksum=True)

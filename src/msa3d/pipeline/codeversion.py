@@ -35,6 +35,7 @@ DECIDES_NOTHING = frozenset(
         "observation.metafile_check",
         "observation.reading",
         "pipeline.codeversion",
+        "pipeline.engine",
         "pipeline.layout",
         "pipeline.parallel",
         "pipeline.products",

@@ -35,8 +35,10 @@ from typing import TYPE_CHECKING, Any
 from msa3d._model import read_yaml
 from msa3d.errors import DatasetError, ProductError
 from msa3d.pipeline.codeversion import msa3d_imports
+from msa3d.pipeline.engine import Record, is_same, read_record, sha256_of
 from msa3d.pipeline.parallel import UNWATCHED, set_environment
-from msa3d.pipeline.products import Record, alone, sha256_of, working
+from msa3d.pipeline.products import alone, working
+from msa3d.pipeline.steps import STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,16 +56,6 @@ FOLDER = Path("notebooks")
 
 #: The notebook for those who open a session: it tells about the run, and is no part of it.
 START = "00_start_here"
-
-#: Steps that keep records, in their order.
-STEPS = {
-    "preprocess": "msa3d.reduce.detector1",
-    "process": "msa3d.reduce.calibrate",
-    "calpost": "msa3d.reduce.slits",
-    "postprocess": "msa3d.published.spectra",
-    "register": "msa3d.pointing.offsets",
-    "cubebuild": "msa3d.cubes.build",
-}
 
 #: Key of the notebook's metadata that says what running it cost.
 METADATA = "msa3d"
@@ -191,6 +183,7 @@ def run(name: str | Path, layout: Layout, dataset: Dataset, parameters: Mapping[
             return final, False
         # The code as it was when the notebook began; the data as they are when it has ended, as it makes some.
         code = record.code
+        record.withdraw()
         execute(source, layout, parameters)
         record = _record(source, layout, known)
         record.code = code
@@ -203,7 +196,7 @@ def _record(source: Path, layout: Layout, known: Mapping[str, Any]) -> Record:
     cells = [cell for cell in json.loads(source.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     lines = "\n".join("".join(cell["source"]) for cell in cells).splitlines()
     modules = msa3d_imports(ast.parse("\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))))
-    own = [step for step, module in STEPS.items() if module in modules]
+    own = [step for step, (module, _) in STEPS.items() if module in modules]
     until = list(STEPS).index(own[-1]) + 1 if own else len(STEPS)
     records = [path for step in list(STEPS)[:until] for path in sorted(layout.records.glob(f"{step}_*.json"))]
     # The count rates need not be read: where only their dates changed, the steps find their products current.
@@ -214,13 +207,13 @@ def _record(source: Path, layout: Layout, known: Mapping[str, Any]) -> Record:
 
 
 def _lost(record: Record) -> bool:
-    """Whether products of the notebook's own steps are missing or were cut short."""
+    """Whether products of the notebook's own steps are missing or are not what was written."""
     for path in record.inputs:
         if path.stem.startswith(tuple(f"{step}_" for step in record.parameters["steps"])):
-            for name, size in json.loads(path.read_text(encoding="utf-8"))["products"].items():
-                product = record.layout.root / name
-                if not product.is_file() or product.stat().st_size != size:
-                    log.info("%s is missing or has another size", product)
+            known = read_record(path)
+            for name, was in known["products"].items() if known else [(path.name, None)]:
+                if was is None or not is_same(record.layout.root / name, was):
+                    log.info("%s is missing or is not what was written", name)
                     return True
     return False
 
@@ -409,6 +402,7 @@ def bind(layout: Layout, source: Path, notebooks: Path = Path("notebooks")) -> P
         if record.is_current([first]):
             log.info("the book is current")
         else:
+            record.withdraw()
             _build(layout, source, names)
             record.write([first])
     return first

@@ -9,7 +9,6 @@ What to do next: for a person who opens a session in the middle of a run.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import statistics
@@ -23,8 +22,10 @@ import numpy as np
 from msa3d.errors import MetafileError, ObservationError
 from msa3d.observation.exposures import GB_EACH, FoundPattern, Observation, find_pattern, rates_of, spectra
 from msa3d.observation.metafile import MsaFile
+from msa3d.pipeline.engine import is_same, read_record
 from msa3d.pipeline.parallel import available_cores, available_memory_gb
 from msa3d.pipeline.products import TEMPORARY, is_alive
+from msa3d.pipeline.steps import STEPS
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -265,10 +266,8 @@ def _time(dataset: Dataset, layout: Layout, exposures: int, slitlets: int, worke
     """Wall seconds of what is left, exposures done, and whether they tell the time."""
     measured = []
     for path in layout.records.glob("process_*.json"):
-        try:
-            measured.append(float(json.loads(path.read_text(encoding="utf-8"))["notes"]["seconds"]["total"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+        if record := read_record(path):
+            measured.append(record["notes"].get("seconds", 0.0))
     left = max(exposures - len(measured), 0)
     factor = score() / REFERENCE_SCORE
     each = statistics.mean(measured) if measured else factor * (SECONDS_EACH[0] + SECONDS_EACH[1] * slitlets)
@@ -282,9 +281,6 @@ def _duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-STEPS = ("preprocess", "process", "postprocess", "calpost", "cubebuild")
 
 
 @dataclass(frozen=True)
@@ -374,35 +370,19 @@ def read_status(dataset: Dataset, layout: Layout) -> Status:
         "calpost": exposures if "drizzle" in builders else 0,
         "cubebuild": len(dataset.targets) * len(builders),
     }
-    return Status([_step(step, totals[step], layout) for step in STEPS if totals[step]])
+    return Status([_step(step, totals[step], layout) for step in STEPS if totals.get(step)])
 
 
 def _step(step: str, total: int, layout: Layout) -> StepStatus:
     done, seconds = [], []
     for path in sorted(layout.records.glob(f"{step}_*.json")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if all(_has(layout.root / name, size) for name, size in record.get("products", {}).items()):
+        record = read_record(path)
+        if record and all(is_same(layout.root / name, was) for name, was in record["products"].items()):
             done.append(record["name"])
-            seconds.append(_seconds(record.get("notes", {}).get("seconds")))
-    seconds = [one for one in seconds if one]
+            seconds.append(record["notes"].get("seconds", 0.0))
     failed = {path.name[len("failed_") : -len(".log")] for path in _failure_logs(step, layout)} - set(done)
     running = sorted(set(_running(step, layout)) - set(done))
     return StepStatus(step, total, done, running, sorted(failed - set(running)), statistics.mean(seconds or [0.0]))
-
-
-def _has(path: Path, size: int) -> bool:
-    try:
-        return path.stat().st_size == size
-    except OSError:
-        return False
-
-
-def _seconds(noted: object) -> float:
-    total = noted.get("total") if isinstance(noted, dict) else noted
-    return float(total) if isinstance(total, int | float) else 0.0
 
 
 def _failure_logs(step: str, layout: Layout) -> list[Path]:
@@ -425,15 +405,6 @@ def _running(step: str, layout: Layout) -> list[str]:
     return sorted(set(found))
 
 
-NOTEBOOK_OF = {
-    "preprocess": "01_process",
-    "process": "01_process",
-    "postprocess": "02_postprocess",
-    "calpost": "02_postprocess",
-    "cubebuild": "03_cubebuild",
-}
-"""The notebook that runs each step."""
-
 LAST = "04_figures"
 
 
@@ -455,7 +426,7 @@ def next_step(dataset: Dataset, layout: Layout) -> str:
     if not layout.rates() and not dataset.simulated:
         return f"There are no count-rate files in `{layout.root}` yet: `msa3d fetch` brings them from the archive."
     for one in read_status(dataset, layout).steps:
-        name = NOTEBOOK_OF[one.step]
+        name = STEPS[one.step][1]
         if one.running:
             names = ", ".join(one.running)
             return f"Somebody is at **{one.step}** now, with {names}: {len(one.done)} of {one.total} done."

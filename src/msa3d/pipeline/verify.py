@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from astropy.io import fits
@@ -13,7 +14,7 @@ from tqdm import tqdm
 
 from msa3d.errors import ProductError
 from msa3d.pipeline.codeversion import code_version
-from msa3d.pipeline.products import sha256_of
+from msa3d.pipeline.engine import place_of, read_record, sha256_of
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -86,7 +87,7 @@ class Verification:
 
 
 def verify(layout: Layout, dataset: Dataset | None = None) -> Verification:
-    """Recompute the checksums of all inputs and products of a run, and compare code and headers.
+    """Recompute the checksums of all inputs and products of a run, and compare code, references and headers.
 
     Parameters
     ----------
@@ -107,21 +108,16 @@ def verify(layout: Layout, dataset: Dataset | None = None) -> Verification:
     paths = sorted(layout.records.glob("*.json")) + sorted((layout.truth / "records").glob("*.json"))
     if not paths:
         raise ProductError(f"{layout.root} has no records of products: nothing was made there yet.")
-    hashes: dict[str, str | None] = {}
+    records = {path: read_record(path) for path in paths}
     verdicts, known, stale = [], set(), set()
-    for path in tqdm(
-        sorted(paths, key=lambda one: one.stat().st_mtime_ns),
-        desc="verify",
-        mininterval=0.5 if sys.stderr.isatty() else 30,
-    ):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
+    for path in tqdm(_in_order(records), desc="verify", mininterval=0.5 if sys.stderr.isatty() else 30):
+        record = records[path]
+        if record is None:
             step, _, name = path.stem.partition("_")
             verdicts.append(Verdict(step, name, 0, "doubtful", ("its record cannot be read",)))
             continue
         known |= set(record["products"])
-        verdict = _judge(record, layout, dataset, hashes, stale)
+        verdict = _judge(record, layout, dataset, stale)
         if verdict.state in ("damaged", "stale"):
             stale |= set(record["products"])
         verdicts.append(verdict)
@@ -129,38 +125,36 @@ def verify(layout: Layout, dataset: Dataset | None = None) -> Verification:
     return Verification(verdicts, sorted(there - known))
 
 
-def _judge(
-    record: Mapping[str, Any],
-    layout: Layout,
-    dataset: Dataset | None,
-    hashes: dict[str, str | None],
-    stale: set[str],
-) -> Verdict:
+def _in_order(records: Mapping[Path, Mapping[str, Any] | None]) -> list[Path]:
+    """Put the records of what was made from others behind these, whenever they were written."""
+    makers = {name: path for path, record in records.items() if record for name in record["products"]}
+    inputs = {path: set(record["inputs"]) if record else set() for path, record in records.items()}
+    before = {path: {makers[name] for name in names if name in makers} - {path} for path, names in inputs.items()}
+    return list(TopologicalSorter(before).static_order())
+
+
+def _judge(record: Mapping[str, Any], layout: Layout, dataset: Dataset | None, stale: set[str]) -> Verdict:
     """Judge the products of one record; `stale` are products of earlier steps that do not hold."""
-    damaged = list(_damages(record, layout, hashes))
-    outdated = list(_staleness(record, layout, dataset, hashes, stale))
-    doubts = list(_doubts(record, layout)) if not damaged else []
+    damaged = list(_damages(record, layout))
+    headers, unread = _headers(record, layout)
+    # A product that is what was written, and yet cannot be read, was written so.
+    damaged += [f"{name} is no FITS file" for name in unread if not any(name in reason for reason in damaged)]
+    outdated = list(_staleness(record, layout, dataset, headers, stale))
+    doubts = list(_doubts(record, headers)) if not damaged else []
     state = "damaged" if damaged else "stale" if outdated else "doubtful" if doubts else "holds"
     return Verdict(
         record["step"], record["name"], len(record["products"]), state, tuple([*damaged, *outdated, *doubts])
     )
 
 
-def _hash(name: str, layout: Layout, hashes: dict[str, str | None]) -> str | None:
-    if name not in hashes:
+def _damages(record: Mapping[str, Any], layout: Layout) -> Iterator[str]:
+    for name, was in record["products"].items():
         path = layout.root / name
-        hashes[name] = sha256_of(path) if path.is_file() else None
-    return hashes[name]
-
-
-def _damages(record: Mapping[str, Any], layout: Layout, hashes: dict[str, str | None]) -> Iterator[str]:
-    for name, size in record["products"].items():
-        path, wanted = layout.root / name, record.get("hashes", {}).get(name)
         if not path.is_file():
             yield f"{name} is missing"
-        elif path.stat().st_size != size:
-            yield f"{name} has {path.stat().st_size} bytes instead of {size}"
-        elif wanted and _hash(name, layout, hashes) != wanted:
+        elif path.stat().st_size != was["size"]:
+            yield f"{name} has {path.stat().st_size} bytes instead of {was['size']}"
+        elif sha256_of(path) != was["sha256"]:
             yield f"{name} is not what was written (SHA-256)"
 
 
@@ -168,39 +162,49 @@ def _staleness(
     record: Mapping[str, Any],
     layout: Layout,
     dataset: Dataset | None,
-    hashes: dict[str, str | None],
+    headers: Mapping[str, fits.Header],
     stale: set[str],
 ) -> Iterator[str]:
-    if record.get("modules"):
+    if record["modules"]:
         try:
             if code_version(*record["modules"]) != record["code"]:
                 yield f"the code has changed since revision {record['revision']}"
         except ValueError:
             yield f"{', '.join(record['modules'])} is no longer there"
     for name, was in record["inputs"].items():
-        now = _hash(name, layout, hashes)
-        if now is None:
+        path = layout.root / name
+        if not path.is_file():
             yield f"input {name} is missing"
-        elif now != was["sha256"]:
+        elif sha256_of(path) != was["sha256"]:
             yield f"input {name} has changed"
         elif name in stale:
             yield f"input {name} does not hold itself"
+    for name, was in record["references"].items():
+        if (path := place_of(name, layout)).is_file() and sha256_of(path) != was["sha256"]:
+            yield f"reference {path.name} has changed"
     if dataset is not None:
-        digests = {header.get("MSA3DCFG") for header in _headers(record, layout).values()}
+        digests = {header.get("MSA3DCFG") for header in headers.values()}
         if digests - {None, dataset.digest[:32]}:
             yield f"dataset {dataset.name} has changed since"
 
 
-def _doubts(record: Mapping[str, Any], layout: Layout) -> Iterator[str]:
-    for name, header in _headers(record, layout).items():
+def _doubts(record: Mapping[str, Any], headers: Mapping[str, fits.Header]) -> Iterator[str]:
+    for name, header in headers.items():
         missing = [keyword for keyword in STAMP if keyword not in header]
         # What is simulated looks like the files of the archive.
         if missing and record["step"] != "simulate" and not name.endswith("_rate.fits"):
             yield f"{name} does not say what made it ({', '.join(missing)})"
-    if record["products"] and not record.get("hashes"):
-        yield "recorded without checksums, by an older version"
 
 
-def _headers(record: Mapping[str, Any], layout: Layout) -> dict[str, fits.Header]:
-    paths = {name: layout.root / name for name in record["products"] if name.endswith(".fits")}
-    return {name: fits.getheader(path) for name, path in paths.items() if path.is_file()}
+def _headers(record: Mapping[str, Any], layout: Layout) -> tuple[dict[str, fits.Header], list[str]]:
+    """Read the headers of the FITS files among the products; name those that are none."""
+    headers, unread = {}, []
+    for name in record["products"]:
+        path = layout.root / name
+        if name.endswith(".fits") and path.is_file():
+            try:
+                with path.open("rb") as stream:
+                    headers[name] = fits.Header.fromfile(stream)
+            except (OSError, EOFError, ValueError):
+                unread.append(name)
+    return headers, unread

@@ -25,6 +25,7 @@ from astropy.table import Table
 from msa3d.errors import ProductError
 from msa3d.observation.source import calibrated_files, place_exposures
 from msa3d.pipeline import products
+from msa3d.pipeline.engine import Made, Record, Step, Task
 from msa3d.pointing.fit import Solution, solve
 from msa3d.pointing.profiles import Band, Frame, read_profiles
 from msa3d.pointing.reference import Reference, Seen, seen_bands, solve_against
@@ -231,9 +232,8 @@ def table_path(layout: Layout) -> Path:
 MODULES = ("msa3d.pointing.offsets",)
 
 
-@products.one_run_a_root
-def run(dataset: Dataset, layout: Layout) -> Registration:
-    """Measure the offsets of all exposures and write their table, unless it is current.
+def tasks(dataset: Dataset, layout: Layout) -> list[Task]:
+    """Make the only task of this step: the offsets of all exposures.
 
     Parameters
     ----------
@@ -244,12 +244,12 @@ def run(dataset: Dataset, layout: Layout) -> Registration:
 
     Returns
     -------
-    Registration
+    list of Task
 
     Raises
     ------
     ProductError
-        If there are no post-processed slits, or no source shows enough structure.
+        If there are no post-processed slits.
     """
     activities = [item.activity for item in place_exposures(dataset, layout)]
     files = [calibrated_files(layout, activity) for activity in activities]
@@ -258,20 +258,24 @@ def run(dataset: Dataset, layout: Layout) -> Registration:
         raise ProductError(f"{layout.process}: no post-processed slits; run `msa3d process` and `msa3d postprocess`")
     settings = dataset.cubebuild.drizzle.registration
     sources = {target.source_id: target.redshift for target in dataset.targets}
-    path = table_path(layout)
-    record = products.Record(
-        layout,
-        "register",
-        "offsets",
-        inputs=inputs,
-        parameters={"registration": settings.model_dump(mode="json", exclude={"method"}), "sources": sources},
-        modules=MODULES,
-    )
-    if record.is_current():
-        return Registration.read(path)
+    parameters = {"registration": settings.model_dump(mode="json", exclude={"method"}), "sources": sources}
+    record = Record(layout, "register", "offsets", inputs=inputs, parameters=parameters, modules=MODULES)
     if settings.reference is not None:
         settings = settings.model_copy(update={"reference": layout.root / settings.reference})
-    found = register(activities, files, sources, settings)
-    found.write(path)
-    record.write([path])
-    return found
+    return [Task("offsets", record, (table_path(layout), activities, files, sources, settings))]
+
+
+def measure_offsets(job: tuple) -> Made:
+    """Measure the offsets of all exposures (`register`) and write their table."""
+    path, *arguments = job
+    register(*arguments).write(path)
+    return Made([path])
+
+
+STEP = Step("register", tasks, measure_offsets)
+
+
+def run(dataset: Dataset, layout: Layout) -> Registration:
+    """Measure the offsets of all exposures unless their table is current, and read it."""
+    STEP.run(dataset, layout, workers=1)
+    return Registration.read(table_path(layout))

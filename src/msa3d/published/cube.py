@@ -615,7 +615,7 @@ class _Writer:
             sci = fits.ImageHDU(data, name="SCI")
             sci.header["BUNIT"] = "MJy/sr"
             with atomic_path(path) as partial:
-                fits.HDUList([primary, sci]).writeto(partial)
+                fits.HDUList([primary, sci]).writeto(partial, checksum=True)
 
     def cube(self, cube: MedianCube, frame: published_frame.SpaxelFrame) -> None:
         """Write the cube."""
@@ -642,7 +642,7 @@ class _Writer:
             ]
         )
         with atomic_path(self.task.layout.cube_medians(self.task.source_id)) as partial:
-            hdus.writeto(partial)
+            hdus.writeto(partial, checksum=True)
 
 
 def description(settings: PaperSettings) -> str:

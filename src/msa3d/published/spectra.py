@@ -21,7 +21,6 @@ code lets it: astroscrappy never flags a NaN, leaves it NaN, and spreads none.
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +36,8 @@ from msa3d.observation.exposures import spectra
 from msa3d.observation.reading import readable
 from msa3d.observation.source import Placed, place_exposures, sources_of
 from msa3d.pipeline import products
+from msa3d.pipeline.engine import Made, Record, Report, Result, Step, Task, digest
 from msa3d.pipeline.layout import POST_SUFFIX
-from msa3d.pipeline.products import run_outdated
 from msa3d.published.rectified import geometry_of_wcs, geometry_table, read_geometry
 from msa3d.published.settings import PaperPostprocess
 from msa3d.reduce.slit import PITCH_IN_OPENINGS, open_ranges
@@ -353,59 +352,41 @@ STATISTICS = "postprocess_statistics.ecsv"
 
 @dataclass(frozen=True)
 class PostprocessTask:
-    """One exposure with all its sources."""
+    """One exposure with all its sources: spectrum and product of each."""
 
     name: str
     dataset: Dataset
     sources: dict[int, tuple[Path, Path]]
     vectors: dict[int, PathlossVector] = field(repr=False)
     references: dict[str, str]
-    record: products.Record = field(repr=False)
     bars: BarShadows | None = field(repr=False, default=None)
 
 
-@dataclass(frozen=True)
-class PostprocessResult:
-    """What was done to one exposure: rows for the table of statistics."""
-
-    activity: str
-    status: str
-    seconds: float
-    rows: list[dict[str, Any]]
+def columns(result: Result) -> dict[str, Any]:
+    """Sources and rejected pixels of an exposure."""
+    rows = result.notes["rows"]
+    return {"sources": len(rows), "rejected": sum(row["rejected"] for row in rows)}
 
 
-@dataclass(frozen=True)
-class PostprocessReport:
-    """Results of all exposures, in observing order."""
-
-    exposures: list[PostprocessResult]
-
-    def table(self) -> Table:
-        """Exposure, status, sources, pixels, rejected pixels and seconds, a row an exposure."""
-        return Table(
-            {
-                "exposure": [item.activity for item in self.exposures],
-                "status": [item.status for item in self.exposures],
-                "sources": [len(item.rows) for item in self.exposures],
-                "rejected": [sum(row["rejected"] for row in item.rows) for item in self.exposures],
-                "seconds": [round(item.seconds, 2) for item in self.exposures],
-            }
-        )
-
-    def statistics(self) -> Table:
-        """Exposure, source, pixels, NaN pixels, rejected pixels and their fraction, a row a spectrum."""
-        rows = [{"exposure": item.activity, **row} for item in self.exposures for row in item.rows]
-        names = ("exposure", "source_id", "pixels", "nan", "examined", "rejected", "fraction")
-        table = Table(rows=rows, names=names) if rows else Table(names=names)
-        table.meta["comments"] = [f"rejected pixels are marked in the extension {REJECTED} of each product"]
-        return table
+def statistics(report: Report) -> Table:
+    """Exposure, source, pixels, NaN pixels, rejected pixels and their fraction, a row a spectrum."""
+    rows = [{"exposure": item.name, **row} for item in report.results for row in item.notes["rows"]]
+    names = ("exposure", "source_id", "pixels", "nan", "examined", "rejected", "fraction")
+    table = Table(rows=rows, names=names) if rows else Table(names=names)
+    table.meta["comments"] = [f"rejected pixels are marked in the extension {REJECTED} of each product"]
+    return table
 
 
-@products.one_run_a_root
-def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -> PostprocessReport:
-    """Post-process every 2-D spectrum of every source with an id greater than ``postprocess.min_source_id``.
+def finish(layout: Layout, report: Report, done: bool) -> None:
+    """Write the statistics of all exposures beside these."""
+    path = layout.process / STATISTICS
+    if done or not path.is_file():
+        with products.atomic_path(path) as partial:
+            statistics(report).write(partial, format="ascii.ecsv")
 
-    Exposures whose products are current are left alone.
+
+def tasks(dataset: Dataset, layout: Layout) -> list[Task]:
+    """Make the tasks of this step: one an exposure, with every source of an id above ``postprocess.min_source_id``.
 
     Parameters
     ----------
@@ -413,12 +394,10 @@ def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -
         The observation and its parameters.
     layout : Layout
         Where things lie.
-    workers : int or str, optional
-        Number of exposures at a time, or address of a dask scheduler; None for what the machine allows.
 
     Returns
     -------
-    PostprocessReport
+    list of Task
 
     Raises
     ------
@@ -440,15 +419,7 @@ def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -
                 log.warning("source %d has no 2-D spectrum in exposure %s", source_id, exposure.activity)
     reference, vectors = pathloss_vectors(dataset, layout, exposures, sources)
     shadows = _bars(dataset, layout, exposures, sources)
-    tasks = [_task(item, dataset, layout, sources, vectors, (reference, shadows)) for item in exposures]
-    results, done = run_outdated(
-        "postprocess", postprocess_exposure, tasks, _recorded, workers=workers, memory_gb_each=MEMORY_GB_EACH
-    )
-    report = PostprocessReport(results)
-    if done or not (layout.process / STATISTICS).is_file():
-        with products.atomic_path(layout.process / STATISTICS) as partial:
-            report.statistics().write(partial, format="ascii.ecsv")
-    return report
+    return [_task(item, dataset, layout, sources, vectors, (reference, shadows)) for item in exposures]
 
 
 def _task(
@@ -458,7 +429,7 @@ def _task(
     sources: Mapping[int, list[Placed]],
     vectors: dict[int, PathlossVector],
     files: tuple[Path | None, BarShadows | None],
-) -> PostprocessTask:
+) -> Task:
     product = dataset.process.product
     here = {
         source_id: (
@@ -471,9 +442,9 @@ def _task(
     used = {source_id: vectors[source_id] for source_id in here if source_id in vectors}
     parameters = {
         "postprocess": dataset.postprocess.model_dump(mode="json"),
-        "pathloss": {str(source_id): products.digest(vector.at.tolist()) for source_id, vector in used.items()},
+        "pathloss": {str(source_id): digest(vector.at.tolist()) for source_id, vector in used.items()},
     }
-    record = products.Record(
+    record = Record(
         layout,
         "postprocess",
         exposure.activity,
@@ -485,7 +456,9 @@ def _task(
     names = {"pathloss": reference.name} if reference else {}
     if bars is not None:
         names["barshadow"] = bars.name
-    return PostprocessTask(exposure.activity, dataset, here, used, names, record, bars)
+    return Task(
+        f"exposure {exposure.activity}", record, PostprocessTask(exposure.activity, dataset, here, used, names, bars)
+    )
 
 
 def switches(dataset: Dataset) -> PaperPostprocess:
@@ -509,24 +482,8 @@ def _bars(
     return BarShadows.read(crds.reference_for(header_of, "barshadow"))
 
 
-def _recorded(task: PostprocessTask) -> PostprocessResult:
-    notes = task.record.notes()
-    return PostprocessResult(task.name, "current", notes.get("seconds", 0.0), notes.get("rows", []))
-
-
-def postprocess_exposure(task: PostprocessTask) -> PostprocessResult:
-    """Post-process all sources of one exposure.
-
-    Parameters
-    ----------
-    task : PostprocessTask
-        The exposure.
-
-    Returns
-    -------
-    PostprocessResult
-    """
-    start = time.perf_counter()
+def postprocess_exposure(task: PostprocessTask) -> Made:
+    """Post-process all sources of one exposure; the notes hold a row a source (`postprocess_spectrum`)."""
     rows, made = [], []
     for source_id, (spectrum, final) in task.sources.items():
         try:
@@ -535,9 +492,7 @@ def postprocess_exposure(task: PostprocessTask) -> PostprocessResult:
         except UnlitSlitError as error:
             log.warning("source %d is left out of exposure %s: %s", source_id, task.name, error)
             final.unlink(missing_ok=True)
-    seconds = time.perf_counter() - start
-    task.record.write(made, seconds=seconds, rows=rows)
-    return PostprocessResult(task.name, "done", seconds, rows)
+    return Made(made, {"rows": rows})
 
 
 def postprocess_spectrum(task: PostprocessTask, spectrum: Path, final: Path, source_id: int) -> dict[str, Any]:
@@ -602,7 +557,7 @@ def postprocess_spectrum(task: PostprocessTask, spectrum: Path, final: Path, sou
             history=["SCI: L.A.Cosmic in blocks of wavelengths, then division by the path loss"],
         )
         with products.atomic_path(final) as partial:
-            hdus.writeto(partial)
+            hdus.writeto(partial, checksum=True)
     return row
 
 
@@ -615,3 +570,7 @@ def _science(data: np.ndarray, header: fits.Header, rejected: int, settings: Pos
     if settings.pathloss.source != "none":
         sci.header["PLAPER"] = (settings.pathloss.aperture, "aperture of the path loss")
     return sci
+
+
+STEP = Step("postprocess", tasks, postprocess_exposure, columns, memory_gb=MEMORY_GB_EACH, finish=finish)
+run = STEP.run

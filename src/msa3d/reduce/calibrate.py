@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from astropy.io import fits
@@ -23,64 +22,26 @@ from msa3d.observation import metafile_edit
 from msa3d.observation.exposures import Observation
 from msa3d.observation.metafile import MsaFile
 from msa3d.pipeline import products
-from msa3d.pipeline.products import run_outdated
+from msa3d.pipeline.engine import Record, Result, Step, Task
 from msa3d.reduce import jwst_speed
-from msa3d.reduce.exposure import ExposureResult, ExposureTask, process_exposure
+from msa3d.reduce.exposure import ExposureTask, process_exposure
 
 if TYPE_CHECKING:
     from collections.abc import Collection
     from pathlib import Path
 
-    from astropy.table import Table
-
     from msa3d.config import Dataset
     from msa3d.observation.exposures import Exposure
     from msa3d.pipeline.layout import Layout
 
-__all__ = ["ProcessReport", "process_exposure", "run", "write_metafile_copy"]
-
-
-#: Peak memory of one exposure with about 40 slitlets on two detectors.
-MEMORY_GB_EACH = 2.0
 log = logging.getLogger(__name__)
 
 #: Modules whose code decides what the products are; the metafile, which this module edits, counts as a file.
 MODULES = ("msa3d.reduce.exposure",)
 
 
-@dataclass(frozen=True)
-class ProcessReport:
-    """Results of all exposures.
-
-    Attributes
-    ----------
-    exposures : list of ExposureResult
-        One an exposure, in observing order.
-    """
-
-    exposures: list[ExposureResult]
-
-    def table(self) -> Table:
-        """Exposure, status, number of products, wall seconds and peak memory in GB, a row an exposure."""
-        from astropy.table import Table
-
-        columns = {
-            "exposure": [e.activity for e in self.exposures],
-            "status": [e.status for e in self.exposures],
-            "products": [len(e.products) for e in self.exposures],
-            "seconds": [round(e.seconds.get("total", 0.0), 1) for e in self.exposures],
-            "memory_gb": [round(e.memory_gb, 2) for e in self.exposures],
-        }
-        return Table(columns)
-
-
-@products.one_run_a_root
-def run(
-    dataset: Dataset, layout: Layout, *, workers: int | str | None = None, only: Collection[str] = ()
-) -> ProcessReport:
-    """Run Spec2 and Spec3 on every exposure of an observation.
-
-    Exposures whose products are current are left alone: an interrupted run continues where it stopped.
+def tasks(dataset: Dataset, layout: Layout, only: Collection[str] = ()) -> list[Task]:
+    """Make the tasks of this step: one an exposure, and the copy of the metafile that all read.
 
     Parameters
     ----------
@@ -88,23 +49,17 @@ def run(
         The observation and its parameters.
     layout : Layout
         Where things lie.
-    workers : int or str, optional
-        Number of exposures at a time, or address of a dask scheduler; None for what the machine allows.
     only : collection of str, optional
         Names of the exposures to reduce, to try a few first; by default all.
 
     Returns
     -------
-    ProcessReport
+    list of Task
 
     Raises
     ------
     ObservationError
         When the observation is not what the dataset describes, or has no such exposure; nothing has been written then.
-    DatasetError
-        When a step or parameter of the dataset is unknown to the pipeline.
-    ProductError
-        When the pipeline fails on an exposure; the sentence names its log.
     """
     accelerations = jwst_speed.chosen(dataset.process.accelerations)
     context = crds.use_references(layout, dataset)
@@ -116,21 +71,11 @@ def run(
             f"{layout.root} has no exposure {unknown[0]}; {observation.exposures[0].activity} is one."
         )
     metafile = write_metafile_copy(dataset, layout, observation)
-    tasks = [
+    return [
         _task(exposure, dataset, layout, metafile, accelerations, context, observation.simulated)
         for exposure in observation.exposures
         if not only or exposure.activity in only
     ]
-    results, _ = run_outdated(
-        "process",
-        process_exposure,
-        tasks,
-        _recorded,
-        workers=workers,
-        memory_gb_each=MEMORY_GB_EACH,
-        environment=crds.environment(layout, dataset),
-    )
-    return ProcessReport(results)
 
 
 def write_metafile_copy(dataset: Dataset, layout: Layout, observation: Observation) -> Path:
@@ -158,7 +103,7 @@ def write_metafile_copy(dataset: Dataset, layout: Layout, observation: Observati
     settings = {
         "transform_msa": dataset.process.transform_msa, "wanted": wanted, "split": split, "lengthen": lengthen,
     }  # fmt: skip
-    record = products.Record(
+    record = Record(
         layout,
         "metafile",
         original.stem,
@@ -180,6 +125,7 @@ def write_metafile_copy(dataset: Dataset, layout: Layout, observation: Observati
         metafile = metafile_edit.split_slitlets(metafile, split)
     if lengthen:
         metafile = metafile_edit.lengthen_slitlets(metafile, lengthen)
+    record.withdraw()
     with products.atomic_path(copy) as partial:
         metafile.write(partial)
         products.stamp_file(
@@ -200,7 +146,7 @@ def _task(
     accelerations: tuple[str, ...],
     context: str,
     simulated: bool,
-) -> ExposureTask:
+) -> Task:
     settings = dataset.process
     rates = {detector.lower(): path for detector, path in sorted(exposure.rates.items())}
     # Accelerations leave the values alone, so that switching them does not make products out of date.
@@ -214,7 +160,7 @@ def _task(
         "product": settings.product,
         "crds_context": context,
     }
-    record = products.Record(
+    record = Record(
         layout,
         "process",
         exposure.activity,
@@ -222,7 +168,7 @@ def _task(
         parameters=parameters,
         modules=MODULES,
     )
-    return ExposureTask(
+    job = ExposureTask(
         activity=exposure.activity,
         rates=rates,
         metafile=metafile,
@@ -234,12 +180,15 @@ def _task(
         masks=layout.records / "failed_open",
         dataset=dataset,
         simulated=simulated,
-        record=record,
     )
+    return Task(f"exposure {exposure.activity}", record, job)
 
 
-def _recorded(task: ExposureTask) -> ExposureResult:
-    """Give the result of an exposure that was reduced by an earlier run."""
-    notes: dict[str, Any] = task.record.notes()
-    products = sorted(path.name for path in task.directory.glob("*.fits"))
-    return ExposureResult(task.activity, "current", products, notes.get("seconds", {}), notes.get("memory_gb", 0.0))
+def columns(result: Result) -> dict[str, Any]:
+    """Wall seconds of the parts."""
+    return {name: round(seconds, 1) for name, seconds in result.notes["stages"].items()}
+
+
+#: Memory is that of an exposure with about 40 slitlets on two detectors.
+STEP = Step("process", tasks, process_exposure, columns, memory_gb=2.0, environment=crds.environment)
+run = STEP.run

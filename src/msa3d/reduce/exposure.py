@@ -6,13 +6,13 @@ import gc
 import itertools
 import json
 import logging
-import resource
+import os
 import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from msa3d.errors import DatasetError, ProductError
 from msa3d.observation.metafile_tables import ADDED
 from msa3d.observation.sky import DO_NOT_USE
 from msa3d.pipeline import products as pipeline_products
+from msa3d.pipeline.engine import Made
 from msa3d.reduce import jwst_speed
 from msa3d.reduce.jwst_speed import in_memory, without_copies
 from msa3d.reduce.settings import check_steps
@@ -65,8 +66,6 @@ class ExposureTask:
         For the stamp.
     simulated : bool
         For the stamp.
-    record : `msa3d.pipeline.products.Record`
-        Written when all products are in their place.
     """
 
     activity: str
@@ -80,38 +79,9 @@ class ExposureTask:
     masks: Path
     dataset: Dataset
     simulated: bool
-    record: pipeline_products.Record
-
-    def __str__(self) -> str:
-        return f"exposure {self.activity}"
 
 
-@dataclass(frozen=True)
-class ExposureResult:
-    """What reducing one exposure made and cost.
-
-    Attributes
-    ----------
-    activity : str
-        Name of the exposure.
-    status : str
-        ``done``, or ``current`` where nothing had to be done.
-    products : list of str
-        Names of the FITS files in the exposure's directory.
-    seconds : dict of str to float
-        Wall seconds of ``spec2_nrs1``, ``spec2_nrs2``, ``spec3`` and ``total``.
-    memory_gb : float
-        Largest resident memory of the process so far, GB.
-    """
-
-    activity: str
-    status: str
-    products: list[str]
-    seconds: dict[str, float] = field(default_factory=dict)
-    memory_gb: float = 0.0
-
-
-def process_exposure(task: ExposureTask) -> ExposureResult:
+def process_exposure(task: ExposureTask) -> Made:
     """Reduce one exposure into its directory.
 
     Everything is written into a temporary directory, which is renamed when whole: an exposure's directory is
@@ -124,14 +94,15 @@ def process_exposure(task: ExposureTask) -> ExposureResult:
 
     Returns
     -------
-    ExposureResult
+    Made
+        All files, the references that Spec2 names in their headers, and wall seconds of ``spec2_nrs1``, ``spec2_nrs2``
+        and ``spec3`` in the notes.
 
     Raises
     ------
     ProductError
         When the pipeline fails, or leaves no spectrum. The log is kept under ``failed_<activity>.log``.
     """
-    started = time.perf_counter()
     kept_log = task.directory.parent / f"failed_{task.activity}.log"
     kept_log.unlink(missing_ok=True)
     with pipeline_products.atomic_path(task.directory) as partial:
@@ -149,14 +120,22 @@ def process_exposure(task: ExposureTask) -> ExposureResult:
             raise ProductError(
                 f"jwst failed with {type(error).__name__}: {first_line(error)}; its log is {kept_log}."
             ) from error
-    seconds["total"] = time.perf_counter() - started
-    # ru_maxrss is in kilobytes on Linux.
-    memory_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
     files = sorted(path for path in task.directory.iterdir() if path.suffix != ".log")
-    task.record.write(files, seconds=seconds, memory_gb=memory_gb, accelerations=task.accelerations)
-    products = [path.name for path in files if path.suffix == ".fits"]
     gc.collect()
-    return ExposureResult(task.activity, "done", products, seconds, memory_gb)
+    return Made(files, {"stages": seconds, "accelerations": task.accelerations}, references_of(files))
+
+
+def references_of(files: Iterable[Path]) -> list[Path]:
+    """Find the reference files that the headers of calibrated files name (R_...), in the CRDS cache."""
+    cache = Path(os.environ["CRDS_PATH"])
+    names = {
+        str(value).removeprefix("crds://")
+        for path in files
+        if path.name.endswith("_cal.fits")
+        for keyword, value in fits.getheader(path).items()
+        if keyword.startswith("R_") and str(value).startswith("crds://")
+    }
+    return [found for name in sorted(names) if (found := crds.located(cache, name)).is_file()]
 
 
 def first_line(error: Exception) -> str:

@@ -20,7 +20,7 @@ import functools
 import logging
 import shutil
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -31,13 +31,11 @@ from msa3d.archive import crds
 from msa3d.errors import ObservationError, ProductError
 from msa3d.observation.exposures import Observation
 from msa3d.pipeline import products
-from msa3d.pipeline.parallel import run_tasks
+from msa3d.pipeline.engine import Made, Record, Result, Step, Task
 from msa3d.reduce import jwst_speed
 from msa3d.reduce.exposure import pipeline_log
 
 if TYPE_CHECKING:
-    from astropy.table import Table
-
     from msa3d.config import Dataset
     from msa3d.pipeline.layout import Layout
 
@@ -135,8 +133,6 @@ def usable_pixels(image: np.ndarray, dark: np.ndarray) -> np.ndarray:
 
 log = logging.getLogger(__name__)
 
-#: Peak memory of one image, most of it jwst's trace of failed-open shutters.
-MEMORY_GB_EACH = 1.5
 MODULES = ("msa3d.reduce.nsclean",)
 
 
@@ -164,46 +160,20 @@ class CleanTask:
     cleaned: Path
     metafile: Path
     masks: Path
+    log: Path
     dataset: Dataset
     method: str
-    record: products.Record
-
-    @property
-    def name(self) -> str:
-        """Name of the image."""
-        return self.rate.name
 
 
-@dataclass(frozen=True)
-class CleanReport:
-    """What `run` did.
-
-    Attributes
-    ----------
-    rows : list of dict
-        For every image: name, status (``done`` or ``current``), the fraction of pixels used, and `Banding` before
-        and after, DN/s.
-    """
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-
-    def table(self) -> Table:
-        """A row an image: rate, status, used, banding_before, banding_after, noise_alone."""
-        from astropy.table import Table
-
-        names = ("rate", "status", "used", "banding_before", "banding_after", "noise_alone")
-        return Table({name: [row.get(name, np.nan) for row in self.rows] for name in names})
+def columns(result: Result) -> dict[str, Any]:
+    """Fraction of pixels used, and `Banding` before and after cleaning an image, DN/s."""
+    return {name: result.notes[name] for name in ("used", "banding_before", "banding_after", "noise_alone")}
 
 
-def run(
-    dataset: Dataset,
-    layout: Layout,
-    cleaned: Layout,
-    *,
-    method: Literal["fast", "jwst"] = "fast",
-    workers: int | str | None = None,
-) -> CleanReport:
-    """Clean all count-rate images of an observation into another root.
+def tasks(
+    dataset: Dataset, layout: Layout, into: Layout | None = None, method: Literal["fast", "jwst"] = "fast"
+) -> list[Task]:
+    """Make the tasks of this step: one a count-rate image, of which a cleaned one goes into another root.
 
     Parameters
     ----------
@@ -211,58 +181,43 @@ def run(
         The observation.
     layout : Layout
         Where its count-rate images and metafile are; nothing there is changed.
-    cleaned : Layout
+    into : Layout
         Another root, which gets cleaned images of the same names, and the metafile: a run can start there.
     method : {"fast", "jwst"}
         Who fits: this module, or jwst's own step with the mask from here (the same result, in minutes an image).
-    workers : int or str, optional
-        As for `msa3d.pipeline.parallel.run_tasks`.
 
     Returns
     -------
-    CleanReport
+    list of Task
 
     Raises
     ------
     ObservationError
         Where both roots are one, or the observation is not complete.
-    ProductError
-        Where an image cannot be cleaned; the sentence names the log.
     """
-    if cleaned.root == layout.root:
+    if into is None or into.root == layout.root:
         raise ObservationError(f"{layout.root} holds the images to be cleaned: name another root for the cleaned ones.")
     crds.use_references(layout, dataset)
     observation = Observation.read(layout, dataset)
     observation.check()
-    cleaned.root.mkdir(parents=True, exist_ok=True)
-    copy = cleaned.metafile(observation.metafile.name)
+    into.root.mkdir(parents=True, exist_ok=True)
+    copy = into.metafile(observation.metafile.name)
     if not copy.exists():
         with products.atomic_path(copy) as partial:
             shutil.copyfile(observation.metafile, partial)
-    cache = cleaned.crds_cache
-    if dataset.simulated and not cache.exists():
-        cache.symlink_to(layout.crds_cache.resolve(), target_is_directory=True)
-    with products.working(cleaned, "nsclean"):
-        tasks = [_task(rate.path, observation.metafile, dataset, cleaned, method) for rate in observation.rates]
-        waiting = [task for task in tasks if not task.record.is_current([task.cleaned])]
-        run_tasks(
-            clean_rate, waiting, workers=workers, memory_gb_each=MEMORY_GB_EACH, label="nsclean",
-            environment=crds.environment(layout, dataset),
-        )  # fmt: skip
-    done = {task.name for task in waiting}
-    rows = [{"rate": t.name, "status": "done" if t.name in done else "current", **t.record.notes()} for t in tasks]
-    return CleanReport(rows)
+    if dataset.simulated and not into.crds_cache.exists():
+        into.crds_cache.symlink_to(layout.crds_cache.resolve(), target_is_directory=True)
+    return [_task(rate.path, observation.metafile, dataset, into, method) for rate in observation.rates]
 
 
-def _task(rate: Path, metafile: Path, dataset: Dataset, cleaned: Layout, method: str) -> CleanTask:
-    record = products.Record(
-        cleaned, "nsclean", rate.stem, inputs=[rate, metafile],
-        parameters={"margin": MARGIN, "n_sigma": N_SIGMA, "method": method}, modules=MODULES,
-    )  # fmt: skip
-    return CleanTask(rate, cleaned.root / rate.name, metafile, cleaned.records / "failed_open", dataset, method, record)
+def _task(rate: Path, metafile: Path, dataset: Dataset, cleaned: Layout, method: str) -> Task:
+    parameters = {"margin": MARGIN, "n_sigma": N_SIGMA, "method": method}
+    record = Record(cleaned, "nsclean", rate.stem, inputs=[rate, metafile], parameters=parameters, modules=MODULES)
+    masks, log = cleaned.records / "failed_open", record.path.with_suffix(".log")
+    return Task(rate.name, record, CleanTask(rate, cleaned.root / rate.name, metafile, masks, log, dataset, method))
 
 
-def clean_rate(task: CleanTask) -> None:
+def clean_rate(task: CleanTask) -> Made:
     """Clean one count-rate image.
 
     Parameters
@@ -270,19 +225,23 @@ def clean_rate(task: CleanTask) -> None:
     task : CleanTask
         What to do.
 
+    Returns
+    -------
+    Made
+        The image; in the notes the fraction of pixels used and the banding before and after.
+
     Raises
     ------
     ProductError
         Where jwst cannot trace the slits.
     """
-    log_path = task.record.path.with_suffix(".log")
-    log_path.parent.mkdir(parents=True, exist_ok=True)
+    task.log.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with pipeline_log(log_path):
+        with pipeline_log(task.log):
             dark = dark_pixels(task.rate, task.metafile, store=task.masks)
     except Exception as error:
         raise ProductError(
-            f"jwst cannot trace the slits of {task.rate.name} ({type(error).__name__}: {error}); its log is {log_path}."
+            f"jwst cannot trace the slits of {task.rate.name} ({type(error).__name__}: {error}); its log is {task.log}."
         ) from error
     with fits.open(task.rate) as hdus:
         image, detector = np.array(hdus["SCI"].data, np.float32), hdus[0].header["DETECTOR"]
@@ -293,11 +252,9 @@ def clean_rate(task: CleanTask) -> None:
         hdus[0].header["S_NSCLEN"] = ("COMPLETE", "correlated noise taken out by NSClean")
         products.stamp(hdus[0].header, dataset=task.dataset, inputs=[task.rate, task.metafile], step="nsclean")
         with products.atomic_path(task.cleaned) as partial:
-            hdus.writeto(partial)
-    task.record.write(
-        [task.cleaned], used=float(usable.mean()), banding_before=before.columns, banding_after=after.columns,
-        noise_alone=after.expected,
-    )  # fmt: skip
+            hdus.writeto(partial, checksum=True)
+    bands = {"banding_before": before.columns, "banding_after": after.columns, "noise_alone": after.expected}
+    return Made([task.cleaned], {"used": float(usable.mean()), **bands})
 
 
 # --- cleaning
@@ -412,3 +369,8 @@ def banding(image: np.ndarray, dark: np.ndarray) -> Banding:
     # The median of n values scatters 1.2533 times as much as their mean.
     expected = 1.2533 * spread / np.sqrt(good.sum(axis=0)[enough].mean())
     return Banding(float(medians.std()), float(expected))
+
+
+#: Most of the memory is jwst's trace of failed-open shutters.
+STEP = Step("nsclean", tasks, clean_rate, columns, memory_gb=1.5, environment=crds.environment)
+run = STEP.run

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import re
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +24,8 @@ from msa3d.errors import ProductError
 from msa3d.observation.reading import readable
 from msa3d.observation.sky import DO_NOT_USE
 from msa3d.pipeline import products
+from msa3d.pipeline.engine import Made, Record, Report, Result, Step, Task, digest
 from msa3d.pipeline.layout import GEOMETRY, POST_SUFFIX
-from msa3d.pipeline.products import run_outdated
 from msa3d.reduce import background as reduce_background
 from msa3d.reduce import cosmics
 from msa3d.reduce.corrections import BarShadows, Pathloss
@@ -40,7 +39,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MEMORY_GB_EACH = 0.7
 MODULES = ("msa3d.reduce.slits",)
 OPTIONAL = {"background": "msa3d.reduce.background", "cosmic_rays": "msa3d.reduce.cosmics"}
 """Modules of the parts that ``calpost.<part>.method: none`` switches off; then they do not count."""
@@ -62,7 +60,7 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class CalpostTask:
-    """The calibrated files of one exposure."""
+    """The calibrated files of one exposure, each with its product."""
 
     name: str
     dataset: Dataset
@@ -70,56 +68,41 @@ class CalpostTask:
     files: tuple[tuple[Path, Path], ...]
     pathloss: Pathloss | None = field(repr=False)
     bars: BarShadows | None = field(repr=False)
-    record: products.Record = field(repr=False)
 
 
-@dataclass(frozen=True)
-class CalpostResult:
-    """What was done to one exposure: rows for the table of statistics."""
-
-    activity: str
-    status: str
-    seconds: float
-    rows: list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class CalpostReport:
-    """Results of all exposures, in observing order."""
-
-    exposures: list[CalpostResult]
-
-    def table(self) -> Table:
-        """Exposure, status, slits, usable pixels, rejected pixels and seconds, a row an exposure."""
-        return Table(
-            {
-                "exposure": [item.activity for item in self.exposures],
-                "status": [item.status for item in self.exposures],
-                "slits": [len(item.rows) for item in self.exposures],
-                "usable": [sum(row["usable"] for row in item.rows) for item in self.exposures],
-                "rejected": [sum(row["rejected"] for row in item.rows) for item in self.exposures],
-                "seconds": [round(item.seconds, 2) for item in self.exposures],
-            }
-        )
-
-    def statistics(self) -> Table:
-        """What was done, a row a slit: pixels and corrections."""
-        rows = [{"exposure": item.activity, **row} for item in self.exposures for row in item.rows]
-        names = ("exposure", *COLUMNS)
-        table = Table(rows=rows, names=names) if rows else Table(names=names)
-        table.meta["comments"] = [
-            "usable: pixels with a value and without DO_NOT_USE; shadowed: flagged as too dark or outside the slitlet",
-            "transmission: median path loss divided by; shadow_min: least bar shadow divided by",
-            "background: median subtracted, MJy/sr; examined, rejected: by the search for cosmic rays",
-        ]
-        return table
+def columns(result: Result) -> dict[str, Any]:
+    """Slits, usable pixels and rejected pixels of an exposure."""
+    rows = result.notes["rows"]
+    return {
+        "slits": len(rows),
+        "usable": sum(row["usable"] for row in rows),
+        "rejected": sum(row["rejected"] for row in rows),
+    }
 
 
-@products.one_run_a_root
-def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -> CalpostReport:
-    """Post-process the calibrated slits of every exposure.
+def statistics(report: Report) -> Table:
+    """Tell what was done, a row a slit: pixels and corrections."""
+    rows = [{"exposure": item.name, **row} for item in report.results for row in item.notes["rows"]]
+    names = ("exposure", *COLUMNS)
+    table = Table(rows=rows, names=names) if rows else Table(names=names)
+    table.meta["comments"] = [
+        "usable: pixels with a value and without DO_NOT_USE; shadowed: flagged as too dark or outside the slitlet",
+        "transmission: median path loss divided by; shadow_min: least bar shadow divided by",
+        "background: median subtracted, MJy/sr; examined, rejected: by the search for cosmic rays",
+    ]
+    return table
 
-    Exposures whose products are current are left alone.
+
+def finish(layout: Layout, report: Report, done: bool) -> None:
+    """Write the statistics of all exposures beside these."""
+    path = layout.process / STATISTICS
+    if done or not path.is_file():
+        with products.atomic_path(path) as partial:
+            statistics(report).write(partial, format="ascii.ecsv")
+
+
+def tasks(dataset: Dataset, layout: Layout) -> list[Task]:
+    """Make the tasks of this step: one an exposure that has calibrated slits.
 
     Parameters
     ----------
@@ -127,17 +110,15 @@ def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -
         The observation and its parameters.
     layout : Layout
         Where things lie.
-    workers : int or str, optional
-        Number of exposures at a time, or address of a dask scheduler; None for what the machine allows.
 
     Returns
     -------
-    CalpostReport
+    list of Task
 
     Raises
     ------
     ProductError
-        If there is no calibrated file, or one cannot be read.
+        If there is no calibrated file.
     CrdsError
         If there is no reference of a wanted correction.
     """
@@ -147,15 +128,7 @@ def run(dataset: Dataset, layout: Layout, *, workers: int | str | None = None) -
     if not files:
         raise ProductError(f"{layout.process}: no calibrated file jw*_cal.fits; run `msa3d process` first")
     pathloss, bars = _references(dataset, layout, settings, next(iter(files.values()))[0])
-    tasks = [_task(activity, found, dataset, layout, settings, pathloss, bars) for activity, found in files.items()]
-    results, done = run_outdated(
-        "calpost", calpost_exposure, tasks, _recorded, workers=workers, memory_gb_each=MEMORY_GB_EACH
-    )
-    report = CalpostReport(results)
-    if done or not (layout.process / STATISTICS).is_file():
-        with products.atomic_path(layout.process / STATISTICS) as partial:
-            report.statistics().write(partial, format="ascii.ecsv")
-    return report
+    return [_task(activity, found, dataset, layout, settings, pathloss, bars) for activity, found in files.items()]
 
 
 def cal_files(layout: Layout, activity: str) -> list[Path]:
@@ -191,46 +164,29 @@ def _task(
     settings: CalpostSettings,
     pathloss: Pathloss | None,
     bars: BarShadows | None,
-) -> CalpostTask:
+) -> Task:
     parameters: dict[str, Any] = {"calpost": settings.model_dump(mode="json")}
     if pathloss is not None:
         uniform = [[item.wave_um.tolist(), item.uniform.tolist()] for item in (pathloss.one, pathloss.three)]
-        parameters["pathloss"] = [pathloss.name, products.digest(uniform)]
+        parameters["pathloss"] = [pathloss.name, digest(uniform)]
     if bars is not None:
         sums = {key: float(piece.sum()) for key, piece in bars.elements.items()}
-        parameters["barshadow"] = [bars.name, products.digest(sums)]
+        parameters["barshadow"] = [bars.name, digest(sums)]
     off = (f"-{module}" for part, module in OPTIONAL.items() if getattr(settings, part).method == "none")
-    record = products.Record(layout, "calpost", activity, inputs=files, parameters=parameters, modules=(*MODULES, *off))
+    record = Record(layout, "calpost", activity, inputs=files, parameters=parameters, modules=(*MODULES, *off))
     pairs = tuple((path, product_of(path)) for path in files)
-    return CalpostTask(activity, dataset, settings, pairs, pathloss, bars, record)
+    job = CalpostTask(activity, dataset, settings, pairs, pathloss, bars)
+    return Task(f"exposure {activity}", record, job)
 
 
-def _recorded(task: CalpostTask) -> CalpostResult:
-    notes = task.record.notes()
-    return CalpostResult(task.name, "current", notes.get("seconds", 0.0), notes.get("rows", []))
-
-
-def calpost_exposure(task: CalpostTask) -> CalpostResult:
-    """Post-process the files of one exposure.
-
-    Parameters
-    ----------
-    task : CalpostTask
-        The exposure.
-
-    Returns
-    -------
-    CalpostResult
-    """
-    start = time.perf_counter()
+def calpost_exposure(task: CalpostTask) -> Made:
+    """Post-process the files of one exposure; the notes hold a row a slit, with the keys `COLUMNS`."""
     rows = [
         row
         for cal, final in task.files
         for row in calpost_file(task.dataset, task.settings, cal, final, task.pathloss, task.bars)
     ]
-    seconds = time.perf_counter() - start
-    task.record.write([final for _, final in task.files], seconds=seconds, rows=rows)
-    return CalpostResult(task.name, "done", seconds, rows)
+    return Made([final for _, final in task.files], {"rows": rows})
 
 
 def calpost_file(
@@ -291,7 +247,7 @@ def calpost_file(
             hdus.insert(place, hdu)
         _stamp(hdus[0].header, dataset, settings, cal, pathloss, bars)
         with products.atomic_path(final) as partial:
-            hdus.writeto(partial)
+            hdus.writeto(partial, checksum=True)
     return [{key: row[key] for key in COLUMNS} for row in rows]
 
 
@@ -402,3 +358,7 @@ def _stamp(
         header["R_BARSHA"] = f"crds://{bars.name}"
     history = "path loss, bar shadow, background and cosmic rays of the slits; all planes alike"
     products.stamp(header, dataset=dataset, inputs=[cal], references=used, step="calpost", history=[history])
+
+
+STEP = Step("calpost", tasks, calpost_exposure, columns, memory_gb=0.7, finish=finish)
+run = STEP.run
