@@ -10,6 +10,7 @@ from msa3d import run_msa3d
 from msa3d.archive import crds
 from msa3d.config import Dataset
 from msa3d.errors import DatasetError, ObservationError
+from msa3d.pipeline.engine import Step
 from msa3d.pipeline.layout import Layout
 
 from .fixtures.stepping import Stepping, blob

@@ -16,7 +16,7 @@ from msa3d.cubes.slit import read_slit
 from msa3d.errors import DatasetError, ObservationError, ProductError
 from msa3d.observation import exposures
 from msa3d.observation.source import Placed, sources_calibrated, sources_of
-from msa3d.pipeline import codeversion, products
+from msa3d.pipeline import codeversion, engine, products
 from msa3d.pipeline.layout import Layout
 from msa3d.published import spectra as published_spectra
 from msa3d.reduce import calibrate, exposure, jwst_speed
@@ -341,7 +341,7 @@ def test_an_exposure_through_the_pipeline(root: Path, dataset) -> None:
     assert task.record.is_current()
     # What the record knows of the references: all that Spec2 names in the headers.
     references = {Path(name).name for name in task.record.read()["references"]}
-    assert references >= {Path(header["R_DFLAT"]).name, Path(header["R_PHOTOM"]).name}
+    assert references >= {Path(header["R_FFLAT"]).name, Path(header["R_PHOTOM"]).name}
 
 
 @pytest.mark.slow

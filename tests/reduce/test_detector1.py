@@ -96,7 +96,7 @@ def test_detector1_recovers_the_rates(ramps) -> None:
     report = detector1.run(start, layout, workers=1)
     assert list(report.table()["status"]) == ["done", "done"]
     assert list(detector1.run(start, layout, workers=1).table()["status"]) == ["current", "current"]
-    for path in report.rates:
+    for path in (path for result in report.results for path in result.products):
         with fits.open(path) as hdus:
             header, sci, err, dq = hdus[0].header, hdus["SCI"].data, hdus["ERR"].data, hdus["DQ"].data
         hit = truth[header["DETECTOR"]].hit.any(axis=0)

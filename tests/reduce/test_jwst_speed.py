@@ -18,7 +18,7 @@ from msa3d.pipeline.layout import Layout
 from msa3d.reduce import calibrate, exposure, jwst_speed
 
 # Times of writing, and the line that says when.
-CHANGING = {"DATE", "HISTORY", "COMMENT", ""}
+CHANGING = {"DATE", "HISTORY", "COMMENT", "CHECKSUM", "DATASUM", ""}
 
 Reduce = Callable[..., Path]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from astropy.io import fits
+from astropy.utils.exceptions import AstropyWarning
 from tqdm import tqdm
 
 from msa3d.errors import ProductError
@@ -203,7 +205,8 @@ def _headers(record: Mapping[str, Any], layout: Layout) -> tuple[dict[str, fits.
         path = layout.root / name
         if name.endswith(".fits") and path.is_file():
             try:
-                with path.open("rb") as stream:
+                with path.open("rb") as stream, warnings.catch_warnings():
+                    warnings.simplefilter("ignore", AstropyWarning)
                     headers[name] = fits.Header.fromfile(stream)
             except (OSError, EOFError, ValueError):
                 unread.append(name)

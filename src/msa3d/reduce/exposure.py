@@ -122,7 +122,7 @@ def process_exposure(task: ExposureTask) -> Made:
             ) from error
     files = sorted(path for path in task.directory.iterdir() if path.suffix != ".log")
     gc.collect()
-    return Made(files, {"stages": seconds, "accelerations": task.accelerations}, references_of(files))
+    return Made(files, {"stages": seconds, "accelerations": list(task.accelerations)}, references_of(files))
 
 
 def references_of(files: Iterable[Path]) -> list[Path]:
