@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from msa3d.errors import Msa3dError, ProductError
+from msa3d.errors import Msa3dError, ProductError, TaskError
 from msa3d.pipeline import engine
 from msa3d.pipeline.engine import Made, Record, Step, Task
 from msa3d.pipeline.layout import Layout
@@ -292,3 +292,23 @@ def test_a_bit_that_flipped_after_both_steps_is_not_built_from(layout):
     with pytest.raises(ProductError, match="is damaged, or was edited"):
         run(second(layout), layout)
     assert (layout.reduction / "second.txt").read_text() == "one"
+
+
+def test_what_goes_wrong_is_a_sentence_and_the_traceback_goes_to_a_file(layout, caplog):
+    with pytest.raises(TaskError, match=r"^process: first: ValueError: two lines \(more in .*process_x\.traceback\)$"):
+        run(first(layout, "one", ValueError("two\nlines")), layout)
+    assert "Traceback" not in caplog.text
+    assert "in work" in (layout.records / "process_x.traceback").read_text()
+    assert run(first(layout, "one"), layout) == "done"
+    assert not list(layout.records.glob("*.traceback"))
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_a_root_that_cannot_be_written_is_named(layout, code, monkeypatch):
+    def refuse(path, *_, **__):
+        raise OSError(code, os.strerror(code), str(path))
+
+    step = first(layout, "one")
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(ProductError, match=rf"{layout.root}.* cannot be written \({os.strerror(code)}\): make room"):
+        run(step, layout)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from astropy.io import fits
 
 from msa3d.archive import crds
 from msa3d.cubes.slit import read_slit
-from msa3d.errors import DatasetError, ObservationError, ProductError
+from msa3d.errors import CrdsError, DatasetError, ObservationError, ProductError
 from msa3d.observation import exposures
 from msa3d.observation.source import Placed, sources_calibrated, sources_of
 from msa3d.pipeline import codeversion, engine, products
@@ -356,3 +358,21 @@ def test_a_root_with_signs_that_mean_something_in_an_address(root: Path, dataset
     ]  # fmt: skip
     # Everything is below it, nothing beside it.
     assert sorted(path.name for path in own.parent.iterdir()) == ["a #1 what? 100%20", "pair.yaml"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("reftype", "suffix"), [("fflat", "fits"), ("msa", "asdf"), ("barshadow", "fits")])
+def test_a_reference_that_was_cut_short_is_named(root: Path, dataset, reftype: str, suffix: str) -> None:
+    layout = Layout(root)
+    cache = layout.crds_cache
+    if cache.is_symlink():
+        target = cache.resolve()
+        cache.unlink()
+        shutil.copytree(target, cache)
+    (path,) = (cache / "references" / "jwst" / "nirspec").glob(f"jwst_nirspec_{reftype}_*.{suffix}")
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(CrdsError, match=rf"the reference {re.escape(str(path))} is damaged .*: delete it"):
+        calibrate.run(dataset, layout, workers=1)
+    assert not layout.activities()

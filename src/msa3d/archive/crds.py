@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from msa3d.archive.mast import FOLDER, offline
 from msa3d.errors import CrdsError, FetchError
+from msa3d.observation.reading import read_headers
 from msa3d.pipeline.products import atomic_path
 
 if TYPE_CHECKING:
@@ -243,7 +244,52 @@ def reference_for(rate_path: Path, reftype: str) -> Path:
         raise CrdsError(f"CRDS has no {reftype} reference for {rate_path}: {error}.") from error
     if str(found).upper().startswith("NOT FOUND") or str(found).upper().endswith("N/A"):
         raise CrdsError(f"CRDS has no {reftype} reference for {rate_path}: {found}.")
+    check_whole(Path(found))
     return Path(found)
+
+
+def check_references(dataset: Dataset, rates: Iterable[Path]) -> None:
+    """See that the references of some exposures are whole files.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        Which steps run.
+    rates : iterable of Path
+        Count rates; only their headers are read.
+
+    Raises
+    ------
+    CrdsError
+        Where one is truncated; the sentence names it. What jwst says of such a file names none.
+    """
+    import crds
+    from stdatamodels.jwst import datamodels
+
+    types = types_needed(dataset)
+    for rate in rates:
+        with datamodels.open(rate) as model:
+            parameters = model.get_crds_parameters()
+        for path in crds.getreferences(parameters, reftypes=types, observatory="jwst").values():
+            if Path(path).is_absolute():  # Else it says why there is none, which a step that wants one says too.
+                check_whole(Path(path))
+
+
+def check_whole(path: Path) -> None:
+    """See that a reference file, FITS or ASDF, has not been cut short; `CrdsError` where it was."""
+    import asdf
+
+    try:
+        if path.suffix == ".asdf":
+            with asdf.open(path, lazy_load=False, memmap=False):
+                pass
+        else:
+            read_headers(path)
+    except Exception as error:  # asdf raises many kinds
+        raise CrdsError(
+            f"the reference {path} is damaged ({_line(error)}): delete it, and CRDS or `msa3d fetch` brings it again "
+            "(of a simulated observation delete its crds_cache, and `msa3d data` makes it again)."
+        ) from error
 
 
 SERVER = "https://jwst-crds.stsci.edu"

@@ -16,6 +16,7 @@ import os
 import resource
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,10 +24,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msa3d
-from msa3d.errors import ProductError
+from msa3d.errors import Msa3dError, ProductError, TaskError
 from msa3d.pipeline.codeversion import code_version, git_revision
 from msa3d.pipeline.parallel import run_tasks
-from msa3d.pipeline.products import atomic_path, working
+from msa3d.pipeline.products import atomic_path, said_what_cannot_be_written, working
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -475,7 +476,19 @@ def make(call: tuple[Callable[[Any], Made], Task, Mapping[str, tuple[Path, str]]
     task.record.check_inputs(makers)
     task.record.withdraw()
     start = time.perf_counter()
-    made = work(task.job)
+    trace = task.record.path.with_suffix(".traceback")
+    try:
+        with said_what_cannot_be_written(task.record.layout.root):
+            trace.unlink(missing_ok=True)
+            made = work(task.job)
+    except Msa3dError:
+        raise
+    except Exception as error:
+        # For those who mend msa3d; who uses it reads a sentence.
+        trace.parent.mkdir(parents=True, exist_ok=True)
+        trace.write_text(traceback.format_exc(), encoding="utf-8")
+        said = " ".join(str(error).split())[:300] or "no message"
+        raise TaskError(f"{type(error).__name__}: {said} (more in {trace})") from error
     seconds = time.perf_counter() - start
     # Kilobytes on Linux, bytes on macOS.
     unit = 1e9 if sys.platform == "darwin" else 1e6

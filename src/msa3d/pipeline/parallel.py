@@ -199,7 +199,7 @@ def _failed(error: BaseException, name: str, label: str) -> Msa3dError:
             f"{what}: a worker process was killed, most likely for lack of memory; start again with fewer "
             "workers, what is finished will not be done again."
         )
-    logger.error("%s failed", what, exc_info=error)
+    logger.debug("%s failed", what, exc_info=error)
     if isinstance(error, Msa3dError):
         return type(error)(f"{what}: {error}")
     return TaskError(f"{what} failed with {type(error).__name__}: {error}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import getpass
 import json
@@ -34,6 +35,9 @@ TEMPORARY = re.compile(r"^\.(?P<what>.+)\.(?P<pid>\d+)\.(?P<kind>partial|old)(?P
 
 #: The file that a run in a root holds a lock on; who holds it is written in it.
 LOCK = ".msa3d.lock"
+
+#: What the system says where nothing can be written.
+CANNOT_WRITE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 #: Environment variable by which a process tells those that it starts, a notebook's kernel for one, that it holds locks.
 HOLDER = "MSA3D_LOCK_HOLDER"
@@ -247,7 +251,22 @@ def working(layout: Layout, doing: str) -> Iterator[None]:
         for directories in made:
             for directory in sorted(directories):
                 remove_partials(directory)
+        with said_what_cannot_be_written(layout.root):
+            yield
+
+
+@contextmanager
+def said_what_cannot_be_written(root: Path) -> Iterator[None]:
+    """Turn a full disk, a read-only file system or a lack of rights in the block into one sentence."""
+    try:
         yield
+    except OSError as error:
+        if error.errno not in CANNOT_WRITE:
+            raise
+        raise ProductError(
+            f"{error.filename or root} cannot be written ({error.strerror}): make room there or get the right to "
+            "write, or choose another root. What is finished stays."
+        ) from error
 
 
 #: Logical keyword of the primary header, true in every simulated file and all that is made from one.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from astropy.io import fits
 
 from msa3d.archive import crds
-from msa3d.errors import DatasetError, ProductError
+from msa3d.errors import CrdsError, DatasetError, ProductError
 from msa3d.observation.metafile_tables import ADDED
 from msa3d.observation.sky import DO_NOT_USE
 from msa3d.pipeline import products as pipeline_products
@@ -110,7 +110,7 @@ def process_exposure(task: ExposureTask) -> Made:
         try:
             with pipeline_log(partial / LOG_NAME):
                 seconds = _reduce(task, partial)
-        except DatasetError:
+        except (DatasetError, CrdsError):
             raise
         except Exception as error:
             if (partial / LOG_NAME).exists():
@@ -148,6 +148,7 @@ def first_line(error: Exception) -> str:
 
 def _reduce(task: ExposureTask, directory: Path) -> dict[str, float]:
     """Run Spec2 on each detector, Spec3 on the results if these are wanted; return wall seconds."""
+    _check_references(os.environ["CRDS_PATH"], task.dataset, tuple(task.rates.values()))
     seconds: dict[str, float] = {}
     parameters: dict[str, Any] = {"accelerations": list(task.accelerations)}
     models = {}
@@ -180,6 +181,16 @@ def _reduce(task: ExposureTask, directory: Path) -> dict[str, float]:
             path, dataset=task.dataset, inputs=inputs, simulated=task.simulated, step="process"
         )
     return seconds
+
+
+_checked: set[str] = set()
+
+
+def _check_references(cache: str, dataset: Dataset, rates: tuple[Path, ...]) -> None:
+    """See once a process that the references are whole: those of all exposures of a detector are the same."""
+    if cache not in _checked:
+        crds.check_references(dataset, rates)
+        _checked.add(cache)
 
 
 def run_spec2(task: ExposureTask, rate: Path, directory: Path) -> tuple[Any, dict[str, Any]]:
