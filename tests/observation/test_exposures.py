@@ -561,3 +561,71 @@ def test_what_is_no_grid():
     ra, dec = pointings(Pattern(rows=3, columns=4))
     assert find_pattern(ra[:-1], dec[:-1]) is None  # the last row is not complete
     assert find_pattern([215.0] * 4, [52.9] * 4) is None  # no step at all
+
+
+# --- types, ranges, names
+
+
+@pytest.mark.parametrize(
+    ("extension", "keyword", "value"),
+    [
+        (0, "PATT_NUM", "x"), (0, "PATT_NUM", True), (0, "PATT_NUM", 0), (0, "PATT_NUM", 1.5), (0, "MSAMETID", 1.5),
+        (0, "MSAMETID", -3), (0, "MSAMETFL", 12), (0, "EXPSTART", "2023-03-29"), (0, "EXPSTART", 1e9),
+        (0, "EFFEXPTM", -1.0), (0, "EFFEXPTM", "long"), (0, "GWA_XTIL", 1e5), (0, "GRATING", 140), (0, "FILENAME", 3),
+        (1, "RA_REF", 1e9), (1, "RA_REF", "14:20:04"), (1, "DEC_REF", -91.0), (1, "ROLL_REF", 1e5), (1, "V2_REF", True),
+        (1, "V3_REF", "x"),
+    ],
+)  # fmt: skip
+def test_a_keyword_of_another_type_or_out_of_range(root, dataset, extension, keyword, value):
+    path = nth(root, dataset, 3)
+    edit(path, extension, **{keyword: value})
+    found = fault(
+        root, dataset, rf": {keyword} is .* in its (primary|SCI) header, but must be (a text|a number|an integer)"
+    )
+    assert found.startswith(str(path)) and repr(value) in found
+
+
+def test_a_card_that_cannot_be_read(root, dataset):
+    path = nth(root, dataset, 3)
+    content = path.read_bytes()
+    place = content.index(b"PATT_NUM=")
+    path.write_bytes(content[:place] + b"PATT_NUM= 4'4".ljust(80) + content[place + 80 :])
+    fault(root, dataset, f"{path}: PATT_NUM in its primary header cannot be read; the file is damaged")
+
+
+def test_a_header_that_does_not_say_how_long_its_data_are(root, dataset):
+    path = nth(root, dataset, 3)
+    content = path.read_bytes()
+    place = content.index(b"BITPIX  =", 2880)
+    path.write_bytes(content[:place] + b"BITPIX  = 'x'".ljust(80) + content[place + 80 :])
+    fault(root, dataset, f"{path} is damaged: header 1 does not say what follows it")
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"), [("EXPSTART", 60032.085), ("EFFEXPTM", 1177.0), ("PATT_NUM", 4), ("MSAMETID", 2)]
+)
+def test_detectors_of_an_exposure_that_differ(root, dataset, keyword, value):
+    first, second = (nth(root, dataset, 4, detector) for detector in ("NRS1", "NRS2"))
+    edit(second, **{keyword: value})
+    found = fault(root, dataset, f"^{keyword} of {first.name} and {second.name} differs .*though they are one exposure")
+    assert str(value) in found
+
+
+def test_another_file_under_the_right_name(root, dataset):
+    for index in range(dataset.pattern.n_exposures):
+        for detector in dataset.detectors:
+            path = nth(root, dataset, index, detector)
+            edit(path, FILENAME=path.name)
+    Observation.read(Layout(root), dataset).check()
+    other, path = nth(root, dataset, 5, "NRS2"), nth(root, dataset, 4, "NRS2")
+    shutil.copy(other, path)
+    with pytest.raises(ObservationError, match=rf"{path} says FILENAME {other.name}, which its name contradicts"):
+        Observation.read(Layout(root), dataset).check()
+
+
+def test_a_slitlet_that_loses_a_shutter(root, dataset):
+    path = root / dataset.metafile
+    with fits.open(path, mode="update") as hdus:
+        table = hdus["SHUTTER_INFO"].data
+        hdus["SHUTTER_INFO"].data = table[[number for number in range(len(table)) if number != 7]]
+    fault(root, dataset, "slitlet 1 lacks shutter quadrant 3, row 109, column 82 at dither point 2 of configuration 1")

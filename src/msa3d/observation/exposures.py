@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from astropy.io.fits import VerifyError
 
 from msa3d.errors import MetafileError, ObservationError
 from msa3d.observation.metafile import MsaFile
@@ -29,17 +30,33 @@ from msa3d.pipeline.layout import exposure_names, parse_rate_name
 from msa3d.pipeline.products import is_simulated
 
 if TYPE_CHECKING:
+    from astropy.io import fits
+
     from msa3d.config import Dataset
     from msa3d.pipeline.layout import Layout
 
 
 logger = logging.getLogger(__name__)
 
-#: Keywords that a rate must have: without them jwst stops, or takes the wrong shutters.
-PRIMARY_KEYWORDS = (
-    "INSTRUME", "DETECTOR", "FILTER", "GRATING", "EXP_TYPE", "MSAMETFL", "MSAMETID", "PATT_NUM", "EXPSTART",
-)  # fmt: skip
-SCI_KEYWORDS = ("RA_REF", "DEC_REF", "ROLL_REF", "V2_REF", "V3_REF")
+#: Keywords that the path reads: type and, for numbers, least and greatest value. Those marked by False may be absent;
+#: without the others jwst stops, or takes the wrong shutters.
+PRIMARY_KEYWORDS = {
+    **dict.fromkeys(("INSTRUME", "DETECTOR", "FILTER", "GRATING", "EXP_TYPE", "MSAMETFL"), (str, None, None, True)),
+    "MSAMETID": (int, 0, 2**31, True),
+    "PATT_NUM": (int, 1, 10_000, True),
+    "EXPSTART": (float, 50_000, 100_000, True),  # MJD: 1995 to 2132
+    "EFFEXPTM": (float, 0, 1e6, False),
+    "GWA_XTIL": (float, -90, 90, False),
+    "GWA_YTIL": (float, -90, 90, False),
+    **dict.fromkeys(("FILENAME", "ENGQLPTG"), (str, None, None, False)),
+}
+SCI_KEYWORDS = {
+    "RA_REF": (float, 0, 360, True),
+    "DEC_REF": (float, -90, 90, True),
+    "ROLL_REF": (float, -360, 360, True),
+    "V2_REF": (float, -3600, 3600, True),
+    "V3_REF": (float, -3600, 3600, True),
+}
 
 #: Extensions that a rate must have.
 RATE_EXTENSIONS = ("SCI", "ERR", "DQ")
@@ -136,14 +153,53 @@ class Rate:
                 f"{path} is not a whole count-rate file: it has no extension {', '.join(missing)}; get it again."
             )
         sci = headers[names.index("SCI")]
-        for header, keywords, where in (
-            (headers[0], PRIMARY_KEYWORDS, "primary"),
-            (sci, SCI_KEYWORDS, "SCI"),
-        ):
-            missing = [keyword for keyword in keywords if header.get(keyword) is None]
-            if missing:
-                raise ObservationError(f"{path} lacks {', '.join(missing)} in its {where} header.")
+        check_keywords(path, headers[0], PRIMARY_KEYWORDS, "primary")
+        check_keywords(path, sci, SCI_KEYWORDS, "SCI")
         return cls(path, parts["activity"], parts["detector"].upper(), headers[0], sci)
+
+
+def check_keywords(path: Path, header: fits.Header, known: Mapping[str, tuple], where: str) -> None:
+    """See that what the path reads of a header is there, of its type and within its range.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for the sentence.
+    header : `astropy.io.fits.Header`
+        One of its headers.
+    known : mapping
+        `PRIMARY_KEYWORDS` or `SCI_KEYWORDS`.
+    where : str
+        Which header.
+
+    Raises
+    ------
+    ObservationError
+        Names all keywords that are missing, else the first one that is wrong.
+    """
+    values = {}
+    for keyword in known:
+        try:
+            values[keyword] = header.get(keyword)
+        except (VerifyError, ValueError) as error:
+            raise ObservationError(
+                f"{path}: {keyword} in its {where} header cannot be read; the file is damaged, get it again."
+            ) from error
+    missing = [keyword for keyword, (*_, needed) in known.items() if needed and values[keyword] is None]
+    if missing:
+        raise ObservationError(f"{path} lacks {', '.join(missing)} in its {where} header.")
+    for keyword, (kind, low, high, _) in known.items():
+        value = values[keyword]
+        if value is None:
+            continue
+        right = isinstance(value, int | float if kind is float else kind) and not isinstance(value, bool)
+        if not right or (low is not None and not low <= value <= high):
+            what = {str: "a text", int: "an integer", float: "a number"}[kind]
+            bounds = f" from {low} to {high}" if low is not None else ""
+            raise ObservationError(
+                f"{path}: {keyword} is {value!r} in its {where} header, but must be {what}{bounds}; get the file "
+                "again, or correct a copy."
+            )
 
 
 #: What steps 1 to 3 write, GB a slitlet and exposure (both detectors): 399 MB for 40 slitlets were measured in
@@ -158,6 +214,10 @@ POINTING_TOLERANCE_ARCSEC = 0.05
 
 #: Largest difference in roll, degrees: it moves a slitlet 100 arcsec from the reference point by as much.
 ROLL_TOLERANCE_DEG = 0.03
+
+#: Keywords in which both detectors of an exposure agree, and by how much they may differ (start: 10 s). MSAMETFL and
+#: the tilt of the grating are compared between all files.
+SAME_IN_BOTH = {"EXPSTART": 10.0 / 86400, "EFFEXPTM": 1.0, "PATT_NUM": 0, "MSAMETID": 0}
 
 _MAX_TOLD = 5
 
@@ -328,7 +388,8 @@ class Observation:
             self._same_setup,
             self._tilts,
             self._pointings,
-            self._detectors_point_alike,
+            self._detectors_agree,
+            self._names,
             self._simulated_or_not,
             self._metafile,
             self._disk,
@@ -456,32 +517,45 @@ class Observation:
         if len(ra) > 1 and 3600.0 * max(np.ptp(ra), np.ptp(dec)) < 1e-3:
             yield f"All {len(ra)} exposures have the same RA_REF and DEC_REF: the pattern is missing; {cure}"
 
-    def _detectors_point_alike(self) -> Iterator[str]:
-        """Compare the pointings of both detectors of each exposure: `Exposure` has that of the first alone."""
-        if OFF_PATTERN in self.dataset.ignore_problems:
-            return
-        headers = {rate.path: rate.sci for rate in self.rates}
-        cure = (
-            "get both again from the archive, or correct the wrong one in a copy, or put "
-            f"'{OFF_PATTERN}' under ignore_problems in the dataset."
-        )
+    def _detectors_agree(self) -> Iterator[str]:
+        """Compare both detectors of each exposure: `Exposure` has what the first one says."""
+        headers = {rate.path: rate for rate in self.rates}
+        cure = "get both again from the archive, or correct the wrong one in a copy"
         for exposure in self.exposures:
             first, *others = exposure.rates.values()
-            for other in others:
-                north = float(headers[other]["DEC_REF"]) - exposure.dec
-                east = _turn(float(headers[other]["RA_REF"]), exposure.ra) * math.cos(math.radians(exposure.dec))
-                apart = 3600.0 * math.hypot(east, north)
-                if apart > POINTING_TOLERANCE_ARCSEC:
-                    yield (
-                        f"RA_REF and DEC_REF of {first.name} and {other.name} differ by {apart:.2f} arcsec (at most "
-                        f"{POINTING_TOLERANCE_ARCSEC:g}), though they are one exposure; {cure}"
-                    )
-                turned = abs(_turn(float(headers[other]["ROLL_REF"]), exposure.roll))
-                if turned > ROLL_TOLERANCE_DEG:
-                    yield (
-                        f"ROLL_REF of {first.name} and {other.name} differs by {turned:.3f} degrees (at most "
-                        f"{ROLL_TOLERANCE_DEG:g}), though they are one exposure; {cure}"
-                    )
+            mine = headers[first]
+            for other in (headers[path] for path in others):
+                both = f"of {first.name} and {other.path.name}"
+                for keyword, most in SAME_IN_BOTH.items():
+                    one, two = mine.primary.get(keyword), other.primary.get(keyword)
+                    if (one is None) != (two is None) or (one is not None and abs(one - two) > most):
+                        yield f"{keyword} {both} differs ({one}, {two}), though they are one exposure; {cure}."
+                if OFF_PATTERN not in self.dataset.ignore_problems:
+                    yield from self._point_alike(exposure, other, both, cure)
+
+    def _point_alike(self, exposure: Exposure, other: Rate, both: str, cure: str) -> Iterator[str]:
+        cure = f"{cure}, or put '{OFF_PATTERN}' under ignore_problems in the dataset."
+        north = float(other.sci["DEC_REF"]) - exposure.dec
+        east = _turn(float(other.sci["RA_REF"]), exposure.ra) * math.cos(math.radians(exposure.dec))
+        apart, turned = 3600.0 * math.hypot(east, north), abs(_turn(float(other.sci["ROLL_REF"]), exposure.roll))
+        if apart > POINTING_TOLERANCE_ARCSEC:
+            yield (
+                f"RA_REF and DEC_REF {both} differ by {apart:.2f} arcsec (at most {POINTING_TOLERANCE_ARCSEC:g}), "
+                f"though they are one exposure; {cure}"
+            )
+        if turned > ROLL_TOLERANCE_DEG:
+            yield (
+                f"ROLL_REF {both} differs by {turned:.3f} degrees (at most {ROLL_TOLERANCE_DEG:g}), though they are "
+                f"one exposure; {cure}"
+            )
+
+    def _names(self) -> Iterator[str]:
+        """Compare FILENAME with the name: another exposure's file under the right name must not pass."""
+        for rate in self.rates:
+            said = str(rate.primary.get("FILENAME", "")).strip()
+            # Who works on a rate keeps the first parts of its name.
+            if said and parse_rate_name(said) and said != rate.path.name:
+                yield f"{rate.path} says FILENAME {said}, which its name contradicts: give it its own name again."
 
     def _simulated_or_not(self) -> Iterator[str]:
         real = [rate.path for rate in self.rates if not is_simulated(rate.primary)]

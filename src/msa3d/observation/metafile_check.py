@@ -8,12 +8,14 @@ or slitlets that hold no source at some dither points.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from msa3d.observation.metafile_tables import ADDED
+from msa3d.errors import MetafileError
+from msa3d.observation.metafile_tables import ADDED, place_in_image
 
 if TYPE_CHECKING:
     from msa3d.observation.metafile import MsaFile
@@ -68,6 +70,7 @@ def find_problems(msa: MsaFile) -> list[Problem]:
         *_invalid_rows(msa),
         *_duplicate_slitlets(groups),
         *_slitlets(groups),
+        *_lost_shutters(msa, groups),
         *_sources_in_two_slitlets(groups),
         *_sources(msa),
     ]
@@ -204,6 +207,49 @@ def _within_slitlets(groups: _Groups) -> Iterator[tuple]:
         if columns[-1] - columns[0] + 1 != len(columns):
             text = f"slitlet {slitlet} has a gap: columns {', '.join(map(str, columns))}"
             yield ("warning", "gap in slitlet", text), where
+
+
+def _lost_shutters(msa: MsaFile, groups: _Groups) -> Iterator[Problem]:
+    """Find shutters that a slitlet has at some dither points only, or in SHUTTER_IMAGE only.
+
+    While the telescope steps, the shutters stay as they are: a row is lost.
+    """
+    shutters = {
+        where: {tuple(int(row[f"shutter_{name}"]) for name in ("quadrant", "row", "column")) for row in rows}
+        for where, rows in groups.items()
+    }
+    points = {(meta, dither) for meta, dither, _ in groups}
+    whole: dict[tuple[int, int], set] = {}
+    for (meta, _, slitlet), here in shutters.items():
+        whole.setdefault((meta, slitlet), set()).update(here)
+
+    def pairs() -> Iterator[tuple]:
+        for (meta, slitlet), all_of_it in whole.items():
+            for other, dither in points:
+                if other == meta:
+                    for shutter in sorted(all_of_it - shutters.get((meta, dither, slitlet), set())):
+                        yield (slitlet, shutter), (meta, dither)
+
+    for (slitlet, (quadrant, row, column)), where in sorted(_collect(pairs()).items()):
+        yield Problem(
+            "error",
+            "shutter missing",
+            f"slitlet {slitlet} lacks shutter quadrant {quadrant}, row {row}, column {column} {_at(sorted(where))}, "
+            "which it has at others",
+        )
+    known = set()
+    for row in msa.shutters:
+        with suppress(MetafileError):  # told of as an invalid row
+            known.add(place_in_image(row))
+    lost = [place for place in zip(*np.nonzero(msa.image > 0), strict=True) if place not in known]
+    if lost:
+        # Rows that were left out are known already.
+        yield Problem(
+            "warning" if msa.left_out else "error",
+            "shutter missing",
+            f"SHUTTER_IMAGE has slitlet {msa.image[lost[0]]} at [{lost[0][0]}, {lost[0][1]}]{_more(lost)}, for which "
+            "SHUTTER_INFO has no row",
+        )
 
 
 def _sources_in_two_slitlets(groups: _Groups) -> Iterator[Problem]:

@@ -48,10 +48,16 @@ def read_headers(path: Path) -> list[fits.Header]:
                 text = _header_text(stream, path, number)
                 header = fits.Header.fromstring(text)
                 headers.append(header)
-                # Files are whole blocks: one that ends within its last padding has lost something too.
-                end = stream.tell() + -(-_data_bytes(header) // BLOCK) * BLOCK
-                if end > size:
+                try:
+                    length = _data_bytes(header)
                     name = header.get("EXTNAME", "primary")
+                except (fits.VerifyError, LookupError, TypeError, ValueError) as error:
+                    raise ObservationError(
+                        f"{path} is damaged: header {number} does not say what follows it; get the file again."
+                    ) from error
+                # Files are whole blocks: one that ends within its last padding has lost something too.
+                end = stream.tell() + -(-length // BLOCK) * BLOCK
+                if end > size:
                     raise ObservationError(
                         f"{path} is truncated: it has {size} bytes, but its {name} extension ends at byte {end}; "
                         "get the file again."
