@@ -88,10 +88,10 @@ def test_real_is_read_and_has_no_errors(real):
 def test_real_comes_back_as_it_was(real, tmp_path):
     path = tmp_path / "copy_msa.fits"
     real.write(path)
-    with fits.open(path, mode="update") as hdus:
-        for hdu in hdus:
+    with fits.open(REAL) as before, fits.open(path) as after:
+        for hdu in after:
             del hdu.header["CHECKSUM"], hdu.header["DATASUM"]
-    difference = fits.FITSDiff(str(REAL), str(path))
+        difference = fits.FITSDiff(before, after)
     assert difference.identical, difference.report()
 
 
@@ -574,10 +574,14 @@ def test_real_repaired_gives_jwst_an_id_for_every_slitlet(real, tmp_path):
 @needs_real
 @pytest.mark.parametrize("with_image", [True, False])
 def test_every_row_that_the_real_one_loses_is_named(real, with_image):
-    """A row lost at one dither point; and, where the image knows, at all."""
-    table = real.shutters
+    """A row lost at one dither point of several; and, where the image knows, at all."""
+    table, tried = real.shutters, 0
     for number in range(5, len(table), 61):
         row = table[number]
+        own = table[table["slitlet_id"] == row["slitlet_id"]]
+        if len(np.unique(own[["msa_metadata_id", "dither_point_index"]])) < 2 and not with_image:
+            continue  # nothing else tells of its shutters
+        tried += 1
         gone = np.zeros(len(table), bool)
         gone[number] = True
         if with_image:
@@ -588,6 +592,7 @@ def test_every_row_that_the_real_one_loses_is_named(real, with_image):
             )
         kinds = {problem.kind for problem in replace(real, shutters=table[~gone]).check() if problem.level == "error"}
         assert "shutter missing" in kinds, number
+    assert tried > 15
 
 
 @needs_real

@@ -210,25 +210,27 @@ def _within_slitlets(groups: _Groups) -> Iterator[tuple]:
 
 
 def _lost_shutters(msa: MsaFile, groups: _Groups) -> Iterator[Problem]:
-    """Find shutters that a slitlet has at some dither points only, or in SHUTTER_IMAGE only.
+    """Find shutters that a slitlet has at most dither points, but not at all, or in SHUTTER_IMAGE only.
 
-    While the telescope steps, the shutters stay as they are: a row is lost.
+    While the telescope steps, the shutters stay as they are: where one is missing, a row is lost. A configuration of
+    its own may have other slitlets; one that has most of a slitlet's shutters is the same.
     """
-    shutters = {
-        where: {tuple(int(row[f"shutter_{name}"]) for name in ("quadrant", "row", "column")) for row in rows}
-        for where, rows in groups.items()
-    }
+    slitlets: dict[int, dict[tuple[int, int], set]] = {}
+    for (meta, dither, slitlet), rows in groups.items():
+        here = {tuple(int(row[f"shutter_{name}"]) for name in ("quadrant", "row", "column")) for row in rows}
+        slitlets.setdefault(slitlet, {})[meta, dither] = here
     points = {(meta, dither) for meta, dither, _ in groups}
-    whole: dict[tuple[int, int], set] = {}
-    for (meta, _, slitlet), here in shutters.items():
-        whole.setdefault((meta, slitlet), set()).update(here)
 
     def pairs() -> Iterator[tuple]:
-        for (meta, slitlet), all_of_it in whole.items():
-            for other, dither in points:
-                if other == meta:
-                    for shutter in sorted(all_of_it - shutters.get((meta, dither, slitlet), set())):
-                        yield (slitlet, shutter), (meta, dither)
+        for slitlet, places in slitlets.items():
+            for shutter in set().union(*places.values()):
+                has = {point for point, shutters in places.items() if shutter in shutters}
+                alike = set().union(*(places[point] for point in has))
+                same = {meta for meta, _ in has}
+                lacks = {p for p in points - has if p[0] in same or places.get(p, set()) & alike}
+                if len(lacks) < len(has) or {meta for meta, _ in lacks} & same:
+                    for point in lacks:
+                        yield (slitlet, shutter), point
 
     for (slitlet, (quadrant, row, column)), where in sorted(_collect(pairs()).items()):
         yield Problem(
