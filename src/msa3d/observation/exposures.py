@@ -14,6 +14,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,7 +28,7 @@ from msa3d.errors import MetafileError, ObservationError
 from msa3d.observation.metafile import MsaFile
 from msa3d.observation.reading import read_headers
 from msa3d.pipeline.layout import exposure_names, parse_rate_name
-from msa3d.pipeline.products import is_simulated
+from msa3d.pipeline.products import SIMULATED_KEYWORD, is_simulated
 
 if TYPE_CHECKING:
     from astropy.io import fits
@@ -49,6 +50,7 @@ PRIMARY_KEYWORDS = {
     "GWA_XTIL": (float, -90, 90, False),
     "GWA_YTIL": (float, -90, 90, False),
     **dict.fromkeys(("FILENAME", "ENGQLPTG"), (str, None, None, False)),
+    SIMULATED_KEYWORD: (bool, None, None, False),
 }
 SCI_KEYWORDS = {
     "RA_REF": (float, 0, 360, True),
@@ -56,6 +58,8 @@ SCI_KEYWORDS = {
     "ROLL_REF": (float, -360, 360, True),
     "V2_REF": (float, -3600, 3600, True),
     "V3_REF": (float, -3600, 3600, True),
+    "VPARITY": (int, -1, 1, False),
+    "V3I_YANG": (float, -360, 360, False),
 }
 
 #: Extensions that a rate must have.
@@ -70,7 +74,7 @@ def kind_of(path: Path) -> str:
     """EXP_TYPE of a file; that of a spectrum where it cannot be read, as the file is then refused as one."""
     try:
         return str(read_headers(path)[0].get("EXP_TYPE", SPECTRA)).strip()
-    except ObservationError:
+    except (ObservationError, VerifyError):
         return SPECTRA
 
 
@@ -192,9 +196,9 @@ def check_keywords(path: Path, header: fits.Header, known: Mapping[str, tuple], 
         value = values[keyword]
         if value is None:
             continue
-        right = isinstance(value, int | float if kind is float else kind) and not isinstance(value, bool)
+        right = isinstance(value, int | float if kind is float else kind) and (kind is bool) == isinstance(value, bool)
         if not right or (low is not None and not low <= value <= high):
-            what = {str: "a text", int: "an integer", float: "a number"}[kind]
+            what = {str: "a text", int: "an integer", float: "a number", bool: "T or F"}[kind]
             bounds = f" from {low} to {high}" if low is not None else ""
             raise ObservationError(
                 f"{path}: {keyword} is {value!r} in its {where} header, but must be {what}{bounds}; get the file "
@@ -214,6 +218,10 @@ POINTING_TOLERANCE_ARCSEC = 0.05
 
 #: Largest difference in roll, degrees: it moves a slitlet 100 arcsec from the reference point by as much.
 ROLL_TOLERANCE_DEG = 0.03
+
+#: Keywords of the SCI header in which all files agree, as they look through the same aperture, and by how much they
+#: may differ (arcsec, degrees).
+SAME_IN_ALL = {"V2_REF": 0.01, "V3_REF": 0.01, "VPARITY": 0, "V3I_YANG": 0.001}
 
 #: Keywords in which both detectors of an exposure agree, and by how much they may differ (start: 10 s). MSAMETFL and
 #: the tilt of the grating are compared between all files.
@@ -387,6 +395,7 @@ class Observation:
             self._number_of_exposures,
             self._same_setup,
             self._tilts,
+            self._same_place_in_the_telescope,
             self._pointings,
             self._detectors_agree,
             self._names,
@@ -479,6 +488,18 @@ class Observation:
                     f"{keyword}, the tilt of the grating wheel, differs: {values[low]} in {low.name}, {values[high]} "
                     f"in {high.name}; at most {self.dataset.gwa_tilt_tolerance:g} (gwa_tilt_tolerance) is allowed."
                 )
+
+    def _same_place_in_the_telescope(self) -> Iterator[str]:
+        for keyword, most in SAME_IN_ALL.items():
+            values = [rate.sci.get(keyword) for rate in self.rates]
+            known = [value for value in values if value is not None]
+            usual = statistics.median(known) if known else None
+            for rate, value in zip(self.rates, values, strict=True):
+                if (value is None) != (usual is None) or (value is not None and abs(value - usual) > most):
+                    yield (
+                        f"{keyword} is {value} in {rate.path.name}, but {usual} in others: all look through the same "
+                        "aperture; get the file again from the archive."
+                    )
 
     def _pointings(self) -> Iterator[str]:
         """Compare the pointings of the headers with each other and with the pattern."""

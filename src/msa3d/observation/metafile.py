@@ -10,6 +10,7 @@ A `MsaFile` is never changed in place: every transform gives a new one, and no f
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from astropy.io import fits
+from astropy.utils.exceptions import AstropyUserWarning
 
 from msa3d.errors import MetafileError, ObservationError
 from msa3d.observation.metafile_tables import (
@@ -104,7 +106,9 @@ class MsaFile:
             raise MetafileError(f"There is no MSA metafile {path}.")
         try:
             read_headers(path)
-            with fits.open(path, memmap=False, lazy_load_hdus=False) as hdus:
+            with warnings.catch_warnings(), fits.open(path, memmap=False, lazy_load_hdus=False) as hdus:
+                # Of cards that are none: what they should have said is missed below.
+                warnings.simplefilter("ignore", AstropyUserWarning)
                 hdus.verify("exception")
                 names = [hdu.name for hdu in hdus]
                 for name in ("SHUTTER_IMAGE", "SHUTTER_INFO", "SOURCE_INFO"):
@@ -122,7 +126,7 @@ class MsaFile:
                 return cls(header, image, *tables, path=path.absolute(), formats=formats, left_out=left_out)
         except ObservationError as error:
             raise MetafileError(str(error)) from error
-        except (OSError, ValueError, TypeError, IndexError, fits.VerifyError) as error:
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, fits.VerifyError) as error:
             raise MetafileError(f"{path} cannot be read as an MSA metafile: {error}.") from error
 
     @classmethod

@@ -76,8 +76,10 @@ def read_record(path: Path) -> dict[str, Any] | None:
         files = [*found["inputs"].values(), *found["references"].values(), *found["products"].values()]
         whole = all(isinstance(one["size"] + one["mtime_ns"], int) and len(one["sha256"]) == 64 for one in files)
         texts = [found[key] for key in ("step", "name", "code", "parameters", "revision")]
-        return found if whole and all(isinstance(text, str) for text in texts + found["modules"]) else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        whole = whole and all(isinstance(text, str) for text in texts + found["modules"])
+        whole = whole and isinstance(found["notes"].get("seconds", 0.0), int | float)
+        return found if whole and path.stem == f"{found['step']}_{found['name']}" else None
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 
