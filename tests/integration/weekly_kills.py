@@ -45,9 +45,7 @@ def planes(layout: Layout) -> dict[str, bytes]:
 
 
 def leftovers(layout: Layout) -> list[Path]:
-    return [
-        path for path in layout.root.rglob(".*") if path.name.endswith((".old", ".lock")) or ".partial" in path.name
-    ]
+    return [path for path in layout.root.rglob(".*") if re.search(r"\.(old|lock|partial)(\.|$)", path.name)]
 
 
 def orphans(layout: Layout) -> list[int]:
