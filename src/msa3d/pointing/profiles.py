@@ -154,7 +154,7 @@ def read_profiles(
     for number, paths in enumerate(files):
         for path in paths:
             for source_id, redshift in sources.items():
-                pixels = read_slit(path, source_id, ends=0.5)
+                pixels = read_slit(path, source_id)
                 if pixels is None or not pixels.good.any():
                     continue
                 frame = frame or Frame(slit_angle(pixels))
