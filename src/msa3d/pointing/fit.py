@@ -13,6 +13,7 @@ import logging
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.interpolate import BSpline
 from scipy.linalg import cho_factor, cho_solve
 
 from msa3d.pointing.profiles import Band
@@ -32,14 +33,6 @@ LARGEST_STEP, MOST_TRIALS = 0.03, 6
 """Largest change of an offset in a round, arcsec, over which surfaces are about linear; trials of a step."""
 LEVEL = 30.0
 """Amplitude of a constant, in the same unit: the background's level is free."""
-
-
-def _cubic(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cubic B-spline at the four knots around a place, and its derivative, per knot distance; t in [0, 1)."""
-    s = 1.0 - t
-    values = np.stack([s**3, 4 - 6 * t**2 + 3 * t**3, 4 - 6 * s**2 + 3 * s**3, t**3]) / 6.0
-    slopes = np.stack([-(s**2), -4 * t + 3 * t**2, 4 * s - 3 * s**2, t**2]) / 2.0
-    return values, slopes
 
 
 class Axis:
@@ -64,14 +57,11 @@ class Axis:
     def basis(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Design matrices of values and of derivatives, shape (n, size); beyond the knots, those at the end."""
         position = np.clip((places - self.first) / self.step, 1.0, self.size - 2.001)
-        index = position.astype(int)
-        values, slopes = _cubic(position - index)
-        design, derivative = np.zeros((2, places.size, self.size))
-        rows = np.arange(places.size)
-        for k in range(4):
-            design[rows, index - 1 + k] = values[k]
-            derivative[rows, index - 1 + k] = slopes[k] / self.step
-        return design, derivative
+        around = np.arange(-2.0, self.size + 2.0)
+        design = BSpline.design_matrix(position, around, 3).toarray()
+        # The derivative of a cubic B-spline is the difference of the quadratic ones on both sides of its knot.
+        lower = BSpline.design_matrix(position, around, 2).toarray()
+        return design, (lower[:, :-1] - lower[:, 1:]) / self.step
 
 
 def _matern(distance: np.ndarray, length: float) -> np.ndarray:

@@ -121,10 +121,13 @@ class Registration:
                 ("across", "along"),
                 ("across_error", "along_error"),
             ]
-            values = [np.stack([np.asarray(table[name], dtype=float) for name in pair], axis=1) for pair in pairs]
+            offsets, errors, slit_offsets, slit_errors = (
+                np.stack([np.asarray(table[name], dtype=float) for name in pair], axis=1) for pair in pairs
+            )
             frame, prior = Frame(table.meta["slit_pa_deg"]), table.meta["prior_arcsec"]
             scales = dict(table.meta["scatter_over_error"])
-            return cls(tuple(map(str, table["exposure"])), *values, frame, prior, scales)
+            names = tuple(map(str, table["exposure"]))
+            return cls(names, offsets, errors, slit_offsets, slit_errors, frame, prior, scales)
         except (OSError, ValueError, KeyError) as error:
             raise ProductError(f"{path} is not a table of measured offsets ({error}); measure them again") from error
 

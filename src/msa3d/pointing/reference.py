@@ -93,7 +93,8 @@ class Reference:
             np.arange(places.min() - reach, places.max() + reach, FINE_ARCSEC) for places in (band.across, band.along)
         ]
         across, along = np.meshgrid(*axes, indexing="ij")
-        x, y = self.wcs.world_to_pixel_values(*from_tangent(*frame.to_sky(across, along), *centre))
+        east, north = frame.to_sky(across, along)
+        x, y = self.wcs.world_to_pixel_values(*from_tangent(east, north, *centre))
         outside = (x < -0.5) | (y < -0.5) | (x > self.data.shape[1] - 0.5) | (y > self.data.shape[0] - 0.5)
         if outside.any():
             log.warning("%s does not reach %.1f arcsec beyond the slits of %d", self.path, reach, band.source_id)
