@@ -438,8 +438,11 @@ def test_a_yaml_that_is_no_text(tmp_path):
         ({"cubebuild": {"subpixels": 10**9}}, "subpixels: .*less than or equal to 100"),
         ({"cubebuild": {"drizzle": {"scalexy": 1e-9}}}, "scalexy: .*greater than or equal to 0.01"),
         ({"cubebuild": {"drizzle": {"scalew": 1e-12}}}, "scalew: .*greater than or equal to"),
-        ({"cubebuild": {"drizzle": {"outliers": {"rounds": 10**9}}}}, "rounds: .*less than or equal to 100"),
-        ({"cubebuild": {"drizzle": {"registration": {"iterations": 10**9}}}}, "iterations: .*less than or equal to"),
+        (
+            {"cubebuild": {"drizzle": {"outliers": {"rounds": 4}}}},
+            "rounds' is a key of an earlier version",
+        ),
+        ({"cubebuild": {"drizzle": {"ends": 0.5}}}, "ends' is a key of an earlier version; .* always 0.5"),
         ({"simulation": {"groups": 10**9}}, "groups: .*less than or equal to 1000"),
         ({"simulation": {"filler_slitlets": 10**9}}, "filler_slitlets: .*less than or equal to 1000"),
         ({"simulation": {"seed": -1}}, "seed: .*greater than or equal to 0"),

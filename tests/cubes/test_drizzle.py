@@ -10,14 +10,13 @@ from astropy.table import Table
 from msa3d.cubes import build as cubes_build
 from msa3d.cubes import drizzle
 from msa3d.cubes.cube import open_cube
-from msa3d.cubes.settings import OutlierSettings
+from msa3d.cubes.settings import OutlierSettings, RegistrationSettings
 from msa3d.errors import ProductError
 from msa3d.galaxy.lines import line_spread_of
 from msa3d.observation.source import SourceTask, place_exposures
 from msa3d.pipeline.layout import POST_SUFFIX
 from msa3d.pointing.offsets import Registration, table_path
 from msa3d.pointing.profiles import Frame
-from msa3d.pointing.settings import RegistrationSettings
 
 from ..fixtures import calrun
 

@@ -19,7 +19,6 @@ from msa3d.pointing.fit import Axis, solve
 from msa3d.pointing.offsets import Registration, register, registration_of
 from msa3d.pointing.profiles import Band, Frame
 from msa3d.pointing.reference import Reference, seen_bands, solve_against
-from msa3d.pointing.settings import RegistrationSettings
 
 from ..fixtures.calfiles import NX, NY, positions, slit_geometry, write_cal
 from ..fixtures.tables import numbers
@@ -145,7 +144,7 @@ def test_the_table_comes_back_as_it_was(tmp_path):
     frame = Frame(-13.7)
     truth = errors_of_pointing(0.02)
     activities = [f"031{k:02d}" for k in range(ROWS * COLUMNS)]
-    found = registration_of([make_band(truth, 0.02)], frame, activities, RegistrationSettings())
+    found = registration_of([make_band(truth, 0.02)], frame, activities)
     np.testing.assert_allclose(frame.to_slit(*found.offsets.T), found.slit_offsets.T, atol=1e-12)
     np.testing.assert_allclose(np.sum(found.errors**2, axis=1), np.sum(found.slit_errors**2, axis=1), rtol=1e-9)
     path = tmp_path / "registration.ecsv"
@@ -165,7 +164,7 @@ def test_the_table_stays_what_it_was(ndarrays_regression):
     truth = errors_of_pointing(0.02)
     bands = [make_band(truth, 0.05, seed, source_id) for seed, source_id in enumerate(GALAXIES)]
     activities = [f"031{k:02d}" for k in range(ROWS * COLUMNS)]
-    found = registration_of(bands, Frame(-13.7), activities, RegistrationSettings())
+    found = registration_of(bands, Frame(-13.7), activities)
     ndarrays_regression.check(numbers(offsets=found.table()), default_tolerance={"rtol": 0.0, "atol": 1e-4})
 
 
@@ -194,7 +193,7 @@ def test_offsets_against_an_image_are_absolute(tmp_path, pa_deg):
     band = make_band(truth, 0.02)
     seen = seen_bands(
         Reference.read(sky_image(tmp_path / "image.fits", pa_deg)), [replace(band, name="8512 continuum nrs1")],
-        Frame(0.0), {8512: (215.0, 52.9)}, "continuum", 0.0,
+        Frame(0.0), {8512: (215.0, 52.9)},
     )  # fmt: skip
     solution = solve_against(seen, ROWS * COLUMNS, prior_arcsec=0.02)
     left = solution.offsets - truth
@@ -208,9 +207,9 @@ def test_an_image_of_another_place_or_light_is_told(tmp_path):
     image = Reference.read(sky_image(tmp_path / "image.fits", ra=215.1))
     where = Frame(0.0), {8512: (215.0, 52.9)}
     with pytest.raises(ProductError, match="covers none of the sources 8512"):
-        seen_bands(image, [band], *where, "continuum", 0.0)
-    with pytest.raises(ProductError, match=r"no source shows Hb .* there are: continuum"):
-        seen_bands(image, [band], *where, "Hb", 0.0)
+        seen_bands(image, [band], *where)
+    with pytest.raises(ProductError, match="no source shows continuum above the noise"):
+        seen_bands(image, [replace(band, name="8512 Hb")], *where)
     fits.PrimaryHDU(np.zeros((3, 3))).writeto(tmp_path / "plain.fits")
     with pytest.raises(ProductError, match=r"plain\.fits has no 2-D image with celestial coordinates"):
         Reference.read(tmp_path / "plain.fits")
@@ -258,8 +257,7 @@ def test_profiles_lie_where_the_headers_say(observed):
 def test_offsets_of_files_against_an_image(observed, tmp_path):
     files, truth = observed
     shifted = sky_image(tmp_path / "image.fits", ra=215.0 + 0.1 / 3600 / np.cos(np.radians(52.9)))
-    settings = RegistrationSettings(prior_arcsec=0.03).model_copy(update={"reference": shifted})
-    found = register([f"{k:05d}" for k in range(len(files))], files, {8512: None}, settings)
+    found = register([f"{k:05d}" for k in range(len(files))], files, {8512: None}, shifted, 0.03)
     left = found.offsets - truth
     # The image stands 0.1 arcsec further east.
     assert left.mean(axis=0) == pytest.approx([0.1, 0.0], abs=0.01)
@@ -274,7 +272,7 @@ def test_the_image_of_a_dataset_lies_below_the_root(observed, tmp_path, monkeypa
     activities = [f"{k:05d}" for k in range(len(files))]
     monkeypatch.setattr(offsets, "place_exposures", lambda *_: [SimpleNamespace(activity=a) for a in activities])
     monkeypatch.setattr(offsets, "calibrated_files", lambda _, activity: files[int(activity)])
-    registration = {"prior_arcsec": 0.03, "method": "measure", "reference": "images/sky.fits"}
+    registration = {"method": "measure", "reference": "images/sky.fits"}
     dataset = Dataset.load("tiny").replaced(cubebuild={"drizzle": {"registration": registration}})
     monkeypatch.chdir(tmp_path.parent)
     found = offsets.run(dataset, layout)
@@ -283,8 +281,7 @@ def test_the_image_of_a_dataset_lies_below_the_root(observed, tmp_path, monkeypa
 
 def test_offsets_of_files_are_found_east_and_north(observed):
     files, truth = observed
-    settings = RegistrationSettings(prior_arcsec=0.03)
-    found = register([f"{k:05d}" for k in range(len(files))], files, {8512: None}, settings)
+    found = register([f"{k:05d}" for k in range(len(files))], files, {8512: None}, prior_arcsec=0.03)
     left = rms(found.offsets - truth)
     assert left[1] < 0.010
     # Across the slit one source in few columns tells little more than the direction.

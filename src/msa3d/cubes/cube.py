@@ -107,7 +107,8 @@ class Cube:
             y, x = np.mgrid[0 : ny + 1, 0 : nx + 1] - 0.5
         else:
             y, x = np.mgrid[0:ny, 0:nx].astype(float)
-        return tangent_offsets(*self.wcs.pixel_to_world_values(x, y), ra, dec)
+        here = self.wcs.pixel_to_world_values(x, y)
+        return tangent_offsets(here[0], here[1], ra, dec)
 
     def sum_error(self, mask: np.ndarray) -> np.ndarray | None:
         """Error of the sum over spaxels, with the correlation between them.

@@ -14,7 +14,7 @@ from astropy.table import Table
 from msa3d.cubes.files import Footprint, science_header, write_cube
 from msa3d.cubes.grid import make_grid, median_pixel, slit_pa
 from msa3d.cubes.operator import CubeOperator, Planes, mean_correlation
-from msa3d.cubes.outliers import Rejection, find_outliers
+from msa3d.cubes.outliers import Rejection, find_outliers, find_test
 from msa3d.cubes.slit import SlitPixels, read_slit
 from msa3d.errors import ProductError
 from msa3d.observation.source import SourceTask, inherited_header, sources_calibrated
@@ -44,6 +44,7 @@ def products(task: SourceTask) -> list[Path]:
 
 def parameters(task: SourceTask) -> dict[str, Any]:
     """Parameters that decide what the files hold."""
+    find_test(task.dataset.cubebuild.drizzle.outliers.method)  # A wrong name is reported before the first cube.
     return {
         "drizzle": task.dataset.cubebuild.drizzle.model_dump(mode="json"),
         "exposures": [item.activity for item in task.exposures],
@@ -78,7 +79,7 @@ def read_slits(task: SourceTask) -> list[SlitPixels]:
         If no file has a slit of the source.
     """
     settings = task.dataset.cubebuild.drizzle
-    options = settings.model_dump(include={"slit_frac", "pixfrac", "ends", "exclude"})
+    options = settings.model_dump(include={"slit_frac", "pixfrac", "exclude"})
     offsets = Registration.read(table_path(task.layout)) if _registered(task) else None
     slits = []
     for activity, paths in task.calibrated().items():

@@ -128,7 +128,7 @@ class Ellipse:
         """
         x, y = (float(value) for value in cube.wcs.world_to_pixel_values(self.ra, self.dec))
         around = cube.wcs.pixel_to_world_values(x + np.array([0.0, 1.0, 0.0]), y + np.array([0.0, 0.0, 1.0]))
-        points = np.array(tangent_offsets(*around, self.ra, self.dec))
+        points = np.array(tangent_offsets(around[0], around[1], self.ra, self.dec))
         to_sky = points[:, 1:] - points[:, :1]  # (east, north) arcsec of one step in x, and in y
         sin, cos = np.sin(np.radians(self.pa_deg)), np.cos(np.radians(self.pa_deg))
         # Along (major, minor) axis, in units of the semi-axes: the unit circle, seen from the pixels.

@@ -130,13 +130,13 @@ def make_grid(slits: Sequence[SlitPixels], settings: DrizzleSettings) -> tuple[S
     """
     pa_deg = settings.cube_pa if settings.coord_system == "skyalign" else slit_pa(slits) + settings.cube_pa
     scale = settings.scalexy
-    given = settings.ra_center is not None
-    ra, dec = (settings.ra_center, settings.dec_center) if given else (slits[0].ra0, slits[0].dec0)
+    ra = slits[0].ra0 if settings.ra_center is None else settings.ra_center
+    dec = slits[0].dec0 if settings.dec_center is None else settings.dec_center
     turn = SkyGrid(ra, dec, pa_deg, scale, 1.0, 1.0, (1, 1, 1))
     extents = np.stack([_extent(turn, slit) for slit in slits])
     low, high = extents[:, 0].min(axis=0), extents[:, 1].max(axis=0)
     half = np.maximum(np.abs(low), np.abs(high))
-    if not given:
+    if settings.ra_center is None:
         # The middle of the grid is where the slits' is; the tangent point goes with it.
         east, north = turn.rotation @ ((low + high) / 2 * scale)
         ra, dec = (float(value) for value in from_tangent(east, north, ra, dec))

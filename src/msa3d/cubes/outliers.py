@@ -1,4 +1,4 @@
-"""Outliers by leave-one-out: each pixel against what all other exposures predict where it looks.
+"""Outlier tests by name; one of them, leave-one-out, compares each pixel with what all other exposures predict for it.
 
 The prediction for a pixel of exposure ``e`` is the cube made without ``e``, averaged with the pixel's own
 overlaps. Its error has three parts: the pixel's own, that of the cube without ``e``, and a share of the contrast
@@ -12,6 +12,7 @@ cubes without the pixels that the round before rejected.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,10 @@ from astropy.table import Table
 from scipy.ndimage import maximum_filter, minimum_filter
 from scipy.stats import median_abs_deviation
 
+from msa3d._model import nearest
 from msa3d.cubes.operator import CubeOperator
 from msa3d.cubes.overlap import compiled
+from msa3d.errors import DatasetError
 
 if TYPE_CHECKING:
     from msa3d.cubes.settings import OutlierSettings
@@ -29,8 +32,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_LEAST_TESTED = 0.5
-"""Part of a pixel's overlap that others must reach for a judgement."""
+_LEAST_TESTED, _MIN_EXPOSURES = 0.5, 2
+"""Part of a pixel's overlap that others must reach for a judgement, and how many other exposures."""
+_GRADIENT = 1.0
+"""Part of the local contrast of the cube that counts as error of the prediction: it protects lines and edges."""
+_ROUNDS = 4
+"""Rounds of predicting and judging, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,15 +46,24 @@ class Rejection:
 
     Attributes
     ----------
-    masks : list of numpy.ndarray of bool
+    masks : sequence of numpy.ndarray of bool
         A mask a block: pixels that are not to be used.
     table : astropy.table.Table
         A row a slit image: file, pixels, flagged before, judged, rejected, and the robust scatter of the
         residuals in units of their errors (1 where the errors are right).
     """
 
-    masks: list[np.ndarray]
+    masks: Sequence[np.ndarray]
     table: Table
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What an outlier test gives: masks of rejected and of judged pixels, and the scatter, one a block."""
+
+    rejected: Sequence[np.ndarray]
+    judged: Sequence[np.ndarray]
+    scatter: Sequence[float]
 
 
 @compiled
@@ -81,35 +97,70 @@ def _clear(indices, sums):  # pragma: no cover - compiled
             sums[row, v] = 0.0
 
 
+Test = Callable[[CubeOperator, float], "Judgement"]
+TESTS: dict[str, Test] = {}
+"""Outlier tests by the name that ``cubebuild.drizzle.outliers.method`` of a dataset gives."""
+
+
+def outlier_test(name: str) -> Callable[[Test], Test]:
+    """Register a function of the operator and of the threshold (S/N) as an outlier test."""
+    return lambda function: TESTS.setdefault(name, function)
+
+
+def find_test(name: str) -> Test:
+    """Find an outlier test by its name; a DatasetError names those that exist."""
+    if name not in TESTS:
+        raise DatasetError(
+            f"cubebuild.drizzle.outliers.method: no outlier test {name!r}{nearest(name, TESTS)}; choose one of "
+            f"{', '.join(TESTS)}"
+        )
+    return TESTS[name]
+
+
 def find_outliers(operator: CubeOperator, settings: OutlierSettings) -> Rejection:
-    """Judge every pixel by what the other exposures predict.
+    """Judge every pixel by the test that the settings name.
 
     Parameters
     ----------
     operator : CubeOperator
         The operator of the source.
     settings : OutlierSettings
-        Threshold, protection of lines, rounds.
+        Test and threshold.
 
     Returns
     -------
     Rejection
+
+    Raises
+    ------
+    msa3d.errors.DatasetError
+        If there is no such test.
     """
-    masks = [np.zeros(len(block.slit.flat), dtype=bool) for block in operator.blocks]
-    judged = [np.zeros_like(mask) for mask in masks]
-    scatter = [np.nan] * len(masks)
-    if settings.method != "none":
-        for number in range(settings.rounds):
-            found, judged, scatter = _round(operator, settings, masks)
-            changed = sum(int((new != old).sum()) for new, old in zip(found, masks, strict=True))
-            masks = found
-            log.debug("round %d of outliers: %d pixels changed", number + 1, changed)
-            if not changed:
-                break
-    return Rejection(masks, _table(operator, masks, judged, scatter))
+    found = find_test(settings.method)(operator, settings.snr)
+    return Rejection(found.rejected, _table(operator, found))
 
 
-def _round(operator: CubeOperator, settings: OutlierSettings, masks: list[np.ndarray]) -> tuple[list, list, list]:
+@outlier_test("none")
+def no_test(operator: CubeOperator, snr: float) -> Judgement:
+    """Reject nothing."""
+    none = [np.zeros(len(block.slit.flat), dtype=bool) for block in operator.blocks]
+    return Judgement(none, none, [np.nan] * len(none))
+
+
+@outlier_test("leave-one-out")
+def leave_one_out(operator: CubeOperator, snr: float) -> Judgement:
+    """Judge every pixel by what the other exposures predict, in rounds."""
+    found = no_test(operator, snr)
+    for number in range(_ROUNDS):
+        before, found = found, _round(operator, snr, found.rejected)
+        changed = sum(int((a != b).sum()) for a, b in zip(found.rejected, before.rejected, strict=True))
+        log.debug("round %d of outliers: %d pixels changed", number + 1, changed)
+        if not changed:
+            break
+    return found
+
+
+def _round(operator: CubeOperator, snr: float, masks: Sequence[np.ndarray]) -> Judgement:
     """Judge all pixels against cubes without the masked ones."""
     weights = operator.good(masks)
     blocks = range(len(operator.blocks))
@@ -125,17 +176,17 @@ def _round(operator: CubeOperator, settings: OutlierSettings, masks: list[np.nda
             slit, matrix = operator.blocks[k].slit, operator.blocks[k].matrix
             out = np.full((4, len(slit.flat)), np.nan)
             arrays = (matrix.indptr, matrix.indices, matrix.data)
-            _predict(*arrays, total, own, counts, settings.min_exposures, least, contrast, out)
+            _predict(*arrays, total, own, counts, _MIN_EXPOSURES, least, contrast, out)
             error = np.sqrt(slit.err**2 + out[1] ** 2)
             judged[k] = slit.good & (out[3] >= _LEAST_TESTED)
             with np.errstate(invalid="ignore"):
                 residual = slit.data - out[0]
-                found[k] = judged[k] & (np.abs(residual) > settings.snr * error + settings.gradient * out[2])
+                found[k] = judged[k] & (np.abs(residual) > snr * error + _GRADIENT * out[2])
             quiet = (residual / error)[judged[k] & ~found[k]]
             scatter[k] = float(median_abs_deviation(quiet, scale="normal")) if quiet.size else np.nan
         for k in mine:
             _clear(operator.blocks[k].matrix.indices, own)
-    return found, judged, scatter
+    return Judgement(found, judged, scatter)
 
 
 def _contrast(total: np.ndarray, least: float, shape: tuple[int, int, int]) -> np.ndarray:
@@ -151,7 +202,7 @@ def _contrast(total: np.ndarray, least: float, shape: tuple[int, int, int]) -> n
         return np.nan_to_num(np.maximum(0.5 * (high - low).ravel() - 1.25 * noise, 0.0), posinf=0.0)
 
 
-def _table(operator: CubeOperator, masks: list, judged: list, scatter: list) -> Table:
+def _table(operator: CubeOperator, found: Judgement) -> Table:
     slits = [block.slit for block in operator.blocks]
     return Table(
         {
@@ -160,8 +211,8 @@ def _table(operator: CubeOperator, masks: list, judged: list, scatter: list) -> 
             "detector": [slit.detector for slit in slits],
             "pixels": [len(slit.flat) for slit in slits],
             "flagged": [int((~slit.good).sum()) for slit in slits],
-            "judged": [int(mask.sum()) for mask in judged],
-            "rejected": [int(mask.sum()) for mask in masks],
-            "scatter": [round(value, 4) for value in scatter],
+            "judged": [int(mask.sum()) for mask in found.judged],
+            "rejected": [int(mask.sum()) for mask in found.rejected],
+            "scatter": [round(value, 4) for value in found.scatter],
         }
     )

@@ -2,39 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from msa3d._model import Model, NotNegative, Positive
-from msa3d.pointing.settings import RegistrationSettings
+from msa3d._model import Model, PlainName, Positive
 
 Fraction = Annotated[float, Field(gt=0, le=1.5)]
 
 
 class OutlierSettings(Model):
-    """Outliers by leave-one-out: each pixel against what the other exposures predict there.
+    """The search for outliers in calibrated pixels.
 
     Parameters
     ----------
-    method : {"leave-one-out", "none"}
-        Whether to look for them.
+    method : str
+        An outlier test of `msa3d.cubes.outliers.TESTS`, or ``none``.
     snr : float
         Residual over its error from which a pixel is rejected.
-    gradient : float
-        Part of the local contrast of the cube that counts as error of the prediction: it protects sharp
-        emission lines and edges.
-    min_exposures : int
-        Other exposures that must reach a pixel for it to be judged.
-    rounds : int
-        Most rounds of predicting and judging; every round judges all pixels anew.
     """
 
-    method: Literal["leave-one-out", "none"] = "leave-one-out"
+    old_keys: ClassVar[Mapping[str, str]] = {
+        "gradient": "leave it out; the value is now always 1",
+        "min_exposures": "leave it out; the value is now always 2",
+        "rounds": "leave it out; the value is now always 4",
+    }
+
+    method: PlainName = "leave-one-out"
     snr: Positive = 4.0
-    gradient: NotNegative = 1.0
-    min_exposures: int = Field(2, ge=1, le=10_000)
-    rounds: int = Field(4, ge=1, le=100)
+
+
+class RegistrationSettings(Model):
+    """Measurement of the exposures' pointing offsets.
+
+    Parameters
+    ----------
+    method : {"none", "measure", "apply"}
+        ``measure``: write the table of offsets. ``apply``: also build the cubes with them.
+    reference : path, optional
+        A continuum image to compare the exposures with, instead of with each other: FITS, with celestial coordinates.
+        The offsets are then absolute. Its path below the root, where it or a link to it has to be.
+    """
+
+    old_keys: ClassVar[Mapping[str, str]] = {
+        "iterations": "leave it out; the value is now always 20",
+        "huber": "leave it out; the value is now always 3",
+        "prior_arcsec": "leave it out; the value is now always 0.01",
+        "reference_light": "leave it out; the image is always compared with the continuum",
+        "reference_fwhm": "leave it out and give an image that has been convolved beforehand",
+    }
+
+    method: Literal["none", "measure", "apply"] = "none"
+    reference: Path | None = None
+
+    @field_validator("reference")
+    @classmethod
+    def _below_the_root(cls, value: Path | None) -> Path | None:
+        if value is not None and (value.is_absolute() or ".." in value.parts):
+            raise ValueError(
+                f"{value} leads out of the root; put the image or a link to it below the root, and give its path there"
+            )
+        return value
 
 
 class DrizzleSettings(Model):
@@ -52,23 +82,21 @@ class DrizzleSettings(Model):
         Width of a wavelength bin, um; by default a pixel (the shortest one of the prism).
     ra_center, dec_center : float, optional
         Middle of the cube, deg; by default that of what the slits cover.
-    slit_frac : float
-        Fraction of the shutter's open width over which a pixel is laid down.
-    pixfrac : float
-        Fraction of its height along the slit.
+    slit_frac, pixfrac : float
+        Fractions of the shutter's open width, and of a pixel's height along the slit, over which it is drizzled.
     weighting : {"volume", "exptime", "ivm"}
         Weight of a pixel in a voxel, beside their overlap: none, exposure time, or inverse variance of the
         read noise.
     wavemin, wavemax : float, optional
         Limits, um; by default all there is.
-    ends : float
-        Pixels nearer than this (in pixels) to an end of the open slitlet are left out.
     exclude : list of str
-        Flags of jwst, beside DO_NOT_USE, whose pixels are left out: ``MSA_FAILED_OPEN`` for those on which a
-        shutter that is stuck open throws the sky's light.
+        Flags of jwst, beside DO_NOT_USE, whose pixels are left out: ``MSA_FAILED_OPEN`` for those that see the sky
+        through a shutter that is stuck open.
     outliers, registration
         See `OutlierSettings` and `RegistrationSettings`.
     """
+
+    old_keys: ClassVar[Mapping[str, str]] = {"ends": "leave it out; the value is now always 0.5"}
 
     coord_system: Literal["skyalign", "msaalign"] = "skyalign"
     cube_pa: float = 0.0
@@ -81,7 +109,6 @@ class DrizzleSettings(Model):
     weighting: Literal["volume", "exptime", "ivm"] = "ivm"
     wavemin: Positive | None = None
     wavemax: Positive | None = None
-    ends: NotNegative = 0.5
     exclude: list[Literal["MSA_FAILED_OPEN", "JUMP_DET", "SATURATED", "OUTLIER"]] = Field([])
     outliers: OutlierSettings = OutlierSettings()
     registration: RegistrationSettings = RegistrationSettings()

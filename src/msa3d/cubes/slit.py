@@ -97,7 +97,7 @@ def read_slit(
     *,
     slit_frac: float = 1.0,
     pixfrac: float = 1.0,
-    ends: float = 0.0,
+    ends: float = 0.5,
     exclude: Sequence[str] = (),
 ) -> SlitPixels | None:
     """Read the pixels of a source from a file of calibrated slits.

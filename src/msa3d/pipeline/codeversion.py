@@ -40,7 +40,6 @@ DECIDES_NOTHING = frozenset(
         "pipeline.parallel",
         "pipeline.products",
         "pipeline.steps",
-        "pointing.settings",
         "published.settings",
         "reduce.settings",
     )

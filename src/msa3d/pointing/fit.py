@@ -13,6 +13,7 @@ import logging
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.interpolate import BSpline
 from scipy.linalg import cho_factor, cho_solve
 
 from msa3d.pointing.profiles import Band
@@ -24,18 +25,14 @@ SPACING_ARCSEC = (0.125, 0.1)
 LENGTHS_ARCSEC = (0.12, 0.18, 0.27, 0.4, 0.6)
 AMPLITUDES = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 """Trial values of the prior: lengths, and amplitudes in units of the scatter of the values."""
+ITERATIONS, HUBER, TOLERANCE_ARCSEC = 20, 3.0, 5e-4
+"""Rounds at most; sigmas beyond which residuals have less weight; step at which the fit has converged."""
+PRIOR_ARCSEC = 0.01
+"""Expected rms of the offsets, a coordinate: those that the data do not constrain stay near zero."""
 LARGEST_STEP, MOST_TRIALS = 0.03, 6
 """Largest change of an offset in a round, arcsec, over which surfaces are about linear; trials of a step."""
 LEVEL = 30.0
 """Amplitude of a constant, in the same unit: the background's level is free."""
-
-
-def _cubic(t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cubic B-spline at the four knots around a place, and its derivative, per knot distance; t in [0, 1)."""
-    s = 1.0 - t
-    values = np.stack([s**3, 4 - 6 * t**2 + 3 * t**3, 4 - 6 * s**2 + 3 * s**3, t**3]) / 6.0
-    slopes = np.stack([-(s**2), -4 * t + 3 * t**2, 4 * s - 3 * s**2, t**2]) / 2.0
-    return values, slopes
 
 
 class Axis:
@@ -60,14 +57,11 @@ class Axis:
     def basis(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Design matrices of values and of derivatives, shape (n, size); beyond the knots, those at the end."""
         position = np.clip((places - self.first) / self.step, 1.0, self.size - 2.001)
-        index = position.astype(int)
-        values, slopes = _cubic(position - index)
-        design, derivative = np.zeros((2, places.size, self.size))
-        rows = np.arange(places.size)
-        for k in range(4):
-            design[rows, index - 1 + k] = values[k]
-            derivative[rows, index - 1 + k] = slopes[k] / self.step
-        return design, derivative
+        around = np.arange(-2.0, self.size + 2.0)
+        design = BSpline.design_matrix(position, around, 3).toarray()
+        # The derivative of a cubic B-spline is the difference of the quadratic ones on both sides of its knot.
+        lower = BSpline.design_matrix(position, around, 2).toarray()
+        return design, (lower[:, :-1] - lower[:, 1:]) / self.step
 
 
 def _matern(distance: np.ndarray, length: float) -> np.ndarray:
@@ -175,23 +169,12 @@ class Surface:
             gradient[axis::2] -= np.bincount(self.band.exposure, determinant, offsets.shape[0])
         return information, gradient
 
-    def reweight(self, huber: float) -> float:
-        """Weigh down outliers (Huber); scale the errors to the scatter. Gives the scale.
-
-        Parameters
-        ----------
-        huber : float
-            In standard deviations.
-
-        Returns
-        -------
-        float
-            Scatter of the residuals over the errors; errors are never made smaller.
-        """
+    def reweight(self) -> float:
+        """Give outliers less weight and scale the errors up to the scatter; return scatter over error (1 or more)."""
         pulls = np.abs(self.residuals) / self.band.sigma
         free = np.sqrt(max(1.0 - self.parameters / pulls.size, 0.1))
         scale = max(1.0, 1.4826 * float(np.median(pulls)) / free)
-        self.weights = (scale * self.band.sigma) ** -2.0 * np.minimum(1.0, huber * scale / np.maximum(pulls, 1e-9))
+        self.weights = (scale * self.band.sigma) ** -2.0 * np.minimum(1.0, HUBER * scale / np.maximum(pulls, 1e-9))
         return scale
 
 
@@ -228,11 +211,7 @@ class Solution:
 def solve(
     bands: list[Band],
     n_exposures: int,
-    *,
-    iterations: int = 20,
-    huber: float = 3.0,
-    prior_arcsec: float = 0.01,
-    tolerance: float = 5e-4,
+    prior_arcsec: float = PRIOR_ARCSEC,
 ) -> Solution:
     """Fit images and offsets to all bands.
 
@@ -242,31 +221,25 @@ def solve(
         Data.
     n_exposures : int
         Number of exposures.
-    iterations : int
-        Rounds at most.
-    huber : float
-        Residuals beyond this many standard deviations weigh less.
     prior_arcsec : float
-        Expected rms of an offset, a coordinate; 0 for none (that is, 1 arcsec).
-    tolerance : float
-        Largest change of an offset, arcsec, at which it ends.
+        Expected rms of an offset, a coordinate.
 
     Returns
     -------
     Solution
         Exposures that no band saw keep the offset 0 and the error of the prior.
     """
-    system = _System([Surface(band) for band in bands], n_exposures, huber)
-    rms, damping, done = prior_arcsec or 1.0, 1e-2, 0
+    system = _System([Surface(band) for band in bands], n_exposures)
+    rms, damping, done = prior_arcsec, 1e-2, 0
     system.move_to(np.zeros((n_exposures, 2)))
-    for done in range(1, iterations + 1):
+    for done in range(1, ITERATIONS + 1):
         if done == 3:
             system.choose_priors()
         if done <= 4:
             system.reweight()
         step, damping = system.step(rms, damping)
         log.info("registration: round %d, largest step %.2f mas", done, 1e3 * step)
-        if step < tolerance and done > 4:
+        if step < TOLERANCE_ARCSEC and done > 4:
             break
     scales = {surface.band.name: surface.scale for surface in system.surfaces}
     return Solution(system.offsets, system.covariance(rms), scales, done, rms)
@@ -275,8 +248,8 @@ def solve(
 class _System:
     """The normal equations of all surfaces at the current offsets, and damped steps (Levenberg-Marquardt)."""
 
-    def __init__(self, surfaces: list[Surface], n_exposures: int, huber: float):
-        self.surfaces, self.huber, self.n = surfaces, huber, n_exposures
+    def __init__(self, surfaces: list[Surface], n_exposures: int):
+        self.surfaces, self.n = surfaces, n_exposures
         # The mean of all offsets cannot be told from a shift of all images: it is held at zero.
         self._mean = np.kron(np.ones((n_exposures, n_exposures)), np.eye(2)) / n_exposures
         for surface in surfaces:
@@ -299,7 +272,7 @@ class _System:
     def reweight(self) -> None:
         """Weigh outliers anew."""
         for surface in self.surfaces:
-            surface.scale = surface.reweight(self.huber)
+            surface.scale = surface.reweight()
         self.move_to(self.offsets)
 
     def covariance(self, rms: float) -> np.ndarray:

@@ -26,10 +26,9 @@ from msa3d.errors import ProductError
 from msa3d.observation.source import calibrated_files, place_exposures
 from msa3d.pipeline import products
 from msa3d.pipeline.engine import Made, Record, Step, Task
-from msa3d.pointing.fit import Solution, solve
+from msa3d.pointing.fit import PRIOR_ARCSEC, Solution, solve
 from msa3d.pointing.profiles import Band, Frame, read_profiles
 from msa3d.pointing.reference import Reference, Seen, seen_bands, solve_against
-from msa3d.pointing.settings import RegistrationSettings
 
 if TYPE_CHECKING:
     from msa3d.config import Dataset
@@ -122,10 +121,13 @@ class Registration:
                 ("across", "along"),
                 ("across_error", "along_error"),
             ]
-            values = [np.stack([np.asarray(table[name], dtype=float) for name in pair], axis=1) for pair in pairs]
+            offsets, errors, slit_offsets, slit_errors = (
+                np.stack([np.asarray(table[name], dtype=float) for name in pair], axis=1) for pair in pairs
+            )
             frame, prior = Frame(table.meta["slit_pa_deg"]), table.meta["prior_arcsec"]
             scales = dict(table.meta["scatter_over_error"])
-            return cls(tuple(map(str, table["exposure"])), *values, frame, prior, scales)
+            names = tuple(map(str, table["exposure"]))
+            return cls(names, offsets, errors, slit_offsets, slit_errors, frame, prior, scales)
         except (OSError, ValueError, KeyError) as error:
             raise ProductError(f"{path} is not a table of measured offsets ({error}); measure them again") from error
 
@@ -134,7 +136,8 @@ def register(
     activities: Sequence[str],
     files: Sequence[Sequence[Path]],
     sources: Mapping[int, float | None],
-    settings: RegistrationSettings | None = None,
+    reference: Path | None = None,
+    prior_arcsec: float = PRIOR_ARCSEC,
 ) -> Registration:
     """Measure the offsets of all exposures of a run.
 
@@ -146,8 +149,10 @@ def register(
         Post-processed calibrated files of each exposure.
     sources : mapping of int to float or None
         Source ids with their redshifts (None: continuum only). Bright and compact ones tell most.
-    settings : RegistrationSettings, optional
-        Parameters.
+    reference : pathlib.Path, optional
+        A continuum image to compare the exposures with; by default they are compared with each other.
+    prior_arcsec : float
+        Expected rms of the offsets, a coordinate.
 
     Returns
     -------
@@ -158,7 +163,6 @@ def register(
     ProductError
         If no source shows enough structure in three exposures.
     """
-    settings = settings or RegistrationSettings()
     bands, frame, centres = read_profiles(files, sources)
     if not bands:
         raise ProductError(
@@ -166,18 +170,17 @@ def register(
             "set registration.method to none"
         )
     seen = None
-    if settings.reference is not None:
-        image = Reference.read(settings.reference)
-        seen = seen_bands(image, bands, frame, centres, settings.reference_light, settings.reference_fwhm)
-    return registration_of(bands, frame, activities, settings, seen)
+    if reference is not None:
+        seen = seen_bands(Reference.read(reference), bands, frame, centres)
+    return registration_of(bands, frame, activities, seen, prior_arcsec)
 
 
 def registration_of(
     bands: list[Band],
     frame: Frame,
     activities: Sequence[str],
-    settings: RegistrationSettings,
     seen: list[Seen] | None = None,
+    prior_arcsec: float = PRIOR_ARCSEC,
 ) -> Registration:
     """Measure the offsets from profiles.
 
@@ -189,18 +192,17 @@ def registration_of(
         Their axes.
     activities : sequence of str
         The exposures, in the order of their numbers in the bands.
-    settings : RegistrationSettings
-        Parameters.
     seen : list of Seen, optional
         A given image, as the bands see it; by default the exposures are compared with each other.
+    prior_arcsec : float
+        Expected rms of the offsets, a coordinate.
 
     Returns
     -------
     Registration
     """
-    options = settings.model_dump(include={"iterations", "huber", "prior_arcsec"})
-    fit, data = (solve, bands) if seen is None else (solve_against, seen)
-    solution = fit(data, len(activities), **options)
+    n = len(activities)
+    solution = solve(bands, n, prior_arcsec) if seen is None else solve_against(seen, n, prior_arcsec)
     offsets = np.stack(frame.to_sky(*solution.offsets.T), axis=1)
     across, along = np.median(solution.errors, axis=0) * 1e3
     log.info("registration: median formal errors %.1f mas across, %.1f mas along the slit", across, along)
@@ -260,9 +262,8 @@ def tasks(dataset: Dataset, layout: Layout) -> list[Task]:
     sources = {target.source_id: target.redshift for target in dataset.targets}
     parameters = {"registration": settings.model_dump(mode="json", exclude={"method"}), "sources": sources}
     record = Record(layout, "register", "offsets", inputs=inputs, parameters=parameters, modules=MODULES)
-    if settings.reference is not None:
-        settings = settings.model_copy(update={"reference": layout.root / settings.reference})
-    return [Task("offsets", record, (table_path(layout), activities, files, sources, settings))]
+    reference = None if settings.reference is None else layout.root / settings.reference
+    return [Task("offsets", record, (table_path(layout), activities, files, sources, reference))]
 
 
 def measure_offsets(job: tuple) -> Made:

@@ -150,11 +150,14 @@ def read_profiles(
     centres : dict of int to (float, float)
         Tangent point of each source, deg.
     """
-    frame, centres, parts, lines = None, {}, {}, {}
+    frame: Frame | None = None
+    centres: dict[int, tuple[float, float]] = {}
+    parts: dict[tuple[int, str], list[tuple]] = {}
+    lines: dict[tuple[int, str], list[tuple]] = {}
     for number, paths in enumerate(files):
         for path in paths:
             for source_id, redshift in sources.items():
-                pixels = read_slit(path, source_id, ends=0.5)
+                pixels = read_slit(path, source_id)
                 if pixels is None or not pixels.good.any():
                     continue
                 frame = frame or Frame(slit_angle(pixels))
@@ -173,21 +176,22 @@ def read_profiles(
 
 def _band(source_id: int, name: str, found: list[tuple]) -> Band:
     exposure = np.concatenate([np.full(item[1].size, item[0]) for item in found])
-    planes = [np.concatenate([item[k] for item in found]) for k in (1, 2, 3, 4)]
-    return Band(f"{source_id} {name}", source_id, exposure, *planes, float(np.median([item[5] for item in found])))
+    across, along, value, sigma = (np.concatenate([item[k] for item in found]) for k in (1, 2, 3, 4))
+    height = float(np.median([item[5] for item in found]))
+    return Band(f"{source_id} {name}", source_id, exposure, across, along, value, sigma, height)
 
 
 class _Slit:
     """Pixels of a slit with their places in the frame of the registration."""
 
     def __init__(self, pixels: SlitPixels, redshift: float | None, frame: Frame):
-        self.pixels, self.redshift = pixels, redshift
+        self.pixels, self.known, self.redshift = pixels, redshift is not None, redshift or 0.0
         self.positions = frame.to_slit(pixels.east.mean(axis=1), pixels.north.mean(axis=1))
         self.height = float(np.median(np.hypot(*(side[:, 3] - side[:, 0] for side in (pixels.east, pixels.north)))))
         self.wave, self.row = pixels.wave_um.mean(axis=1), pixels.flat // pixels.shape[1]
         self.good = pixels.good & (_transmission(pixels) >= MIN_TRANSMISSION) & ((pixels.dq & MSA_FAILED_OPEN) == 0)
         self.clean = self.good.copy()
-        for rest in MASKED_UM if redshift is not None else ():
+        for rest in MASKED_UM if self.known else ():
             self.clean &= np.abs(self.velocity(rest)) > MASK_KMS
 
     def velocity(self, rest_um: float) -> np.ndarray:
@@ -203,7 +207,7 @@ class _Slit:
     def lines(self) -> dict[str, tuple]:
         """Pixels in the windows of lines, less the continuum of their row: see `_line_profiles`."""
         found, pixels = {}, self.pixels
-        for name, (rest, low, high) in BANDS.items() if self.redshift is not None else ():
+        for name, (rest, low, high) in BANDS.items() if self.known else ():
             velocity = self.velocity(rest)
             inside = (velocity > low) & (velocity < high)
             beside = self.clean & (np.abs(velocity) < SIDE_KMS)
@@ -244,7 +248,7 @@ def _line_profiles(found: list[tuple]) -> list[tuple]:
     noise = 1.4826 * np.median(np.abs(light[good])) / np.sqrt(count)
     weight_at = np.where(spectrum > 3.0 * noise, spectrum, 0.0)
     middles = velocity.min() + BIN_KMS * (np.arange(spectrum.size) + 0.5)
-    profiles = []
+    profiles: list[tuple] = []
     if not weight_at.any():
         return profiles
     for number, (row, across, along, velocity, light, err, good, level_var), height in found:

@@ -16,11 +16,11 @@ import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
 from scipy.interpolate import RectBivariateSpline
-from scipy.ndimage import gaussian_filter, map_coordinates, uniform_filter1d
+from scipy.ndimage import map_coordinates, uniform_filter1d
 
 from msa3d.errors import ProductError
 from msa3d.observation.sky import from_tangent
-from msa3d.pointing.fit import LARGEST_STEP, Solution
+from msa3d.pointing.fit import HUBER, ITERATIONS, LARGEST_STEP, PRIOR_ARCSEC, Solution
 from msa3d.pointing.profiles import Band, Frame
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,8 @@ FINE_ARCSEC = 0.02
 """Spacing of the image in the frame of the slit."""
 SEARCH_ARCSEC = 0.3
 """How far all exposures together may be from the image."""
-_FWHM = 2.3548
+TOLERANCE_ARCSEC = 2e-4
+"""Step at which the fit has converged."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ class Reference:
             raise ProductError(f"{path} cannot be read ({error}); name an image by registration.reference") from error
         raise ProductError(f"{path} has no 2-D image with celestial coordinates (CTYPE1, CTYPE2); name one that has")
 
-    def seen_by(self, band: Band, frame: Frame, centre: tuple[float, float], fwhm_arcsec: float) -> Seen | None:
+    def seen_by(self, band: Band, frame: Frame, centre: tuple[float, float]) -> Seen | None:
         """Lay the image into the frame of the slit, as the slit averages it.
 
         Parameters
@@ -81,27 +82,24 @@ class Reference:
             Axes of the band.
         centre : tuple of float
             Tangent point of the band's source, deg.
-        fwhm_arcsec : float
-            Gaussian that the image is blurred with first, where it is sharper than NIRSpec's.
 
         Returns
         -------
         Seen or None
             None where the image does not reach all that the slits saw.
         """
-        reach = SEARCH_ARCSEC + 3 * LARGEST_STEP + SLIT_ARCSEC + 1.5 * fwhm_arcsec
+        reach = SEARCH_ARCSEC + 3 * LARGEST_STEP + SLIT_ARCSEC
         axes = [
             np.arange(places.min() - reach, places.max() + reach, FINE_ARCSEC) for places in (band.across, band.along)
         ]
         across, along = np.meshgrid(*axes, indexing="ij")
-        x, y = self.wcs.world_to_pixel_values(*from_tangent(*frame.to_sky(across, along), *centre))
+        east, north = frame.to_sky(across, along)
+        x, y = self.wcs.world_to_pixel_values(*from_tangent(east, north, *centre))
         outside = (x < -0.5) | (y < -0.5) | (x > self.data.shape[1] - 0.5) | (y > self.data.shape[0] - 0.5)
         if outside.any():
             log.warning("%s does not reach %.1f arcsec beyond the slits of %d", self.path, reach, band.source_id)
             return None
         image = map_coordinates(self.data, [y, x], order=3, mode="nearest")
-        if fwhm_arcsec > 0:
-            image = gaussian_filter(image, fwhm_arcsec / _FWHM / FINE_ARCSEC)
         for axis, width in enumerate((SLIT_ARCSEC, band.pixel_arcsec)):
             image = _averaged(image, width / FINE_ARCSEC, axis)
         return Seen(band, RectBivariateSpline(*axes, image))
@@ -140,11 +138,7 @@ class Seen:
 def solve_against(
     seen: list[Seen],
     n_exposures: int,
-    *,
-    iterations: int = 20,
-    huber: float = 3.0,
-    prior_arcsec: float = 0.01,
-    tolerance: float = 2e-4,
+    prior_arcsec: float = PRIOR_ARCSEC,
 ) -> Solution:
     """Fit level and scale of every band, and the offset of every exposure, to an image.
 
@@ -154,14 +148,8 @@ def solve_against(
         Image and data of every band.
     n_exposures : int
         Number of exposures.
-    iterations : int
-        Rounds at most.
-    huber : float
-        Residuals beyond this many standard deviations weigh less.
     prior_arcsec : float
-        Expected rms of an offset about the mean of all, a coordinate; 0 for none.
-    tolerance : float
-        Largest change of an offset, arcsec, at which it ends.
+        Expected rms of an offset about the mean of all, a coordinate.
 
     Returns
     -------
@@ -170,24 +158,24 @@ def solve_against(
     """
     offsets = np.tile(_common(seen, n_exposures), (n_exposures, 1))
     # Deviations from the mean are kept small, the mean itself is free.
-    about = np.kron(np.eye(n_exposures) - 1.0 / n_exposures, np.eye(2)) / (prior_arcsec or 1.0) ** 2
+    about = np.kron(np.eye(n_exposures) - 1.0 / n_exposures, np.eye(2)) / prior_arcsec**2
     scales, done = {}, 0
-    for done in range(1, iterations + 1):
+    for done in range(1, ITERATIONS + 1):
         information, gradient = about.copy(), -about @ offsets.ravel()
         for one in seen:
-            part, side, scales[one.band.name] = _equations(one, offsets, huber)
+            part, side, scales[one.band.name] = _equations(one, offsets)
             information += part
             gradient += side
         step = np.linalg.solve(information + 1e-6 * np.eye(2 * n_exposures), gradient).reshape(-1, 2)
         step *= min(1.0, LARGEST_STEP / np.abs(step).max())
         offsets = offsets + step
         log.info("registration against an image: round %d, largest step %.2f mas", done, 1e3 * np.abs(step).max())
-        if np.abs(step).max() < tolerance:
+        if np.abs(step).max() < TOLERANCE_ARCSEC:
             break
-    return Solution(offsets, np.linalg.pinv(information), scales, done, prior_arcsec or 1.0)
+    return Solution(offsets, np.linalg.pinv(information), scales, done, prior_arcsec)
 
 
-def _equations(one: Seen, offsets: np.ndarray, huber: float) -> tuple[np.ndarray, np.ndarray, float]:
+def _equations(one: Seen, offsets: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
     """Information on all offsets from one band, its right-hand side, and the scatter over the errors.
 
     Level and scale of the band are eliminated.
@@ -202,7 +190,7 @@ def _equations(one: Seen, offsets: np.ndarray, huber: float) -> tuple[np.ndarray
         residual = band.value - design @ level
         pulls = np.abs(residual) / band.sigma
         scale = max(1.0, 1.4826 * float(np.median(pulls)))
-        weights = (scale * band.sigma) ** -2.0 * np.minimum(1.0, huber * scale / np.maximum(pulls, 1e-9))
+        weights = (scale * band.sigma) ** -2.0 * np.minimum(1.0, HUBER * scale / np.maximum(pulls, 1e-9))
     weighted = design * weights[:, None]
     jacobian = np.zeros((value.size, offsets.size))
     rows = np.arange(value.size)
@@ -239,8 +227,6 @@ def seen_bands(
     bands: list[Band],
     frame: Frame,
     centres: Mapping[int, tuple[float, float]],
-    light: str,
-    fwhm_arcsec: float,
 ) -> list[Seen]:
     """What of the bands the image can be compared with.
 
@@ -254,11 +240,6 @@ def seen_bands(
         Their axes.
     centres : mapping of int to tuple of float
         Tangent points of the sources, deg.
-    light : str
-        What the image shows: ``continuum``, or a line by its name in
-        `msa3d.pointing.profiles.BANDS`.
-    fwhm_arcsec : float
-        Gaussian that the image is blurred with first.
 
     Returns
     -------
@@ -267,16 +248,15 @@ def seen_bands(
     Raises
     ------
     ProductError
-        If no band shows that light, or the image reaches no source.
+        If no band shows the continuum, or the image reaches no source.
     """
-    wanted = [band for band in bands if band.name.split()[1] == light]
+    wanted = [band for band in bands if band.name.split()[1] == "continuum"]
     if not wanted:
-        there = ", ".join(sorted({band.name.split()[1] for band in bands})) or "none"
         raise ProductError(
-            f"no source shows {light} above the noise in three exposures, which {reference.path} is to be compared "
-            f"with; there are: {there}. Choose another registration.reference_light, or leave the image out"
+            f"no source shows continuum above the noise in three exposures, which {reference.path} is to be compared "
+            "with; leave registration.reference out"
         )
-    seen = [reference.seen_by(band, frame, centres[band.source_id], fwhm_arcsec) for band in wanted]
+    seen = [reference.seen_by(band, frame, centres[band.source_id]) for band in wanted]
     if not any(seen):
         sources = ", ".join(sorted({str(band.source_id) for band in wanted}))
         raise ProductError(
