@@ -276,14 +276,16 @@ def check_references(dataset: Dataset, rates: Iterable[Path]) -> None:
 
 
 def check_whole(path: Path) -> None:
-    """See that a reference file, FITS or ASDF, has not been cut short; `CrdsError` where it was."""
+    """See that a reference file, FITS, ASDF or JSON, has not been cut short; `CrdsError` where it was."""
     import asdf
 
     try:
         if path.suffix == ".asdf":
             with asdf.open(path, lazy_load=False, memmap=False):
                 pass
-        else:
+        elif path.suffix == ".json":
+            json.loads(path.read_text(encoding="utf-8"))
+        elif path.suffix == ".fits":
             read_headers(path)
     except Exception as error:  # asdf raises many kinds
         raise CrdsError(

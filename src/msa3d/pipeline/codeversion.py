@@ -111,12 +111,12 @@ def _face(package: str, path: Path) -> dict[str, str]:
     return {
         alias.asname or alias.name: node.module
         for node in nodes
-        if (node.module or "").startswith(f"{package}.")
+        if node.module and node.module.startswith(f"{package}.")
         for alias in node.names
     }
 
 
-def _executed(node: ast.AST) -> Iterator[ast.stmt]:
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
     """All statements below one, at any depth, without the blocks ``if TYPE_CHECKING:``."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.expr) or (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
@@ -135,6 +135,7 @@ def _data(text: str, folder: Path) -> set[Path]:
 def _parsed(module: str) -> tuple[str, frozenset[str]]:
     """Hash of a module's code without docstrings and of its data files, and the msa3d modules it imports."""
     path = _module_file(module)
+    assert path is not None  # `code_version` and `msa3d_imports` look first
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
     imported = msa3d_imports(tree, module, path.name == "__init__.py")

@@ -167,7 +167,7 @@ class Record:
 
     def result(self) -> Result:
         """What was recorded, as the result of a task that is current."""
-        known = self.read()
+        known = self.read() or {"products": {}, "notes": {}}
         return Result(self.name, "current", [self.layout.root / name for name in known["products"]], known["notes"])
 
     def reason(self, products: Iterable[Path] = ()) -> str:
@@ -265,9 +265,9 @@ class Record:
             inputs[name] = {**before, "sha256": sha256_of(full)}
         cache = os.environ.get("CRDS_PATH")
         for path in map(Path, references):
-            below = cache and path.is_relative_to(cache)
-            name = f"crds:{path.relative_to(cache)}" if below else self._relative(path)
-            used[name] = {**stat_of(path), "sha256": sha256_of(path)}
+            below = cache is not None and path.is_relative_to(cache)
+            name = f"crds:{path.relative_to(cache)}" if cache and below else self._relative(path)
+            used[name] = {**(stat_of(path) or {}), "sha256": sha256_of(path)}
         text = {
             "step": self.step,
             "name": self.name,

@@ -63,7 +63,7 @@ def exposure_names(paths: Iterable[Path]) -> dict[Path, str]:
         In observing order: the activity, or ``<activity>-<exposure number>`` where an activity has several exposures
         (as nods and dithers of one specification have).
     """
-    parts = {path: parse_rate_name(path) for path in paths}
+    parts = {path: part for path in paths if (part := parse_rate_name(path))}
     numbers: dict[str, set[str]] = {}
     for part in parts.values():
         numbers.setdefault(part["activity"], set()).add(part["exposure"])

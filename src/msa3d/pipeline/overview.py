@@ -15,7 +15,7 @@ import statistics
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -254,12 +254,12 @@ def _missing_gb(dataset: Dataset, layout: Layout) -> float:
     known, own = packaged(dataset), manifest_path(layout)
     if own.is_file():
         known = known.merged(Manifest.load(own))
-    start = "uncal" if dataset.process.run_stage1 else "rate"
+    start: Literal["uncal", "rate"] = "uncal" if dataset.process.run_stage1 else "rate"
     if not known.knows([start]):
         here = len(rates_of(dataset, layout))
         return 0.0 if here >= dataset.pattern.n_exposures * len(dataset.detectors) else math.nan
     missing = [entry for entry in known.of([start, "metafile"]) if not entry.is_whole(layout.root)]
-    return math.nan if any(entry.size is None for entry in missing) else sum(e.size for e in missing) / 1e9
+    return sum(math.nan if entry.size is None else entry.size for entry in missing) / 1e9
 
 
 def _time(dataset: Dataset, layout: Layout, exposures: int, slitlets: int, workers: int) -> tuple[float, int, bool]:

@@ -255,8 +255,7 @@ def _run_processes(function: Callable, tasks: list, names: list[str], label: str
             child.terminate()
         raise
     pool.shutdown(wait=True, cancel_futures=True)
-    if failed is not None:
-        error = failed.exception()
+    if failed is not None and (error := failed.exception()):
         raise _failed(error, names[futures.index(failed)], label) from error
     return [future.result() for future in futures]
 
@@ -302,7 +301,7 @@ def _run_dask(
             for future in as_completed(futures, loop=client.loop):
                 if future.status == "error":
                     client.cancel([other for other in futures if other.status == "pending"])
-                    error = future.exception()
-                    raise _failed(error, names[futures.index(future)], label) from error
+                    why = future.exception()
+                    raise _failed(why, names[futures.index(future)], label) from why
                 bar.update()
         return client.gather(futures)

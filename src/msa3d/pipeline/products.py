@@ -115,10 +115,11 @@ def is_alive(temporary: Path) -> bool:
     """
     import psutil
 
-    match = TEMPORARY.match(temporary.name)
+    if not (match := TEMPORARY.match(temporary.name)):
+        return False
     try:
         # Dates of files are those of the file system, to a second or two.
-        return bool(match) and psutil.Process(int(match["pid"])).create_time() < temporary.stat().st_mtime + 2
+        return psutil.Process(int(match["pid"])).create_time() < temporary.stat().st_mtime + 2
     except (psutil.Error, OSError, OverflowError):
         return False
 

@@ -111,7 +111,9 @@ def verify(layout: Layout, dataset: Dataset | None = None) -> Verification:
     if not paths:
         raise ProductError(f"{layout.root} has no records of products: nothing was made there yet.")
     records = {path: read_record(path) for path in paths}
-    verdicts, known, stale = [], set(), set()
+    verdicts: list[Verdict] = []
+    known: set[str] = set()
+    stale: set[str] = set()
     for path in tqdm(_in_order(records), desc="verify", mininterval=0.5 if sys.stderr.isatty() else 30):
         record = records[path]
         if record is None:
