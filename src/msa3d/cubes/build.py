@@ -1,13 +1,7 @@
 """Cubes of all sources of a run, by the builders that the dataset names.
 
-Cubes from slit-stepping exposures: what a cube is, and the builders that make one.
-
-Each builder is a module with the same functions, registered in `BUILDERS`: ``sources(dataset, layout, exposures)``
-finds what there is to build, ``inputs(task)`` and ``products(task)`` list files, ``parameters(task)`` says what
-decides their content and ``modules(task)`` whose code, ``build(task)`` writes them, ``record_name(source_id)`` is
-what the record of it is called; `task` is a `SourceTask`.
-
-From the post-processed exposures of a source to its cubes, by the builders that the dataset names.
+A builder is a module in `BUILDERS` with ``sources``, ``inputs``, ``products``, ``parameters``, ``modules``,
+``build`` and ``record_name``; its `task` is a `SourceTask`.
 """
 
 from __future__ import annotations

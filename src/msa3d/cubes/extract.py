@@ -1,15 +1,4 @@
-"""Spectra of apertures on a cube, and their files.
-
-Apertures on the sky, and how much of every spaxel of a cube lies in one.
-
-The spectrum of an aperture: flux density with errors that know the covariance of the cube's voxels.
-
-Every voxel of a cube shares detector pixels with its neighbours. The error of a sum over spaxels follows from
-the cube's mean correlation coefficients (`Cube.sum_error`); what of the correlation lies along wavelength stays
-in the spectrum and is kept with it, for whoever fits lines.
-
-Writing the spectrum of an aperture as jwst writes its x1d.
-"""
+"""Apertures on a cube, and their spectra with errors that know the covariance of the voxels (files as jwst's x1d)."""
 
 from __future__ import annotations
 

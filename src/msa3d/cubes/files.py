@@ -1,7 +1,4 @@
-"""Cube files: what stands in their headers, and writing them.
-
-Writing a drizzled cube: the layout of jwst's s3d, through its IFUCubeModel, with what we know besides.
-"""
+"""Drizzled cubes in the layout of jwst's s3d, through its IFUCubeModel, with planes of our own."""
 
 from __future__ import annotations
 

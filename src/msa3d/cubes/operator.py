@@ -1,19 +1,7 @@
-"""The drizzle as a sparse operator, and the covariance that it makes.
+"""The drizzle as a sparse operator from the pixels of all exposures to voxels, and the covariance that it makes.
 
-The sparse operator of a source: from the pixels of all its exposures to the voxels of its cube.
-
-Column ``p`` of the operator holds the overlap of pixel ``p`` with every voxel, in volumes of a voxel. With
-weights ``w`` the cube is ``SCI = A (w d) / A w``, and everything else follows from the same matrix: variance,
-weight, exposure time, what other exposures predict for a pixel, and the covariance of any two voxels.
-
-The operator is kept in blocks, one a slit image (an exposure and detector), so that an exposure can be left
-out, and no second copy is ever needed; `CubeOperator.matrix` is the whole.
-
-Covariance of a cube's voxels, from the operator that made it.
-
-Two voxels share noise where the same pixels go into both: ``C = B B^T`` with ``B = diag(1 / A w) A w sigma``.
-Kept with a cube is the mean correlation coefficient by lag, which is all that apertures and line fits need;
-the correlation matrix of any few voxels is exact, and made on request.
+Column ``p`` holds the overlap of pixel ``p`` with every voxel: with weights ``w`` ``SCI = A (w d) / A w``, its
+covariance ``B B^T`` with ``B = diag(1 / A w) A w sigma``. It is kept in blocks, one a slit image.
 """
 
 from __future__ import annotations

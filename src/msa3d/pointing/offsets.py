@@ -1,14 +1,7 @@
-"""Offsets between exposures, measured on the data.
+"""Pointing offsets of the exposures, measured on the calibrated slits of all targets together.
 
-Where each exposure really looked: pointing offsets measured in the data themselves.
-
-All sources of a run share one pointing error an exposure. The profiles along the slit of every exposure
-(`msa3d.pointing.profiles`) are compared with the images that all exposures together make
-(`msa3d.pointing.fit`): along the slit the profile shifts, across it its brightness changes where the
-image is steep. What no image can tell, a shift of everything, is held at zero: the mean of all offsets, or the frame
-of a given image.
-
-The pointings of the exposures, measured on the post-processed slits of all targets together.
+Profiles along the slit are compared with the images that all exposures make (the mean offset is then zero), or with a
+given image.
 """
 
 from __future__ import annotations
