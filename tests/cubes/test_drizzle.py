@@ -247,10 +247,10 @@ def test_step_builds_once_and_again_when_a_parameter_changes(tmp_path):
     chosen = calrun.dataset(2, 2)
     layout = calrun.write_run(tmp_path, chosen, calrun.uniform())
     first = cubes_build.run(chosen, layout, workers=1)
-    assert [(item.builder, item.status) for item in first.sources] == [("drizzle", "done")]
-    assert [item.status for item in cubes_build.run(chosen, layout, workers=1).sources] == ["current"]
+    assert [(item.notes["builder"], item.status) for item in first.results] == [("drizzle", "done")]
+    assert [item.status for item in cubes_build.run(chosen, layout, workers=1).results] == ["current"]
     finer = calrun.dataset(2, 2, scalexy=0.08)
-    assert [item.status for item in cubes_build.run(finer, layout, workers=1).sources] == ["done"]
+    assert [item.status for item in cubes_build.run(finer, layout, workers=1).results] == ["done"]
     header = fits.getheader(layout.cube(8512, chosen))
     assert (header["MSA3DBLD"], header["SOURCEID"], header["MSA3DSIM"]) == ("drizzle", 8512, True)
 

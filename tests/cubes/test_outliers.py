@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
+from msa3d.config import Dataset
 from msa3d.cubes import drizzle, outliers
 from msa3d.cubes.settings import OutlierSettings
 from msa3d.errors import DatasetError
@@ -49,6 +50,9 @@ def test_no_test_rejects_nothing(chosen):
     assert chosen("none")[0]["rejected"] == 0
 
 
-def test_a_test_that_does_not_exist_is_named_before_the_first_cube(chosen):
-    with pytest.raises(DatasetError, match=r"no outlier test 'leave-on-out' \(did you mean 'leave-one-out'\?\)"):
-        chosen("leave-on-out")
+def test_a_test_that_does_not_exist_is_named_as_the_dataset_is_read():
+    told = (
+        r"cubebuild.drizzle.outliers.method: there is no outlier test 'leave-on-out' \(did you mean 'leave-one-out'\?\)"
+    )
+    with pytest.raises(DatasetError, match=told):
+        Dataset.load("tiny").replaced(cubebuild={"drizzle": {"outliers": {"method": "leave-on-out"}}})

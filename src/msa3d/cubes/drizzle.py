@@ -14,7 +14,7 @@ from astropy.table import Table
 from msa3d.cubes.files import Footprint, science_header, write_cube
 from msa3d.cubes.grid import make_grid, median_pixel, slit_pa
 from msa3d.cubes.operator import CubeOperator, Planes, mean_correlation
-from msa3d.cubes.outliers import Rejection, find_outliers, find_test
+from msa3d.cubes.outliers import Rejection, find_outliers
 from msa3d.cubes.slit import SlitPixels, read_slit
 from msa3d.errors import ProductError
 from msa3d.observation.source import SourceTask, inherited_header, sources_calibrated
@@ -44,7 +44,6 @@ def products(task: SourceTask) -> list[Path]:
 
 def parameters(task: SourceTask) -> dict[str, Any]:
     """Parameters that decide what the files hold."""
-    find_test(task.dataset.cubebuild.drizzle.outliers.method)  # A wrong name is reported before the first cube.
     return {
         "drizzle": task.dataset.cubebuild.drizzle.model_dump(mode="json"),
         "exposures": [item.activity for item in task.exposures],
@@ -158,6 +157,7 @@ def _spectral_system(slit: SlitPixels) -> str:
 
 def _primary(task: SourceTask, slits: Sequence[SlitPixels], weighting: str) -> fits.Header:
     header = inherited_header(slits[0].header, task.source_id)
+    outliers = task.dataset.cubebuild.drizzle.outliers.method
     header["MSA3DBLD"] = ("drizzle", "cube builder: overlaps of slit pixels")
     header["WTYPE"] = (weighting, "weight of a pixel beside its overlap")
     stamp(
@@ -166,7 +166,7 @@ def _primary(task: SourceTask, slits: Sequence[SlitPixels], weighting: str) -> f
         inputs=[slit.name for slit in slits],
         simulated=any(is_simulated(slit.header) for slit in slits),
         step="cubebuild",
-        history=["Overlap of every calibrated pixel with the voxels; outliers by leave-one-out."],
+        history=[f"Overlap of every calibrated pixel with the voxels; outliers: {outliers}."],
     )
     return header
 

@@ -24,7 +24,6 @@ from scipy.stats import median_abs_deviation
 from msa3d._model import nearest
 from msa3d.cubes.operator import CubeOperator
 from msa3d.cubes.overlap import compiled
-from msa3d.errors import DatasetError
 
 if TYPE_CHECKING:
     from msa3d.cubes.settings import OutlierSettings
@@ -108,12 +107,9 @@ def outlier_test(name: str) -> Callable[[Test], Test]:
 
 
 def find_test(name: str) -> Test:
-    """Find an outlier test by its name; a DatasetError names those that exist."""
+    """Find an outlier test by its name; a ValueError names those that exist."""
     if name not in TESTS:
-        raise DatasetError(
-            f"cubebuild.drizzle.outliers.method: no outlier test {name!r}{nearest(name, TESTS)}; choose one of "
-            f"{', '.join(TESTS)}"
-        )
+        raise ValueError(f"there is no outlier test {name!r}{nearest(name, TESTS)}; choose one of {', '.join(TESTS)}")
     return TESTS[name]
 
 

@@ -33,6 +33,16 @@ class OutlierSettings(Model):
     method: PlainName = "leave-one-out"
     snr: Positive = 4.0
 
+    @field_validator("method")
+    @classmethod
+    def _is_there(cls, value: str) -> str:
+        if value not in ("leave-one-out", "none"):
+            # Only for the others, as that takes a second: the room has to be imported.
+            from msa3d.cubes.outliers import find_test
+
+            find_test(value)
+        return value
+
 
 class RegistrationSettings(Model):
     """Measurement of the exposures' pointing offsets.
