@@ -76,8 +76,10 @@ def test_thirty_kills(tmp_path):
         before = records(killed)
         with log.open("w") as stream:
             process = subprocess.Popen(
-                command("run", killed.root, "-d", dataset), stdout=stream, stderr=stream, start_new_session=True
-            )
+                command("run", killed.root, "-d", dataset), stdout=stream, stderr=stream, start_new_session=True,
+                # A shell that was told to run this in the background lets INT be ignored.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            )  # fmt: skip
             try:
                 process.wait(rng.uniform(0.1, 0.8) * length)
             except subprocess.TimeoutExpired:
