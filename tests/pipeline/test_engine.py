@@ -303,6 +303,28 @@ def test_what_goes_wrong_is_a_sentence_and_the_traceback_goes_to_a_file(layout, 
     assert not list(layout.records.glob("*.traceback"))
 
 
+def test_a_full_disk_in_the_words_of_astropy(layout):
+    """It has no errno."""
+    fault = OSError("Not enough space on disk: requested 14597895, available 0. 662904 requested and 205344 written")
+    with pytest.raises(
+        ProductError, match=rf"^process: first: {layout.root} cannot be written \(No space left on device\)"
+    ):
+        run(first(layout, "one", fault), layout)
+
+
+def test_a_root_that_became_read_only(layout, monkeypatch):
+    run(first(layout, "one"), layout)
+
+    def refuse(path, *_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert run(first(layout, "one"), layout) == "current"
+    with pytest.raises(ProductError, match=r"process_x\.json cannot be written \(Read-only file system\)"):
+        run(first(layout, "two"), layout)
+    assert (layout.reduction / "first.txt").read_text() == "one"
+
+
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC])
 def test_a_root_that_cannot_be_written_is_named(layout, code, monkeypatch):
     def refuse(path, *_, **__):

@@ -475,14 +475,28 @@ def make(call: tuple[Callable[[Any], Made], Task, Mapping[str, tuple[Path, str]]
     Result
     """
     work, task, makers = call
-    task.record.check_inputs(makers)
-    task.record.withdraw()
-    start = time.perf_counter()
+    record = task.record
+    with said_what_cannot_be_written(record.layout.root):
+        record.check_inputs(makers)
+        record.withdraw()
+        start = time.perf_counter()
+        made = _worked(work, task)
+        seconds = time.perf_counter() - start
+        # Kilobytes on Linux, bytes on macOS.
+        unit = 1e9 if sys.platform == "darwin" else 1e6
+        memory_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+        notes = {**made.notes, "seconds": seconds, "memory_gb": memory_gb}
+        record.write(made.products, made.references, **notes)
+    return Result(record.name, "done", made.products, notes)
+
+
+def _worked(work: Callable[[Any], Made], task: Task) -> Made:
+    """Do the work; what goes wrong in it and is no sentence yet becomes one, with the traceback in a file."""
     trace = task.record.path.with_suffix(".traceback")
     try:
         with said_what_cannot_be_written(task.record.layout.root):
             trace.unlink(missing_ok=True)
-            made = work(task.job)
+            return work(task.job)
     except Msa3dError:
         raise
     except Exception as error:
@@ -491,10 +505,3 @@ def make(call: tuple[Callable[[Any], Made], Task, Mapping[str, tuple[Path, str]]
         trace.write_text(traceback.format_exc(), encoding="utf-8")
         said = " ".join(str(error).split())[:300] or "no message"
         raise TaskError(f"{type(error).__name__}: {said} (more in {trace})") from error
-    seconds = time.perf_counter() - start
-    # Kilobytes on Linux, bytes on macOS.
-    unit = 1e9 if sys.platform == "darwin" else 1e6
-    memory_gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    notes = {**made.notes, "seconds": seconds, "memory_gb": memory_gb}
-    task.record.write(made.products, made.references, **notes)
-    return Result(task.record.name, "done", made.products, notes)

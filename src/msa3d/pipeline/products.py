@@ -262,10 +262,12 @@ def said_what_cannot_be_written(root: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in CANNOT_WRITE:
+        full = error.errno is None and "space on disk" in str(error)  # astropy puts it into words of its own
+        if error.errno not in CANNOT_WRITE and not full:
             raise
+        why = os.strerror(errno.ENOSPC) if full else error.strerror
         raise ProductError(
-            f"{error.filename or root} cannot be written ({error.strerror}): make room there or get the right to "
+            f"{error.filename or root} cannot be written ({why}): make room there or get the right to "
             "write, or choose another root. What is finished stays."
         ) from error
 
