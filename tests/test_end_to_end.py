@@ -55,6 +55,12 @@ def kill_in_the_middle(layout: Layout) -> list[Path]:
         assert process.poll() is None, "the first step ended before it could be killed"
         assert time.monotonic() < deadline, "the first step made nothing in a quarter of an hour"
         time.sleep(0.5)
+    # Somebody else, in the same root: told who is there, and how far it is; nothing is disturbed.
+    second = msa3d("run", layout.root, "--dataset", "tiny", check=False)
+    assert second.returncode == 2
+    assert f"is being worked on by process {process.pid} of " in second.stderr
+    assert "process" in msa3d("status", layout.root, "--dataset", "tiny").stdout
+    assert process.poll() is None, "the second run ended the first"
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     done = [record.stem.removeprefix("process_") for record in layout.records.glob("process_*.json")]

@@ -334,3 +334,11 @@ def test_a_root_that_cannot_be_written_is_named(layout, code, monkeypatch):
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(ProductError, match=rf"{layout.root}.* cannot be written \({os.strerror(code)}\): make room"):
         run(step, layout)
+
+
+def test_a_task_that_a_lost_worker_had_finished_is_not_done_again(layout):
+    step = first(layout, "one")
+    (task,) = step.tasks(None, layout)
+    assert engine.make((work, task, {})).status == "done"
+    (task,) = step.tasks(None, layout)
+    assert engine.make((work, task, {})).status == "current"

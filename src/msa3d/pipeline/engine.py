@@ -477,6 +477,9 @@ def make(call: tuple[Callable[[Any], Made], Task, Mapping[str, tuple[Path, str]]
     work, task, makers = call
     record = task.record
     with said_what_cannot_be_written(record.layout.root):
+        if record.is_current():
+            # Done already, by a worker that died before it could tell; others give its tasks to the next one.
+            return record.result()
         record.check_inputs(makers)
         record.withdraw()
         start = time.perf_counter()
