@@ -380,5 +380,20 @@ def test_types_follow_the_steps(crds_references, dataset):
     assert "wavecorr" in types_needed(dataset.replaced(process={"spec2": {"wavecorr": {"skip": False}}}))
 
 
+def test_types_of_a_step_that_is_a_pipeline_of_its_own(crds_references, dataset):
+    without = dataset.replaced(process={"spec2": {name: {"skip": True} for name in ("flat_field", "photom")}})
+    assert not {"fflat", "sflat"} & set(types_needed(without))
+    background = without.replaced(process={"spec2": {"master_background_mos": {"skip": False}}})
+    assert {"fflat", "sflat", "dflat", "pathloss", "barshadow", "photom"} <= set(types_needed(background))
+
+
+def test_types_of_steps_that_jwst_itself_skips_are_not_asked_for(crds_references, dataset):
+    """``residual_fringe`` and ``wfss_contam``; those of a pipeline without any parameters are what remains."""
+    bare = dataset.model_copy(update={"process": dataset.process.model_copy(update={"spec2": {}})})
+    assert "fringefreq" not in types_needed(bare)
+    wanted = dataset.process.model_copy(update={"spec2": {"residual_fringe": {"skip": False}}})
+    assert "fringefreq" in types_needed(dataset.model_copy(update={"process": wanted}))
+
+
 def test_the_real_dataset_has_the_context_of_jwst_1_14():
     assert Dataset.load("go2136").crds_context == "jwst_1240.pmap"

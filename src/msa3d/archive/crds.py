@@ -336,8 +336,11 @@ def types_needed(dataset: Dataset) -> list[str]:
     types = set(OWN_TYPES)
     for pipeline, parameters in chosen:
         for name, step in pipeline.step_defs.items():
-            if not parameters.get(name, {}).get("skip", False):
-                types |= set(step.reference_file_types)
+            usual = "default=True" in "".join(str(step.load_spec_file()["skip"]).split())
+            if not parameters.get(name, {}).get("skip", usual):
+                # A step that is a pipeline of its own, such as master_background_mos, reads what its steps read.
+                parts = getattr(step, "step_defs", {"": step}).values()
+                types |= {reftype for part in parts for reftype in part.reference_file_types}
     return sorted(types)
 
 
