@@ -8,6 +8,7 @@ of sources in the metafile, which have no checksum there.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -21,9 +22,9 @@ from astropy.table import Table
 from msa3d.archive import crds
 from msa3d.config import Dataset
 from msa3d.errors import Msa3dError
-from msa3d.observation.exposures import PRIMARY_KEYWORDS, SAME_IN_ALL, SAME_IN_BOTH, SCI_KEYWORDS, Observation
+from msa3d.observation.exposures import SAME_IN_ALL, SAME_IN_BOTH, Observation
 from msa3d.observation.metafile import MsaFile
-from msa3d.observation.reading import read_headers
+from msa3d.observation.reading import PRIMARY_KEYWORDS, SCI_KEYWORDS, read_headers
 from msa3d.pipeline.engine import Made, Record, Step, Task
 from msa3d.pipeline.layout import Layout
 from msa3d.pipeline.overview import read_status
@@ -39,19 +40,24 @@ NAMED, AGAIN, HARMLESS = "named in a sentence", "made again", "changes nothing t
 
 @pytest.fixture(scope="module")
 def counts():
-    """How often each thing happened, by what was changed; the table of the book holds the same numbers."""
+    """How often each thing happened, by what was changed.
+
+    How many are named and how many made again differs by a few with the length of paths and the digits of dates; how
+    many there were does not. `MSA3D_SURVIVES` names the table to write: the book's is of one such run.
+    """
     found: dict[str, Counter] = {}
     yield found
-    path = BOOK / "survives.csv"
+    if len(found) < len(CATEGORIES):
+        return  # only some of the tests were chosen
     names = ("what was changed", "mutations", NAMED, AGAIN, HARMLESS)
-    rows = [(what, sum(each.values()), each[NAMED], each[AGAIN], each[HARMLESS]) for what, each in found.items()]
+    rows = [(what, each.total(), each[NAMED], each[AGAIN], each[HARMLESS]) for what, each in found.items()]
     table = Table(rows=rows, names=names)
-    known = Table.read(path, format="ascii.csv") if path.is_file() else None
-    if len(found) == len(CATEGORIES):
-        assert sum(table["mutations"]) >= 500
-        if known is None or known.pformat_all() != table.pformat_all():
-            table.write(path, format="ascii.csv", overwrite=True)
-            pytest.fail(f"{path} is written anew: its numbers had changed")
+    assert sum(table["mutations"]) >= 500
+    if path := os.environ.get("MSA3D_SURVIVES"):
+        table.write(path, format="ascii.csv", overwrite=True)
+    known = Table.read(BOOK / "survives.csv", format="ascii.csv")
+    for name in names[:2]:
+        assert list(known[name]) == list(table[name])
 
 
 CATEGORIES = ("count rates", "metafile", "dataset", "products", "records", "references")

@@ -358,7 +358,7 @@ def fetch_all(
         show(report)
     if references:
         from msa3d.archive.crds import prefetch
-        from msa3d.observation.exposures import spectra
+        from msa3d.observation.reading import spectra
 
         paths = sorted(layout.root.glob("jw*_uncal.fits")) if start == "uncal" else layout.rates()
         done = prefetch(description, layout, spectra(paths))

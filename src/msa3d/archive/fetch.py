@@ -17,7 +17,7 @@ from tqdm import tqdm
 from msa3d.archive.download import Manners, download, partial_path
 from msa3d.archive.mast import FOLDER, FileEntry, Manifest, Mast, Product, packaged
 from msa3d.errors import FetchError, SizeChangedError
-from msa3d.observation.exposures import Rate, leave_out_others, spectra
+from msa3d.observation.reading import Rate, leave_out_others, spectra
 from msa3d.pipeline.products import alone
 
 if TYPE_CHECKING:

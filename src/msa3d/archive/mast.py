@@ -24,8 +24,7 @@ from pydantic import Field, ValidationError
 
 from msa3d._model import Model, PlainName, read_yaml
 from msa3d.errors import DatasetError, FetchError, ObservationError
-from msa3d.observation.exposures import listed
-from msa3d.observation.reading import read_headers
+from msa3d.observation.reading import listed, read_headers
 from msa3d.pipeline.products import atomic_path
 
 if TYPE_CHECKING:

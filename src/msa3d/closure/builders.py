@@ -20,7 +20,7 @@ from msa3d.config import Dataset
 from msa3d.cubes.cube import Cube, open_cube
 from msa3d.errors import ProductError
 from msa3d.galaxy import images as galaxy_images
-from msa3d.observation.exposures import spectra
+from msa3d.observation.reading import spectra
 from msa3d.observation.source import place_exposures, sources_of
 from msa3d.pipeline.layout import POST_SUFFIX, Layout
 from msa3d.pipeline.products import atomic_path

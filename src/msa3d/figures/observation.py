@@ -31,7 +31,7 @@ from msa3d.cubes.cube import open_cube
 from msa3d.errors import ProductError
 from msa3d.figures import style
 from msa3d.figures.maps import EAST_LABEL, NORTH_LABEL, draw_spectrum, name_line
-from msa3d.observation.exposures import spectra
+from msa3d.observation.reading import spectra
 from msa3d.observation.sky import tangent_offsets
 from msa3d.pipeline.layout import POST_SUFFIX, Layout, exposure_names, parse_rate_name
 from msa3d.pipeline.products import is_simulated

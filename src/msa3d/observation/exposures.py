@@ -1,12 +1,6 @@
-"""Exposures: the count-rate files of a run, their headers and their dithers.
-
-One count-rate file: what of its headers the reduction needs to know.
-
-The observation as it lies on disk: exposures, dither pattern, sources; checked before anything long starts.
+"""The observation as it lies on disk: exposures, dither pattern, sources; checked before anything long starts.
 
 Everything comes from file names, headers and the metafile; only what those cannot tell comes from the dataset.
-
-The pattern of an observation as its pointings show it, whatever the dataset says.
 """
 
 from __future__ import annotations
@@ -15,196 +9,27 @@ import logging
 import math
 import shutil
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from astropy.io.fits import VerifyError
 
 from msa3d.errors import MetafileError, ObservationError
 from msa3d.observation.metafile import MsaFile
-from msa3d.observation.reading import read_headers
+from msa3d.observation.pattern import off_grid
+from msa3d.observation.reading import SPECTRA, Rate, kind_of, leave_out_others, listed
 from msa3d.pipeline.layout import exposure_names, parse_rate_name
-from msa3d.pipeline.products import SIMULATED_KEYWORD, is_simulated
+from msa3d.pipeline.products import is_simulated
 
 if TYPE_CHECKING:
-    from astropy.io import fits
-
     from msa3d.config import Dataset
     from msa3d.pipeline.layout import Layout
 
 
 logger = logging.getLogger(__name__)
-
-#: Keywords that the path reads: type and, for numbers, least and greatest value. Those marked by False may be absent;
-#: without the others jwst stops, or takes the wrong shutters.
-PRIMARY_KEYWORDS = {
-    **dict.fromkeys(("INSTRUME", "DETECTOR", "FILTER", "GRATING", "EXP_TYPE", "MSAMETFL"), (str, None, None, True)),
-    "MSAMETID": (int, 0, 2**31, True),
-    "PATT_NUM": (int, 1, 10_000, True),
-    "EXPSTART": (float, 50_000, 100_000, True),  # MJD: 1995 to 2132
-    "EFFEXPTM": (float, 0, 1e6, False),
-    "GWA_XTIL": (float, -90, 90, False),
-    "GWA_YTIL": (float, -90, 90, False),
-    **dict.fromkeys(("FILENAME", "ENGQLPTG"), (str, None, None, False)),
-    SIMULATED_KEYWORD: (bool, None, None, False),
-}
-SCI_KEYWORDS = {
-    "RA_REF": (float, 0, 360, True),
-    "DEC_REF": (float, -90, 90, True),
-    "ROLL_REF": (float, -360, 360, True),
-    "V2_REF": (float, -3600, 3600, True),
-    "V3_REF": (float, -3600, 3600, True),
-    "VPARITY": (int, -1, 1, False),
-    "V3I_YANG": (float, -360, 360, False),
-}
-
-#: Extensions that a rate must have.
-RATE_EXTENSIONS = ("SCI", "ERR", "DQ")
-
-
-#: EXP_TYPE of spectra through the micro-shutters.
-SPECTRA = "NRS_MSASPEC"
-
-
-def kind_of(path: Path) -> str:
-    """EXP_TYPE of a file; that of a spectrum where it cannot be read, as the file is then refused as one."""
-    try:
-        return str(read_headers(path)[0].get("EXP_TYPE", SPECTRA)).strip()
-    except (ObservationError, VerifyError):
-        return SPECTRA
-
-
-def spectra(paths: Iterable[Path]) -> Iterator[Path]:
-    """Those of some rates or ramps that are spectra, in their order; each is looked at when its turn comes.
-
-    The archive delivers target acquisition, confirmation and lamp exposures of the same visit beside them.
-    """
-    return (path for path in paths if kind_of(path) == SPECTRA)
-
-
-def leave_out_others(paths: Iterable[Path]) -> list[Path]:
-    """Give those of some rates or ramps that are spectra, as `spectra`; one sentence in the log names the others."""
-    kinds: dict[str, list[Path]] = {}
-    for path in paths:
-        kinds.setdefault(kind_of(path), []).append(path)
-    found = kinds.pop(SPECTRA, [])
-    if kinds:
-        others = "; ".join(f"{listed(some)} ({kind})" for kind, some in sorted(kinds.items()))
-        logger.warning("left out, as EXP_TYPE is not %s: %s", SPECTRA, others)
-    return found
-
-
-def rates_of(dataset: Dataset, layout: Layout) -> dict[Path, str]:
-    """Count rates of the dataset's visit that are spectra, and the name of the exposure that each belongs to.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        Gives the visit.
-    layout : Layout
-        Where the rates are.
-
-    Returns
-    -------
-    dict of Path to str
-        In observing order (`msa3d.pipeline.layout.exposure_names`).
-    """
-    mine = (path for path in layout.rates() if path.name.startswith(dataset.file_root) and parse_rate_name(path))
-    return exposure_names(spectra(mine))
-
-
-def listed(paths: Iterable[Path | str]) -> str:
-    """Name the first of some files, and the number of the others."""
-    names = [Path(path).name for path in paths]
-    return f"{names[0]} and {len(names) - 1} more" if len(names) > 1 else names[0]
-
-
-@dataclass(frozen=True)
-class Rate:
-    """One count-rate file: what of its headers matters.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    activity : str
-        From its name, base 36.
-    detector : str
-        From its name, upper case.
-    primary, sci : mapping
-        Values of the primary header and of the SCI header.
-    """
-
-    path: Path
-    activity: str
-    detector: str
-    primary: Mapping[str, Any] = field(repr=False)
-    sci: Mapping[str, Any] = field(repr=False)
-
-    @classmethod
-    def read(cls, path: Path) -> Rate:
-        """Read the headers; ObservationError where the file is truncated or lacks a keyword."""
-        parts = parse_rate_name(path)
-        headers = read_headers(path)
-        names = [str(header.get("EXTNAME", "")).strip() for header in headers]
-        missing = [name for name in RATE_EXTENSIONS if name not in names]
-        if missing:
-            raise ObservationError(
-                f"{path} is not a whole count-rate file: it has no extension {', '.join(missing)}; get it again."
-            )
-        sci = headers[names.index("SCI")]
-        check_keywords(path, headers[0], PRIMARY_KEYWORDS, "primary")
-        check_keywords(path, sci, SCI_KEYWORDS, "SCI")
-        return cls(path, parts["activity"], parts["detector"].upper(), headers[0], sci)
-
-
-def check_keywords(path: Path, header: fits.Header, known: Mapping[str, tuple], where: str) -> None:
-    """See that what the path reads of a header is there, of its type and within its range.
-
-    Parameters
-    ----------
-    path : Path
-        The file, for the sentence.
-    header : `astropy.io.fits.Header`
-        One of its headers.
-    known : mapping
-        `PRIMARY_KEYWORDS` or `SCI_KEYWORDS`.
-    where : str
-        Which header.
-
-    Raises
-    ------
-    ObservationError
-        Names all keywords that are missing, else the first one that is wrong.
-    """
-    values = {}
-    for keyword in known:
-        try:
-            values[keyword] = header.get(keyword)
-        except (VerifyError, ValueError) as error:
-            raise ObservationError(
-                f"{path}: {keyword} in its {where} header cannot be read; the file is damaged, get it again."
-            ) from error
-    missing = [keyword for keyword, (*_, needed) in known.items() if needed and values[keyword] is None]
-    if missing:
-        raise ObservationError(f"{path} lacks {', '.join(missing)} in its {where} header.")
-    for keyword, (kind, low, high, _) in known.items():
-        value = values[keyword]
-        if value is None:
-            continue
-        right = isinstance(value, int | float if kind is float else kind) and (kind is bool) == isinstance(value, bool)
-        if not right or (low is not None and not low <= value <= high):
-            what = {str: "a text", int: "an integer", float: "a number", bool: "T or F"}[kind]
-            bounds = f" from {low} to {high}" if low is not None else ""
-            raise ObservationError(
-                f"{path}: {keyword} is {value!r} in its {where} header, but must be {what}{bounds}; get the file "
-                "again, or correct a copy."
-            )
-
 
 #: What steps 1 to 3 write, GB a slitlet and exposure (both detectors): 399 MB for 40 slitlets were measured in
 #: step 1, a quarter more comes with steps 2 and 3.
@@ -660,134 +485,3 @@ def _detector(path: Path) -> str:
 def _turn(angle: float, reference: float) -> float:
     """Difference of two angles, degrees, between -180 and 180."""
     return (angle - reference + 180.0) % 360.0 - 180.0
-
-
-#: Distance of a move from the common step, as a fraction of that step, from which it is another kind of move.
-_OTHER = 0.3
-
-
-@dataclass(frozen=True)
-class FoundPattern:
-    """A grid of pointings.
-
-    Attributes
-    ----------
-    rows, columns : int
-        As `msa3d.config.Pattern` counts them: columns are the steps that follow each other in time.
-    order : {"serpentine", "raster"}
-        Whether the direction of the steps turns round from row to row.
-    column_step_arcsec, row_step_arcsec : float
-        Mean steps; NaN where there is one row or column only.
-    worst_arcsec : float
-        Largest distance of a pointing from the regular grid.
-    """
-
-    rows: int
-    columns: int
-    order: str
-    column_step_arcsec: float
-    row_step_arcsec: float
-    worst_arcsec: float
-
-    def __str__(self) -> str:
-        """One line."""
-        steps = [f"columns {self.column_step_arcsec:.3f}"] if self.columns > 1 else []
-        steps += [f"rows {self.row_step_arcsec:.3f}"] if self.rows > 1 else []
-        told = f", steps of {' and '.join(steps)} arcsec, off the grid by up to {self.worst_arcsec * 1e3:.0f} mas"
-        return f"{self.rows} x {self.columns}, {self.order}{told if steps else ''}"
-
-
-def find_pattern(ra: Sequence[float], dec: Sequence[float]) -> FoundPattern | None:
-    """Find the grid that pointings make.
-
-    Parameters
-    ----------
-    ra, dec : sequence of float
-        Pointings in observing order, degrees.
-
-    Returns
-    -------
-    FoundPattern or None
-        None where they do not make a regular grid of complete rows.
-    """
-    if len(ra) == 1:
-        return FoundPattern(1, 1, "serpentine", np.nan, np.nan, 0.0)
-    places = _offsets(ra, dec)
-    moves = np.diff(places, axis=0)
-    step = _common_step(moves)
-    if step is None:
-        return None
-    turns = np.flatnonzero(np.minimum(_length(moves - step), _length(moves + step)) > _OTHER * _length(step))
-    lengths = np.diff([0, *(turns + 1), len(ra)])
-    if len(set(lengths)) != 1:
-        return None
-    rows, columns = len(lengths), int(lengths[0])
-    directions = [1 if moves[i * columns] @ step > 0 else -1 for i in range(rows)] if columns > 1 else [1] * rows
-    serpentine = all(d == directions[0] * (-1) ** i for i, d in enumerate(directions))
-    if not serpentine and len(set(directions)) > 1:
-        return None
-    order = "serpentine" if serpentine else "raster"
-    index = np.arange(len(ra))
-    row, column = index // columns, index % columns
-    if serpentine:
-        column = np.where(row % 2, columns - 1 - column, column)
-    return FoundPattern(rows, columns, order, *_fit(places, row, column))
-
-
-def off_grid(ra: Sequence[float], dec: Sequence[float], row: Sequence[int], column: Sequence[int]) -> np.ndarray:
-    """Measure how far pointings lie from the regular grid that most of them make.
-
-    Parameters
-    ----------
-    ra, dec : sequence of float
-        Pointings, degrees.
-    row, column : sequence of int
-        The place of each in the pattern.
-
-    Returns
-    -------
-    numpy.ndarray
-        Distances, arcsec. Their sum is least, so that a few pointings that are wrong do not bend the grid.
-    """
-    places, weight = _offsets(ra, dec), np.ones(len(ra))
-    design = np.stack([np.ones(len(ra)), np.asarray(column, float), np.asarray(row, float)], axis=1)
-    for _ in range(60):
-        solution, *_ = np.linalg.lstsq(design * weight[:, None], places * weight[:, None], rcond=None)
-        distance = _length(places - design @ solution)
-        weight = 1.0 / np.sqrt(np.maximum(distance, 1e-4))
-    return distance
-
-
-def _offsets(ra: Sequence[float], dec: Sequence[float]) -> np.ndarray:
-    """Offsets from the first pointing to the east and to the north, arcsec, shape (n, 2)."""
-    ra, dec = np.asarray(ra, float), np.asarray(dec, float)
-    east = (ra - ra[0] + 180) % 360 - 180
-    return np.stack([east * np.cos(np.deg2rad(dec.mean())), dec - dec[0]], axis=1) * 3600
-
-
-def _length(vectors: np.ndarray) -> np.ndarray:
-    return np.hypot(vectors[..., 0], vectors[..., 1])
-
-
-def _common_step(moves: np.ndarray) -> np.ndarray | None:
-    """Find the move, either way, that most moves are like; None where all exposures are at one place."""
-    counts = [np.sum(np.minimum(_length(moves - one), _length(moves + one)) < _OTHER * _length(one)) for one in moves]
-    best = moves[int(np.argmax(counts))]
-    if _length(best) < 1e-3:  # a thousandth of an arcsecond: no step
-        return None
-    alike = np.minimum(_length(moves - best), _length(moves + best)) < _OTHER * _length(best)
-    signs = np.sign(moves[alike] @ best)
-    return np.median(moves[alike] * signs[:, None], axis=0)
-
-
-def _fit(places: np.ndarray, row: np.ndarray, column: np.ndarray) -> tuple[float, float, float]:
-    """Fit a regular grid; return its two steps and the largest distance from it."""
-    design = np.stack([np.ones(len(places)), column, row], axis=1)
-    solution, *_ = np.linalg.lstsq(design, places, rcond=None)
-    worst = float(_length(places - design @ solution).max())
-    steps = _length(solution[1:])
-    return (
-        float(steps[0]) if column.max() else np.nan,
-        float(steps[1]) if row.max() else np.nan,
-        worst,
-    )

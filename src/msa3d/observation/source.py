@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 from astropy.io import fits
 
 from msa3d.errors import ObservationError
-from msa3d.observation.exposures import rates_of
-from msa3d.observation.reading import readable
+from msa3d.observation.reading import rates_of, readable
 from msa3d.pipeline.layout import GEOMETRY, POST_SUFFIX, Layout
 
 if TYPE_CHECKING:

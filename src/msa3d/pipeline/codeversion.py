@@ -33,6 +33,7 @@ DECIDES_NOTHING = frozenset(
         "errors",
         "observation.exposures",
         "observation.metafile_check",
+        "observation.pattern",
         "observation.reading",
         "pipeline.codeversion",
         "pipeline.engine",

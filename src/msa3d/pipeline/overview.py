@@ -20,8 +20,10 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from msa3d.errors import MetafileError, ObservationError
-from msa3d.observation.exposures import GB_EACH, FoundPattern, Observation, find_pattern, rates_of, spectra
+from msa3d.observation.exposures import GB_EACH, Observation
 from msa3d.observation.metafile import MsaFile
+from msa3d.observation.pattern import FoundPattern, find_pattern
+from msa3d.observation.reading import rates_of, spectra
 from msa3d.pipeline.engine import is_same, read_record
 from msa3d.pipeline.parallel import available_cores, available_memory_gb
 from msa3d.pipeline.products import TEMPORARY, is_alive

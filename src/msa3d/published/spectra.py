@@ -32,8 +32,7 @@ from astropy.table import Table
 
 from msa3d.archive import crds
 from msa3d.errors import ProductError, UnlitSlitError
-from msa3d.observation.exposures import spectra
-from msa3d.observation.reading import readable
+from msa3d.observation.reading import readable, spectra
 from msa3d.observation.source import Placed, place_exposures, sources_of
 from msa3d.pipeline import products
 from msa3d.pipeline.engine import Made, Record, Report, Result, Step, Task, digest

@@ -23,7 +23,7 @@ from astropy.io import fits
 
 from msa3d.archive import crds
 from msa3d.errors import DatasetError, ObservationError, ProductError
-from msa3d.observation.exposures import leave_out_others
+from msa3d.observation.reading import leave_out_others
 from msa3d.pipeline import products
 from msa3d.pipeline.engine import Made, Record, Step, Task
 from msa3d.reduce.exposure import configured, first_line, pipeline_log
