@@ -23,11 +23,7 @@ from functools import cache
 import numpy as np
 from astropy import constants, units
 
-from msa3d_sim.instrument import (
-    COLUMNS,
-    ROWS,
-    InstrumentModel,
-)
+from msa3d_sim.instrument import COLUMNS, ROWS, InstrumentModel
 from msa3d_sim.psf import aperture_transmission
 
 COLLECTING_AREA_M2 = 25.4
@@ -139,11 +135,6 @@ def flat(wave_um, quadrant: int, i: int, j: int):
     return np.interp(wave_um, wave, fast * slow, left=np.nan, right=np.nan)
 
 
-def total_throughput(wave_um):
-    """Electrons detected per photon entering the telescope, mean over the field."""
-    return PEAK_THROUGHPUT * relative_throughput(wave_um)
-
-
 def photon_response(wave_um):
     """Counts per second of 1 MJy/sr from 1 arcsec^2 into a pixel, at the throughput `PEAK_THROUGHPUT`.
 
@@ -233,11 +224,6 @@ def surface_brightness_factor(wave_um, quadrant: int, i: int, j: int):
     return scalar * np.interp(wave_um, wave, response) / flat(wave_um, quadrant, i, j)
 
 
-@cache
-def _uniform_table(shutters: int) -> tuple[np.ndarray, np.ndarray]:
-    return PATHLOSS_WAVES_UM, np.array([aperture_transmission(w, shutters) for w in PATHLOSS_WAVES_UM])
-
-
 def uniform_pathloss(wave_um, shutters: int = 3):
     """Transmission of a uniformly filled slitlet: light diffracted by its edges past the grating.
 
@@ -253,10 +239,5 @@ def uniform_pathloss(wave_um, shutters: int = 3):
     float or array
         Dimensionless, below 1. What the uniform vector of the pathloss reference holds.
     """
-    wave, values = _uniform_table(shutters)
-    return np.interp(wave_um, wave, values)
-
-
-def msa_model() -> InstrumentModel:
-    """The optical model (the same object at every call)."""
-    return InstrumentModel.load()
+    values = [aperture_transmission(wave, shutters) for wave in PATHLOSS_WAVES_UM]
+    return np.interp(wave_um, PATHLOSS_WAVES_UM, values)
