@@ -54,18 +54,7 @@ _FLUX_UNIT = "erg/(s cm2 arcsec2)"
 
 
 def celestial_header(grid: TangentGrid) -> fits.Header:
-    """Return the celestial WCS keywords of a grid.
-
-    Parameters
-    ----------
-    grid : TangentGrid
-        A grid with north up and east to the left.
-
-    Returns
-    -------
-    astropy.io.fits.Header
-        CTYPE, CRPIX, CRVAL, CDELT and CUNIT of axes 1 and 2, and RADESYS.
-    """
+    """Return the celestial WCS keywords of a grid: axes 1 and 2, and RADESYS."""
     header = fits.Header()
     middle = (grid.n + 1) / 2.0
     step = grid.pixel_arcsec / 3600.0
@@ -221,20 +210,7 @@ def _cube_header(grid: TangentGrid, wave: np.ndarray) -> fits.Header:
 
 
 def write_scene(scene, directory: Path) -> list[Path]:
-    """Write ``scene.json`` and, of every source with cubes, its truth file.
-
-    Parameters
-    ----------
-    scene : msa3d_sim.scene.Scene
-        The scene; its sources are built if they were not.
-    directory : Path
-        The folder of the truth; made if missing.
-
-    Returns
-    -------
-    list of Path
-        The files written, scene.json first.
-    """
+    """Write ``scene.json`` and, of every source with cubes, its truth file; returns the paths, scene.json first."""
     directory = Path(directory)
     written = [directory / "scene.json"]
     with atomic_path(written[0]) as partial:

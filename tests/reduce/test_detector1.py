@@ -69,7 +69,8 @@ def test_correlated_noise_is_cleaned_in_spec2_of_what_starts_from_ramps(root: Pa
 def ramps(tmp_path_factory: pytest.TempPathFactory, jwst_loaded: None):
     """A root with the ramps of a cut-out of both detectors: a spectrum with a line, a saturating spot, cosmic rays."""
     from msa3d_sim.crds_cache import build_crds_cache
-    from msa3d_sim.header import PlannedExposure, Pointing, primary_header, science_header
+    from msa3d_sim.geometry import Pointing
+    from msa3d_sim.plan import PlannedExposure, primary_header, science_header
 
     cutout = Cutout(first_row=600, first_column=900, rows=96, columns=128)
     root, truth = tmp_path_factory.mktemp("ramps"), {}
