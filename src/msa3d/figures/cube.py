@@ -17,6 +17,9 @@ from msa3d.galaxy.lines import LineMaps, to_line_flux
 from msa3d.observation.source import cube_path
 from msa3d.pipeline.layout import Layout
 
+RADIUS_ARCSEC = 0.8
+"""Of the aperture of spectra, around the place of the target."""
+
 
 @style.house_style()
 def plot_collapsed(
@@ -54,20 +57,15 @@ def plot_collapsed(
 
 @style.house_style()
 def plot_integrated(
-    layout: Layout,
-    dataset: Dataset,
-    source_id: int | None = None,
-    *,
-    radius_arcsec: float = 0.8,
-    truth: Cube | None = None,
+    layout: Layout, dataset: Dataset, source_id: int | None = None, *, truth: Cube | None = None
 ) -> Figure:
     """Draw the spectrum of a circular aperture, whole and around the lines, over that of the truth if given."""
     target = target_of(dataset, source_id)
     cube = open_cube(cube_path(layout, dataset, target.source_id))
-    spectrum = integrated_spectrum(cube, target.ra, target.dec, radius_arcsec)
+    spectrum = integrated_spectrum(cube, target.ra, target.dec, RADIUS_ARCSEC)
     curves = [(spectrum.wave_um, spectrum.flux_ujy, style.BLUE, "cube")]
     if truth is not None:
-        true = integrated_spectrum(truth, target.ra, target.dec, radius_arcsec)
+        true = integrated_spectrum(truth, target.ra, target.dec, RADIUS_ARCSEC)
         scale = spectrum.n_spaxels / true.n_spaxels
         curves.append((true.wave_um, true.flux_ujy * scale, style.ORANGE, "truth, no sky"))
     figure = style.new_figure(style.FULL_WIDTH, 4.4)
@@ -75,7 +73,7 @@ def plot_integrated(
     whole = grid["whole"]
     _draw(whole, curves, (cube.wave_um[0], cube.wave_um[-1]), target.redshift, names=False)
     name = target.name or str(target.source_id)
-    whole.set_title(f'a  {style.literal(name)}, within {radius_arcsec:g}" ({spectrum.n_spaxels} spaxels)')
+    whole.set_title(f'a  {style.literal(name)}, within {RADIUS_ARCSEC:g}" ({spectrum.n_spaxels} spaxels)')
     if truth is not None:
         whole.legend(loc="upper left", ncols=2)
     for letter, key, (first, last) in zip("bc", ("blue", "red"), ZOOMS, strict=True):
@@ -84,7 +82,7 @@ def plot_integrated(
         _draw(grid[key], curves, (low - margin, high + margin), target.redshift, names=True)
         grid[key].set_title(letter)
     alt = (
-        f"Spectrum of {name} within {radius_arcsec:g} arcsec from {cube.wave_um[0]:.2f} to "
+        f"Spectrum of {name} within {RADIUS_ARCSEC:g} arcsec from {cube.wave_um[0]:.2f} to "
         f"{cube.wave_um[-1]:.2f} micrometre: continuum and emission lines. Two enlarged panels name H-beta "
         "and [O III], and H-alpha with [N II] and [S II]."
     )
@@ -100,7 +98,7 @@ def _draw(axes: Axes, curves: list, limits: tuple[float, float], redshift: float
         look = {"linewidth": 2.4, "alpha": 0.6, "zorder": 2} if below else {"linewidth": 0.8, "zorder": 3}
         axes.step(wave[inside], flux[inside], where="mid", color=colour, label=label, **look)
         shown.append(flux[inside])
-    values = np.concatenate(shown) if shown else np.array([])
+    values = np.concatenate(shown)
     values = values[np.isfinite(values)]
     if values.size:
         low, high = np.percentile(values, [0.5, 100.0 if names else 99.95])
@@ -209,10 +207,11 @@ def _row(figure: Figure, panels: list[Axes], place: tuple, images: list, label: 
 
 CONTINUUM_KMS = ((-2400.0, -1100.0), (1500.0, 2600.0))
 """Free of Ha and [N II], to either side."""
+CHANNELS = 12
 
 
-def line_planes(cube: Cube, wave_um: float, windows_kms=CONTINUUM_KMS) -> tuple[np.ndarray, np.ndarray]:
-    """Planes around a line with a straight continuum taken off.
+def line_planes(cube: Cube, wave_um: float) -> tuple[np.ndarray, np.ndarray]:
+    """Planes around a line with a straight continuum subtracted.
 
     Parameters
     ----------
@@ -220,23 +219,21 @@ def line_planes(cube: Cube, wave_um: float, windows_kms=CONTINUUM_KMS) -> tuple[
         The cube.
     wave_um : float
         Where the line lies, as observed, um.
-    windows_kms : sequence of pairs
-        Where there is continuum only, km/s from the line.
 
     Returns
     -------
     velocity : ndarray, shape (n,)
-        Of the planes between the two windows, km/s.
+        Of the planes between the windows of continuum, km/s.
     planes : ndarray, shape (n, n_y, n_x)
         MJy/sr; NaN where nothing was observed or the continuum is not known.
 
     Raises
     ------
     msa3d.errors.ProductError
-        If the cube does not cover both windows.
+        If the cube does not cover both windows of continuum.
     """
     velocity = (cube.wave_um / wave_um - 1.0) * C_KMS
-    sides = [np.flatnonzero((velocity >= low) & (velocity <= high)) for low, high in windows_kms]
+    sides = [np.flatnonzero((velocity >= low) & (velocity <= high)) for low, high in CONTINUUM_KMS]
     if min(side.size for side in sides) < 3:
         raise ProductError(
             f"{cube.name} does not cover the continuum on both sides of {wave_um:.4f} um; check redshift"
@@ -251,44 +248,36 @@ def line_planes(cube: Cube, wave_um: float, windows_kms=CONTINUUM_KMS) -> tuple[
         filled[:, ~enough] = 0.0
         level.append(np.where(enough, np.nanmedian(filled, axis=0), np.nan))
     at = [float(velocity[side].mean()) for side in sides]
-    inside = (velocity > windows_kms[0][1]) & (velocity < windows_kms[1][0])
+    inside = (velocity > CONTINUUM_KMS[0][1]) & (velocity < CONTINUUM_KMS[1][0])
     share = ((velocity[inside] - at[0]) / (at[1] - at[0]))[:, None, None]
     continuum = level[0] + share * (level[1] - level[0])
     return velocity[inside], np.where(observed(cube), cube.data[inside] - continuum, np.nan)
 
 
 @style.house_style()
-def plot_channel_maps(
-    dataset: Dataset,
-    cube: Cube,
-    *,
-    channels: int = 12,
-    source_id: int | None = None,
-) -> Figure:
+def plot_channel_maps(dataset: Dataset, cube: Cube, *, source_id: int | None = None) -> Figure:
     """Draw the planes of a cube nearest to Ha, continuum subtracted, from approaching to receding."""
     target = target_of(dataset, source_id)
     wave = LINES["Ha"] * (1.0 + target.redshift)
     velocity, planes = line_planes(cube, wave)
-    nearest = np.sort(np.argsort(np.abs(velocity))[:channels])
+    nearest = np.sort(np.argsort(np.abs(velocity))[:CHANNELS])
     velocity, planes = velocity[nearest], planes[nearest]
     centre = (target.ra, target.dec)
-    columns, width = 4, 1.5
+    columns = 4
     rows = int(np.ceil(velocity.size / columns))
-    height = map_height(cube, centre, width, least=1.1, most=2.6)
+    height = map_height(cube, centre, 1.5, least=1.1, most=2.6)
     figure = style.new_figure(style.FULL_WIDTH, rows * (height + 0.15) + 1.0, "compressed")
     grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     finite = planes[np.isfinite(planes)]
     limit = float(np.percentile(finite, 99.7)) if finite.size else 1.0
-    floor = -0.25 * limit
+    scale = style.scale(style.FLUX_MAP, -0.25 * limit, limit)
     panels = grid.ravel()
     for index, axes in enumerate(panels):
         if index >= velocity.size:
             axes.set_axis_off()
             continue
-        scale = style.scale(style.FLUX_MAP, floor, limit)
         mesh = draw_map(axes, cube, planes[index], centre, **scale)
-        below = index + columns >= velocity.size
-        label_sky(axes, east=below, north=index % columns == 0)
+        label_sky(axes, east=index + columns >= velocity.size, north=index % columns == 0)
         axes.set_title(f"{velocity[index]:+.0f} km/s".replace("-", "\u2212"))
     mark_map(panels[0], cube, target.redshift, fontsize=5.5, others=list(panels[1 : velocity.size]))
     style.colour_bar(figure, mesh, list(panels), "H\u03b1 less continuum (MJy/sr)", fraction=0.03, extend="both")
@@ -320,11 +309,11 @@ def halpha_image(cube: Cube, redshift: float) -> np.ndarray:
     return to_line_flux(planes[np.abs(velocity) <= LINE_KMS].sum(axis=0) * step, wave)
 
 
-def aperture(cube: Cube, target: Target, radius_arcsec: float) -> tuple:
+def aperture(cube: Cube, target: Target) -> tuple:
     """Spectrum of a circle: wavelength (um), flux density and its error (uJy; None without), number of spaxels."""
-    spectrum = integrated_spectrum(cube, target.ra, target.dec, radius_arcsec)
+    spectrum = integrated_spectrum(cube, target.ra, target.dec, RADIUS_ARCSEC)
     east, north = cube.offsets(target.ra, target.dec)
-    error = cube.sum_error((np.hypot(east, north) <= radius_arcsec) & observed(cube))
+    error = cube.sum_error((np.hypot(east, north) <= RADIUS_ARCSEC) & observed(cube))
     if error is not None:
         error = np.where(np.isfinite(spectrum.flux_ujy), error * cube.pixel_sr * MICROJANSKY_PER_MEGAJANSKY, np.nan)
     return spectrum.wave_um, spectrum.flux_ujy, error, spectrum.n_spaxels

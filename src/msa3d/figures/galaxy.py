@@ -234,14 +234,8 @@ def draw_sfr_profile(
         right.plot(grid, disc, color=colour, linewidth=1.0)
         if np.isfinite(profile.injected_arcsec):
             true = profile.injected_arcsec * scale
-            right.plot(
-                grid,
-                np.exp(-grid / true),
-                color=colour,
-                linestyle="--",
-                linewidth=0.9,
-                label=f"put in: h = {true:.2f} kpc",
-            )
+            told = f"put in: h = {true:.2f} kpc"
+            right.plot(grid, np.exp(-grid / true), color=colour, linestyle="--", linewidth=0.9, label=told)
     left.tick_params(axis="y", which="both", right=False)
     other.tick_params(axis="y", which="both", left=False)
     right.set_yscale("log")
@@ -282,6 +276,9 @@ class Rotation:
         return cls(np.asarray(radius_arcsec), value, low, high)
 
 
+LEAST_SNR = 3.0
+
+
 @style.house_style()
 def draw_kinematics(
     dataset: Dataset,
@@ -292,7 +289,6 @@ def draw_kinematics(
     *,
     injected: Disc | None = None,
     published: tuple[float, float, float] | None = None,
-    snr: float = 3.0,
     centre: tuple[float, float] | None = None,
     source_id: int | None = None,
 ) -> Figure:
@@ -306,7 +302,7 @@ def draw_kinematics(
         Whose spaxels the maps have.
     maps : mapping of str to ndarray
         As in `msa3d.galaxy.discfit.DiscFit`, (n_y, n_x), km/s; what was observed is shown where ``snr``, if there,
-        is at least `snr`.
+        is at least `LEAST_SNR`.
     disc : Disc
         The fitted disc.
     rotation : Rotation
@@ -315,8 +311,6 @@ def draw_kinematics(
         What was injected.
     published : tuple of float, optional
         Radius (arcsec), V sin i and its error (km/s), as the paper has it.
-    snr : float
-        Least signal-to-noise ratio.
     centre : tuple of float, optional
         ICRS place (deg) that offsets, and the disc's x0 and y0, refer to; the target's without it.
     source_id : int, optional
@@ -334,7 +328,7 @@ def draw_kinematics(
              ("observed_velocity", "velocity", "observed_sigma", "sigma")}  # fmt: skip
     if "snr" in maps:
         with np.errstate(invalid="ignore"):
-            seen = maps["snr"] >= snr
+            seen = maps["snr"] >= LEAST_SNR
         for name in ("observed_velocity", "observed_sigma"):
             shown[name] = np.where(seen, shown[name], np.nan)
     for name in ("observed_velocity", "velocity"):
@@ -342,8 +336,7 @@ def draw_kinematics(
     figure = style.new_figure(style.FULL_WIDTH, 5.6)
     grid = figure.subplots(2, 3)
     figure.get_layout_engine().set(wspace=0.08)
-    limit = style.symmetric_limit(shown["velocity"], 99.0) * 1.1
-    signed = style.signed_scale(limit)
+    signed = style.signed_scale(style.symmetric_limit(shown["velocity"], 99.0) * 1.1)
     low, high = style.percentile_limits(np.concatenate([shown["observed_sigma"][used], shown["sigma"][used]]), 3, 97)
     wide = style.scale(style.DISPERSION_MAP, max(0.0, low), high)
     panels = (
@@ -413,13 +406,8 @@ def _major_axis(axes: Axes, disc: Disc) -> None:
     """Dash the major axis of the disc, half an arcsecond to either side."""
     angle = np.radians(disc.pa_deg)
     along = np.array([-0.7, 0.7])
-    axes.plot(
-        disc.x0 + along * np.sin(angle),
-        disc.y0 + along * np.cos(angle),
-        color=style.BLACK,
-        linewidth=0.8,
-        linestyle="--",
-    )
+    east, north = disc.x0 + along * np.sin(angle), disc.y0 + along * np.cos(angle)
+    axes.plot(east, north, color=style.BLACK, linewidth=0.8, linestyle="--")
 
 
 def _curve(axes: Axes, place: tuple, maps: Mapping, used: np.ndarray, curves: tuple, scale: float) -> None:

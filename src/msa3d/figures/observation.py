@@ -26,11 +26,14 @@ from msa3d.pipeline.layout import POST_SUFFIX, Layout, exposure_names, parse_rat
 from msa3d.pipeline.products import is_simulated
 from msa3d.published.rectified import SlitSpectrum, read_spectrum
 
+log = logging.getLogger(__name__)
+
+COLUMN_KMS = 250.0
+"""Averaged to either side of Ha."""
+
 
 @style.house_style()
-def plot_column(
-    layout: Layout, dataset: Dataset, source_id: int | None = None, *, half_width_kms: float = 250.0
-) -> Figure:
+def plot_column(layout: Layout, dataset: Dataset, source_id: int | None = None) -> Figure:
     """Draw the profiles along the slit, at Ha, of the dithers of the middle column, and their median.
 
     Needs the products of the published builder; a ProductError says which is missing.
@@ -41,7 +44,7 @@ def plot_column(
     stack = _read(layout.column_stack(target.source_id, column))
     median = _read(layout.column_median(target.source_id, column))
     line = LINES["Ha"] * (1 + target.redshift)
-    inside = np.abs(cube.wave_um / line - 1.0) * C_KMS <= half_width_kms
+    inside = np.abs(cube.wave_um / line - 1.0) * C_KMS <= COLUMN_KMS
     if not inside.any():
         raise ProductError(f"{cube.name}: H-alpha at {line:.4f} um is not covered")
     planes = _mean(np.where(stack == 0, np.nan, stack)[..., inside])
@@ -247,14 +250,13 @@ def plot_postprocess_effect(layout: Layout, dataset: Dataset, source_id: int | N
     first = np.where(before.data == 0, np.nan, before.data)
     second = np.where(after == 0, np.nan, after)
     figure = style.new_figure(style.FULL_WIDTH, 5.0)
-    panels = figure.subplots(4, 1, sharex=True, height_ratios=[1, 1, 1, 1])
+    panels = figure.subplots(4, 1, sharex=True)
     low, high = style.percentile_limits(first, 2.0, 98.0)
     for axes, image, title in (
         (panels[0], first, "a  Rectified spectrum (s2d)"),
         (panels[1], second, "b  Cosmic rays replaced, divided by the path loss"),
     ):
-        scale = style.scale(style.INTENSITY_MAP, low, high)
-        shown = draw_spectrum(axes, before.wave_um, image, **scale)
+        shown = draw_spectrum(axes, before.wave_um, image, **style.scale(style.INTENSITY_MAP, low, high))
         axes.set_title(title)
         axes.set_ylabel("row")
         style.colour_bar(figure, shown, axes, "MJy/sr", fraction=0.03)
@@ -287,9 +289,9 @@ def _pathloss(before: np.ndarray, after: np.ndarray, rejected: np.ndarray) -> np
     return result
 
 
-log = logging.getLogger(__name__)
-
 MARKED = ("Ha", "[NII]6583")
+STEPS_UM = 0.02
+"""Shown to either side of Ha."""
 
 
 @dataclass(frozen=True)
@@ -303,13 +305,7 @@ class Panel:
 
 
 @style.house_style()
-def plot_spectrum_steps(
-    layout: Layout,
-    dataset: Dataset,
-    source_id: int | None = None,
-    *,
-    half_width_um: float = 0.02,
-) -> Figure:
+def plot_spectrum_steps(layout: Layout, dataset: Dataset, source_id: int | None = None) -> Figure:
     """Draw the neighbourhood of Ha, in the middle exposure, from count rates to the median of a column's dithers."""
     target = target_of(dataset, source_id)
     middle = LINES["Ha"] * (1 + target.redshift)
@@ -317,7 +313,7 @@ def plot_spectrum_steps(
     figure = style.new_figure(style.FULL_WIDTH, 1.15 * len(panels) + 0.5)
     rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for letter, axes, panel in zip("abcdef", rows, panels, strict=False):
-        shown = np.abs(panel.wave_um - middle) <= half_width_um
+        shown = np.abs(panel.wave_um - middle) <= STEPS_UM
         if not shown.any():
             raise ProductError(f"{panel.title}: Ha of source {target.source_id} at {middle:.4f} um is not covered")
         low, high = style.percentile_limits(panel.data[:, shown], 5.0, 99.5)
@@ -367,7 +363,8 @@ def _slit_panels(layout: Layout, activity: str, source_id: int, middle_um: float
     """Count rates and calibrated pixels of the slit, on the detector that saw the wavelength."""
     for cal in sorted(layout.process_dir(activity).glob("*_nrs[12]_cal.fits")):
         with fits.open(cal) as hdus:
-            number = _slit_number(hdus, source_id)
+            slits = (hdu for hdu in hdus if hdu.name == "SCI" and hdu.header.get("SOURCEID") == source_id)
+            number = next((hdu.ver for hdu in slits), None)
             if number is None:
                 continue
             sci, wave = hdus["SCI", number], hdus["WAVELENGTH", number].data
@@ -377,8 +374,7 @@ def _slit_panels(layout: Layout, activity: str, source_id: int, middle_um: float
             keep = np.isfinite(wave)
             x, y, (height, width) = sci.header["SLTSTRT1"], sci.header["SLTSTRT2"], sci.data.shape
             calibrated = _blank(np.asarray(sci.data, dtype=float)[:, keep])
-        rate = _rate_of(layout, cal)
-        with fits.open(rate) as hdus:
+        with fits.open(layout.root / cal.name.replace("_cal.fits", "_rate.fits")) as hdus:
             cutout = np.asarray(hdus["SCI"].data[y - 1 : y - 1 + height, x - 1 : x - 1 + width], dtype=float)
         detector = cal.name.split("_")[-2].upper()
         return [
@@ -387,19 +383,6 @@ def _slit_panels(layout: Layout, activity: str, source_id: int, middle_um: float
         ]
     log.warning("no detector of exposure %s saw source %s at %.4f um", activity, source_id, middle_um)
     return []
-
-
-def _slit_number(hdus: fits.HDUList, source_id: int) -> int | None:
-    """EXTVER of the slit of a source in a cal file."""
-    for hdu in hdus:
-        if hdu.name == "SCI" and int(hdu.header.get("SOURCEID", -1)) == source_id:
-            return hdu.ver
-    return None
-
-
-def _rate_of(layout: Layout, cal: Path) -> Path:
-    """Count-rate file that a cal file was made from."""
-    return layout.root / cal.name.replace("_cal.fits", "_rate.fits")
 
 
 def _blank(image: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from msa3d.config import Dataset, Target
 from msa3d.constants import LINES
 from msa3d.cubes.cube import Cube
 from msa3d.figures import style
-from msa3d.figures.cube import FLUX_LABEL, FLUX_UNIT, VELOCITY_LABEL, aperture, halpha_image
+from msa3d.figures.cube import FLUX_LABEL, FLUX_UNIT, RADIUS_ARCSEC, VELOCITY_LABEL, aperture, halpha_image
 from msa3d.figures.maps import draw_map, label_sky, map_bar, mark_map, target_of
 from msa3d.galaxy.images import collapsed_image
 from msa3d.observation.multiplex import Inputs, compare
@@ -35,7 +35,7 @@ class Entry:
 
 
 @style.house_style()
-def plot_atlas(dataset: Dataset, entries: Sequence[Entry], *, radius_arcsec: float = 0.8, title: str = "") -> Figure:
+def plot_atlas(dataset: Dataset, entries: Sequence[Entry]) -> Figure:
     """Draw a page of the atlas: a row for each galaxy; maps have scales of their own."""
     if not entries:
         raise ValueError("an atlas needs a galaxy at least")
@@ -43,28 +43,27 @@ def plot_atlas(dataset: Dataset, entries: Sequence[Entry], *, radius_arcsec: flo
     maps = 3 if moving else 2
     figure = style.new_figure(style.FULL_WIDTH, 1.75 * len(entries) + 0.9)
     grid = figure.subplots(len(entries), maps + 1, squeeze=False, width_ratios=[1.0] * maps + [1.9])
-    bottom = len(entries) - 1
     for row, entry in enumerate(entries):
         _images(figure, grid[row, :maps], entry)
-        _spectrum(grid[row, maps], entry, radius_arcsec, last=row == bottom)
+        _spectrum(grid[row, maps], entry, last=row == len(entries) - 1)
     names = ("continuum\n(MJy/sr)", FLUX_LABEL.replace("surface brightness\n", "\n"), VELOCITY_LABEL)
     for axes, text in zip(grid[0, :maps], names, strict=False):
         axes.annotate(
             text, (0.5, 1.0), xycoords="axes fraction", xytext=(0, 4), textcoords="offset points",
             ha="center", va="bottom", fontsize=6.5,
         )  # fmt: skip
-    figure.suptitle(style.literal(title or dataset.title), fontsize=9)
+    figure.suptitle(style.literal(dataset.title), fontsize=9)
     listed = ", ".join(entry.target.name or str(entry.target.source_id) for entry in entries)
     alt = (
         f"Atlas of {listed}: in each row a map of the continuum, of H-alpha without it"
         + (", of the velocity" if moving else "")
-        + f", and the spectrum within {radius_arcsec:g} arcsec around H-alpha."
+        + f", and the spectrum within {RADIUS_ARCSEC:g} arcsec around H-alpha."
     )
     return style.finish(figure, simulated=any(entry.cube.simulated for entry in entries), alt=alt)
 
 
-def pages(dataset: Dataset, entries: Sequence[Entry], **kwargs) -> Iterator[Figure]:
-    """Draw an atlas of any length, `ROWS` galaxies on a page; `kwargs` go to `plot_atlas`.
+def pages(dataset: Dataset, entries: Sequence[Entry]) -> Iterator[Figure]:
+    """Draw an atlas of any length, `ROWS` galaxies on a page.
 
     Yields
     ------
@@ -72,7 +71,7 @@ def pages(dataset: Dataset, entries: Sequence[Entry], **kwargs) -> Iterator[Figu
         A page.
     """
     for start in range(0, len(entries), ROWS):
-        yield plot_atlas(dataset, entries[start : start + ROWS], **kwargs)
+        yield plot_atlas(dataset, entries[start : start + ROWS])
 
 
 def _images(figure: Figure, panels: Sequence[Axes], entry: Entry) -> None:
@@ -104,9 +103,9 @@ def _bar(figure: Figure, mesh, axes: Axes) -> None:
     bar.ax.locator_params(nbins=4)
 
 
-def _spectrum(axes: Axes, entry: Entry, radius_arcsec: float, *, last: bool) -> None:
+def _spectrum(axes: Axes, entry: Entry, *, last: bool) -> None:
     """Draw the neighbourhood of Ha in the frame of the galaxy."""
-    wave, flux, error, _ = aperture(entry.cube, entry.target, radius_arcsec)
+    wave, flux, error, _ = aperture(entry.cube, entry.target)
     rest = wave / (1 + entry.target.redshift)
     inside = (rest >= 0.645) & (rest <= 0.676)
     rest, flux = rest[inside], flux[inside]
@@ -357,14 +356,15 @@ def _costs(figure: Figure, comparison: BuilderComparison) -> None:
     panels[0].tick_params(axis="y", length=0)
 
 
+MOST_TARGETS = 100
 PUBLISHED_GAIN = 15.0
 """Barisic et al. 2024, abstract: more than that."""
 
 
 @style.house_style()
-def plot_multiplex(inputs: Inputs | None = None, *, most: int = 100) -> Figure:
-    """Draw the gain against the number of targets, and its factors at `inputs` (the published observation)."""
-    inputs = inputs or Inputs()
+def plot_multiplex() -> Figure:
+    """Draw the gain against the number of targets, and its factors for the published observation."""
+    inputs, most = Inputs(), MOST_TARGETS
     figure = style.new_figure(style.FULL_WIDTH, 3.0)
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1.0])
     targets = np.arange(1, most + 1)
