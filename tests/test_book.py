@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import nbformat
 import pytest
 
-from msa3d import book
+import msa3d_book as book
 from msa3d.errors import ProductError
 from msa3d.pipeline import notebooks
 from msa3d.pipeline.layout import Layout

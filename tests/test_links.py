@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from msa3d import book
+import msa3d_book as book
 from msa3d.pipeline import notebooks
 from msa3d.pipeline.layout import Layout
 

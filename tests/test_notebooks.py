@@ -7,9 +7,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from msa3d.book import undescribed_figures
 from msa3d.errors import DatasetError
 from msa3d.pipeline import notebooks
+from msa3d_book import undescribed_figures
 
 from .fixtures import standin
 

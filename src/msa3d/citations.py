@@ -1,4 +1,4 @@
-"""What to cite, generated from the packages that were really used and the calibrations that were chosen."""
+"""What to cite: the packages that a run really used and the calibrations that were chosen."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ if TYPE_CHECKING:
     from msa3d.galaxy.measure import Galaxy
     from msa3d.pipeline.layout import Layout
 
-
-_MODULES = {"dust-extinction": "dust_extinction"}
-"""Distributions whose name is not that of their module."""
+METHOD = "barisic2024"
+"""Key, in ``book/references.bib``, of the paper whose method this is."""
+PACKAGES = {
+    "astropy": "astropy2022", "numpy": "numpy2020", "scipy": "scipy2020", "matplotlib": "matplotlib2007",
+    "emcee": "emcee2013", "galpak": "galpak2015", "numba": "numba2015", "jwst": "jwst2024",
+    "dust_extinction": "dustextinction2024",
+}  # fmt: skip
+"""The same of packages that ask to be cited, by their module, which is also the name of their distribution."""
 
 
 @cache
-def _table() -> dict[str, Any]:
-    return yaml.safe_load(resources.files("msa3d").joinpath("data/citations.yaml").read_text())
-
-
-@cache
-def _calibrations() -> dict[str, dict[str, Any]]:
-    text = resources.files("msa3d.galaxy").joinpath("data/calibrations.yaml").read_text()
-    groups = yaml.safe_load(text).values()
-    found = {name: item for group in groups for name, item in group.items() if isinstance(item, dict)}
+def _calibrations() -> dict[str, tuple[str, str]]:
+    """Reference and bibcode of every calibration and attenuation law."""
     from msa3d.galaxy.dust import LAWS
 
-    return found | {name: {"reference": told, "bibcode": bibcode} for name, (_, told, bibcode) in LAWS.items()}
+    text = resources.files("msa3d.galaxy").joinpath("data/calibrations.yaml").read_text()
+    items = [item for group in yaml.safe_load(text).values() for item in group.items() if isinstance(item[1], dict)]
+    found = {name: (item.get("reference", ""), item.get("bibcode", "")) for name, item in items}
+    return found | {name: (reference, bibcode) for name, (_, reference, bibcode) in LAWS.items()}
 
 
 def used_packages(modules: Iterable[str] | None = None) -> dict[str, str]:
-    """Find the packages that have an entry and were imported in this process.
+    """Find the packages of `PACKAGES` that were imported.
 
     Parameters
     ----------
@@ -48,12 +49,12 @@ def used_packages(modules: Iterable[str] | None = None) -> dict[str, str]:
     Returns
     -------
     dict of str to str
-        Version by package, in the order of the table.
+        Version by package.
     """
     loaded = {name.partition(".")[0] for name in (sys.modules if modules is None else modules)}
     found = {}
-    for name in _table()["packages"]:
-        if _MODULES.get(name, name) in loaded:
+    for name in PACKAGES:
+        if name in loaded:
             try:
                 found[name] = metadata.version(name)
             except metadata.PackageNotFoundError:
@@ -75,7 +76,7 @@ def used(layout: Layout, galaxies: Iterable[Galaxy] = ()) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``packages``: version by package, and ``calibrations``: names, as `acknowledgements` and `bibtex` take them.
+        ``packages``: version by package, and ``calibrations``: names, as `acknowledgements` takes them.
     """
     packages = {name: version for name, version in used_packages().items() if name != "jwst"}
     for path in sorted(layout.process.glob("exp_*/*_cal.fits"))[:1]:
@@ -108,42 +109,10 @@ def references(calibrations: Iterable[str]) -> dict[str, tuple[str, str]]:
     msa3d.errors.DatasetError
         For a name that is not in the table.
     """
-    table, result = _calibrations(), {}
-    for name in calibrations:
-        if name not in table:
-            raise DatasetError(f"no calibration {name!r} in calibrations.yaml: choose of {', '.join(sorted(table))}")
-        result[name] = str(table[name].get("reference", "")), str(table[name].get("bibcode", ""))
-    return result
-
-
-def bibtex(packages: Iterable[str] | None = None, calibrations: Iterable[str] = ()) -> str:
-    """Write BibTeX entries.
-
-    Parameters
-    ----------
-    packages : iterable of str, optional
-        Names of distributions; without it `used_packages`. Those without an entry are left out.
-    calibrations : iterable of str
-        Names of calibrations.
-
-    Returns
-    -------
-    str
-        The paper whose method this is, then one entry each, a blank line between; calibrations under their bibcode.
-    """
-    table = _table()["packages"]
-    entries = [_table()["method"].strip()]
-    entries += [table[name]["entry"].strip() for name in (packages or used_packages()) if name in table]
-    # A key may stand once only: several equations of a paper are one entry.
-    places: dict[str, list[str]] = {}
-    for reference, bibcode in dict.fromkeys(references(calibrations).values()):
-        if bibcode:
-            places.setdefault(bibcode, []).append(reference.replace("&", r"\&"))
-    for bibcode, notes in places.items():
-        url = f"https://ui.adsabs.harvard.edu/abs/{bibcode.replace('&', '%26')}"
-        note = "; ".join(notes)
-        entries.append(f"@misc{{{bibcode},\n  note = {{{note}}}, year = {{{bibcode[:4]}}}, url = {{{url}}}\n}}")
-    return "\n\n".join(entries) + "\n"
+    table, names = _calibrations(), list(calibrations)
+    if unknown := [name for name in names if name not in table]:
+        raise DatasetError(f"no calibration {unknown[0]!r} in calibrations.yaml: choose of {', '.join(sorted(table))}")
+    return {name: table[name] for name in names}
 
 
 def acknowledgements(packages: dict[str, str] | None = None, calibrations: Iterable[str] = ()) -> str:
@@ -162,11 +131,13 @@ def acknowledgements(packages: dict[str, str] | None = None, calibrations: Itera
         Plain text.
     """
     packages = used_packages() if packages is None else packages
-    listed = [f"{name} {version}" for name, version in packages.items()]
-    text = _table()["text"].format(packages=_enumerated(listed) if listed else "no package that asks to be cited")
+    *first, last = [f"{name} {version}" for name, version in packages.items()] or ["no package that asks to be cited"]
+    listed = f"{', '.join(first)} and {last}" if first else last
+    text = (
+        f"This work made use of {listed}. The data were reduced with msa3d, which carries out the method of "
+        "Barisic et al. (2024, arXiv:2408.08350)."
+    )
     cited = [reference for reference, _ in dict.fromkeys(references(calibrations).values()) if reference]
-    return f"{text} {_table()['calibrations'].format(references='; '.join(cited))}" if cited else text
-
-
-def _enumerated(items: list[str]) -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+    if cited:
+        text += f" Line ratios and luminosities were turned into physical quantities by {'; '.join(cited)}."
+    return text

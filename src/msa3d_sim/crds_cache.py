@@ -13,17 +13,13 @@ import logging
 import pprint
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msa3d import __version__
 from msa3d.archive.crds import take_paths_literally
 from msa3d.errors import CrdsError
 from msa3d.pipeline.codeversion import code_version
-
-if TYPE_CHECKING:
-    from msa3d_sim.ramp import Cutout
-
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +48,7 @@ NOT_APPLICABLE = (
 STAMP = "msa3d_simulated.txt"
 
 
-def build_crds_cache(path: Path, *, stage1: Cutout | None = None) -> str:
+def build_crds_cache(path: Path, *, more: Callable | None = None) -> str:
     """Make the simulated CRDS cache, unless it is there already.
 
     The cache is built beside its final place and renamed when whole, so that a killed run leaves none
@@ -62,8 +58,9 @@ def build_crds_cache(path: Path, *, stage1: Cutout | None = None) -> str:
     ----------
     path : pathlib.Path
         The cache's root (``CRDS_PATH``), made if missing.
-    stage1 : Cutout, optional
-        Also the references of Detector1, for ramps of this part of the detector.
+    more : callable, optional
+        ``more(folder, name)`` writes further references and returns the file by type; `name` is that of
+        `msa3d_sim.references.write_optics`. It does not replace a cache that is there.
 
     Returns
     -------
@@ -76,7 +73,7 @@ def build_crds_cache(path: Path, *, stage1: Cutout | None = None) -> str:
         If something else than a cache made by this function is at `path`.
     """
     path = Path(path)
-    stamp = _fingerprint(stage1)
+    stamp = _fingerprint()
     if (path / STAMP).is_file() and (path / STAMP).read_text(encoding="utf-8") == stamp:
         return CONTEXT
     if path.exists() and any(path.iterdir()) and not (path / STAMP).is_file():
@@ -84,7 +81,7 @@ def build_crds_cache(path: Path, *, stage1: Cutout | None = None) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
     try:
-        _write(partial, stage1)
+        _write(partial, more)
         (partial / STAMP).write_text(stamp, encoding="utf-8")
         partial.chmod(0o755)
         if path.exists():
@@ -97,18 +94,16 @@ def build_crds_cache(path: Path, *, stage1: Cutout | None = None) -> str:
     return CONTEXT
 
 
-def _fingerprint(stage1: Cutout | None = None) -> str:
+def _fingerprint() -> str:
     """What the content depends on: the version, the code and the data behind it."""
     return (
         "Simulated reference files, made by msa3d for its embedded observation. Not for real data.\n"
-        f"version {__version__}\ncontext {CONTEXT}\ncontent {code_version(__name__)}\n{stage1 or ''}"
+        f"version {__version__}\ncontext {CONTEXT}\ncontent {code_version(__name__)}\n"
     )
 
 
-def _write(root: Path, stage1: Cutout | None) -> None:
+def _write(root: Path, more: Callable | None) -> None:
     # Imported where they are needed: a cache that is there already is told in no time.
-    from msa3d_sim.header import FRAMES_PER_GROUP, GROUP_SECONDS
-    from msa3d_sim.ramp import write_ramp_references
     from msa3d_sim.references import write_calibration, write_optics
 
     take_paths_literally(root)
@@ -121,8 +116,8 @@ def _write(root: Path, stage1: Cutout | None) -> None:
         return f"jwst_nirspec_{reftype}_{NUMBER}.{suffix}"
 
     files = write_optics(references, name) | write_calibration(references, name)
-    if stage1:
-        files |= write_ramp_references(references, name, GROUP_SECONDS, FRAMES_PER_GROUP, stage1)
+    if more:
+        files |= more(references, name)
     for reftype, file in files.items():
         _write_mapping(mappings / f"jwst_nirspec_{reftype}_{NUMBER}.rmap", *_reference_mapping(reftype, file))
     _write_mapping(mappings / INSTRUMENT_CONTEXT, *_instrument_mapping(files))

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.polynomial import chebyshev
 
-from msa3d_sim.header import V2_REF_ARCSEC, V3_REF_ARCSEC, Pointing
-
+V2_REF_ARCSEC, V3_REF_ARCSEC = 378.563202, -428.402832
+"""Reference point of aperture NRS_FULL_MSA in the telescope's V2, V3 frame (arcsec); source: PRD siaf."""
+V3_IDEAL_Y_ANGLE_DEG = 138.57611
 SHUTTERS_PER_ROW = 365
 SHUTTERS_PER_COLUMN = 171
 PITCH_IN_OPENINGS = 1.15
@@ -25,16 +26,17 @@ DETECTOR_PIXELS = 2048
 WAVE_RANGE_UM = (0.97, 1.89)
 """Wavelengths of F100LP/G140H in the wavelengthrange reference."""
 OPTICS_REFERENCES = (
-    "wavelengthrange",
-    "camera",
-    "collimator",
-    "disperser",
-    "fore",
-    "fpa",
-    "msa",
-    "ote",
-    "msaoper",
-)
+    "wavelengthrange", "camera", "collimator", "disperser", "fore", "fpa", "msa", "ote", "msaoper",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """Where the telescope looks: sky position of the V2/V3 reference point and position angle of V3 there, deg."""
+
+    ra: float
+    dec: float
+    roll: float
 
 
 @dataclass(frozen=True)
@@ -70,18 +72,7 @@ class Slitlet:
 
 
 def find_references(model) -> dict[str, str]:
-    """Reference files of the optics for a data model, asked of the CRDS cache in use.
-
-    Parameters
-    ----------
-    model : `jwst.datamodels.ImageModel`
-        A model with the header of a rate image.
-
-    Returns
-    -------
-    dict
-        Reference type to path.
-    """
+    """Reference files of the optics, by type, for a data model, from the CRDS cache in use."""
     import crds
 
     return crds.getreferences(model.get_crds_parameters(), reftypes=list(OPTICS_REFERENCES), observatory="jwst")
@@ -145,18 +136,7 @@ class Optics:
 
 
 def rotate_to_sky(pointing: Pointing):
-    """Transform from V2, V3 (arcsec) to right ascension and declination (deg) for a pointing.
-
-    Parameters
-    ----------
-    pointing : Pointing
-        Where the telescope looks.
-
-    Returns
-    -------
-    `astropy.modeling.Model`
-        Callable ``(v2, v3) -> (ra, dec)``, with an inverse; the one that jwst makes from the headers.
-    """
+    """The transform, with an inverse, from V2, V3 (arcsec) to RA, Dec (deg) that jwst makes from the headers."""
     from jwst.assign_wcs.pointing import _v23tosky
 
     return _v23tosky(
@@ -213,12 +193,7 @@ class MsaPlane:
         return self._msa_to_oteip.inverse(*self._oteip_to_v23.inverse(v2, v3, wave))[:2]
 
     def shutter_at(self, x_msa: float, y_msa: float):
-        """Find the shutter at a position of the MSA plane.
-
-        Parameters
-        ----------
-        x_msa, y_msa : float
-            Position in m.
+        """Find the shutter at a position of the MSA plane (m).
 
         Returns
         -------
@@ -233,14 +208,7 @@ class MsaPlane:
             row = round((x - float(table[0][1])) / x_pitch) + 1
             column = round((y - float(table[0][2])) / y_pitch) + 1
             if 1 <= row <= SHUTTERS_PER_ROW and 1 <= column <= SHUTTERS_PER_COLUMN:
-                entry = table[row - 1 + (column - 1) * SHUTTERS_PER_ROW]
-                return (
-                    quadrant,
-                    row,
-                    column,
-                    (x - float(entry[1])) / float(entry[3]),
-                    (y - float(entry[2])) / float(entry[4]),
-                )
+                return (quadrant, row, column, *self.offset_in((quadrant, row, column), x_msa, y_msa))
         return None
 
     def offset_in(self, shutter: tuple[int, int, int], x_msa: float, y_msa: float) -> tuple[float, float]:
@@ -265,15 +233,7 @@ def tangent_offsets(ra, dec, ra0: float, dec0: float):
 
 
 class Polynomial2D:
-    """A smooth function of two variables on a box, as a Chebyshev series fitted to samples.
-
-    Parameters
-    ----------
-    u, v, values : array_like
-        Samples, all of one shape.
-    degrees : tuple of int
-        Degrees in ``u`` and ``v``.
-    """
+    """A smooth function of two variables on a box, as a Chebyshev series of given degrees fitted to samples."""
 
     def __init__(self, u, v, values, degrees: tuple[int, int]):
         self._u = _Scaling(u)

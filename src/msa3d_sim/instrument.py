@@ -1,12 +1,7 @@
 """The optical model of NIRSpec's multi-object mode, G140H/F100LP.
 
-The figures are those of ESA's parametric instrument model (source and citation in
-``data/nirspec_optics.yaml``); this module turns them into `astropy.modeling` transforms with the
-structure that ``jwst.assign_wcs`` expects of its reference files, and into plain numbers for the
-simulator (shutter geometry, operability, scales).
-
-Directions follow the pipeline: a model runs from the detectors to the sky, its inverse from the sky
-to the detectors. The instrument team's "forward" is the opposite.
+ESA's parametric instrument model (``data/nirspec_optics.yaml``) as `astropy.modeling` transforms with the structure
+that ``jwst.assign_wcs`` expects, and as plain numbers. Models run from the detectors to the sky, as the pipeline's do.
 """
 
 from __future__ import annotations
@@ -20,13 +15,13 @@ import yaml
 from astropy.modeling import Model, models
 from stdatamodels.jwst.transforms.models import AngleFromGratingEquation, Rotation3DToGWA, Unitless2DirCos
 
-__all__ = ["InstrumentModel", "ShutterGeometry", "failed_closed", "failed_open", "shutter_geometry"]
-
-
 DEGREE = 5
 QUADRANTS = (1, 2, 3, 4)
 COLUMNS = 365
 ROWS = 171
+FRAME_SECONDS, FRAMES_PER_GROUP = 14.58889, 5
+GROUP_SECONDS = FRAME_SECONDS * FRAMES_PER_GROUP
+"""NRSIRS2: five frames of 14.6 s averaged into one group."""
 
 
 @dataclass(frozen=True)
@@ -53,18 +48,7 @@ class ShutterGeometry:
     open_m: tuple[float, float]
 
     def centre(self, i, j):
-        """Centre of shutter (i, j).
-
-        Parameters
-        ----------
-        i, j : int or array
-            Shutter numbers, 1-365 along dispersion and 1-171 across (fractions are allowed).
-
-        Returns
-        -------
-        x, y : float or array
-            Position on the MSA plane in metre.
-        """
+        """Centre (m, MSA plane) of shutter (i, j), 1-365 along dispersion and 1-171 across; fractions are allowed."""
         u, v = (np.asarray(i) - 1) * self.pitch_m[0], (np.asarray(j) - 1) * self.pitch_m[1]
         cos, sin = np.cos(self.rotation_rad), np.sin(self.rotation_rad)
         return u * cos - v * sin + self.x_m, u * sin + v * cos + self.y_m
@@ -72,13 +56,7 @@ class ShutterGeometry:
 
 @dataclass(frozen=True)
 class InstrumentModel:
-    """NIRSpec's optics as `astropy.modeling` transforms.
-
-    Parameters
-    ----------
-    figures : dict
-        The content of ``data/nirspec_optics.yaml``.
-    """
+    """NIRSpec's optics as `astropy.modeling` transforms, from the content of ``data/nirspec_optics.yaml``."""
 
     figures: dict
 
@@ -113,13 +91,10 @@ class InstrumentModel:
         return self._transform("ote") | models.Scale(3600.0) & models.Scale(3600.0)
 
     def detector(self, name: str) -> Model:
-        """Pixel to position on the focal plane (m).
+        """Pixel of NRS1 or NRS2 to position on the focal plane (m).
 
-        Parameters
-        ----------
-        name : str
-            ``NRS1`` or ``NRS2``. Pixels are counted from 0 in the orientation in which the detector is
-            read; the pipeline turns NRS2 by half a turn itself.
+        Pixels are counted from 0 in the orientation in which the detector is read; the pipeline turns NRS2 by half a
+        turn itself.
         """
         d = self.figures["detectors"][name]
         angle = np.rad2deg(d["rotation_rad"]) + (180.0 if name == "NRS2" else 0.0)
@@ -127,13 +102,7 @@ class InstrumentModel:
         return scale | models.Rotation2D(angle) | models.Shift(d["x_m"]) & models.Shift(d["y_m"])
 
     def tilt(self, sensor: str) -> dict:
-        """Calibration of a grating wheel sensor, as the pipeline's disperser reference holds it.
-
-        Parameters
-        ----------
-        sensor : str
-            ``gwa_xtilt`` or ``gwa_ytilt``.
-        """
+        """Calibration of a grating wheel sensor, ``gwa_xtilt`` or ``gwa_ytilt``, as in the disperser reference."""
         t = self.figures["grating"][sensor]
         c0, c1 = t["coefficients"]
         return {
@@ -238,30 +207,20 @@ def _load() -> InstrumentModel:
     return InstrumentModel(_read("nirspec_optics.yaml"))
 
 
-def shutter_geometry(quadrant: int) -> ShutterGeometry:
-    """Metrology of a quadrant: position, rotation, pitch and open size of its shutters (m)."""
-    return InstrumentModel.load().shutters(quadrant)
-
-
 @cache
 def _operability() -> dict:
     return _read("operability.yaml")
 
 
 def failed_open() -> np.ndarray:
-    """Shutters that never close.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n, 3), int: quadrant 1-4, i 1-365 (along dispersion), j 1-171.
-    """
+    """Shutters that never close, shape (n, 3), int: quadrant 1-4, i 1-365 (along dispersion), j 1-171."""
     rows = [(q, i, j) for q, pairs in _operability()["failed_open"].items() for i, j in pairs]
     return np.array(sorted(rows), dtype=int)
 
 
 @cache
-def _closed() -> np.ndarray:
+def failed_closed() -> np.ndarray:
+    """Shutters that never open (or are masked or vignetted), as `failed_open`; read-only."""
     found = []
     for quadrant, text in _operability()["failed_closed"].items():
         lengths = np.array([int(word, 36) for word in text.split()])
@@ -275,12 +234,6 @@ def _closed() -> np.ndarray:
     return table
 
 
-def failed_closed() -> np.ndarray:
-    """Shutters that never open (or are masked or vignetted).
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (n, 3), int, read-only: quadrant 1-4, i 1-365 (along dispersion), j 1-171.
-    """
-    return _closed()
+def exposure_seconds(groups: int) -> float:
+    """Effective integration time of one exposure (s)."""
+    return groups * GROUP_SECONDS

@@ -8,8 +8,7 @@ import numpy as np
 
 from msa3d.constants import C_KMS
 from msa3d_sim.footprint import STRIPS, BrightnessTable, Calibration, Footprint
-from msa3d_sim.geometry import DETECTOR_PIXELS, Optics, Slitlet
-from msa3d_sim.header import Pointing
+from msa3d_sim.geometry import DETECTOR_PIXELS, Optics, Pointing, Slitlet
 from msa3d_sim.instrument import failed_closed, failed_open
 from msa3d_sim.psf import SPECTROGRAPH_SIGMA_PX
 from msa3d_sim.scene import FieldModel, SlitletSky
@@ -39,7 +38,7 @@ class DetectorLight:
     slitlets : list of LitSlitlet
         Those of the metafile that light the detector.
     background : ndarray, shape (2048, 2048)
-        DN/s per unit of zodiacal light, through all slitlets and failed-open shutters.
+        DN/s of zodiacal light, through all slitlets and failed-open shutters.
     """
 
     slitlets: list[LitSlitlet]
@@ -47,21 +46,7 @@ class DetectorLight:
 
     @classmethod
     def trace(cls, model, slitlets, simulation) -> DetectorLight:
-        """Trace the optics of a detector.
-
-        Parameters
-        ----------
-        model : `jwst.datamodels.ImageModel`
-            Header of any exposure with the detector.
-        slitlets : sequence of Slitlet
-            Commanded open.
-        simulation : `msa3d.config.Simulation`
-            Switches.
-
-        Returns
-        -------
-        DetectorLight
-        """
+        """Trace the optics of a detector, given the header of any exposure with it and the slitlets commanded open."""
         calibration = calibration_for(simulation)
         failed = failed_slitlets() if simulation.failed_shutters else []
         optics = Optics(model, [*slitlets, *failed])
@@ -132,19 +117,7 @@ def fill_with_light(light: DetectorLight, sources: dict, pointing: Pointing) -> 
 
 
 def add_source(image: np.ndarray, lit: LitSlitlet, source, sky) -> None:
-    """Add one source, seen through its slitlet, to a detector image in place.
-
-    Parameters
-    ----------
-    image : ndarray, shape (2048, 2048)
-        DN/s.
-    lit : LitSlitlet
-        The slitlet.
-    source : `msa3d_sim.source.SourceModel`
-        What is on the sky there.
-    sky : `msa3d_sim.scene.SkyMap`
-        Where the slitlet looks.
-    """
+    """Add one source, seen through its slitlet, to a detector image (DN/s) in place; `sky` is a `SkyMap`."""
     footprint = lit.footprint
 
     def continuum(x_slit, y_slit, wave_um):

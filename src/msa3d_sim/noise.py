@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from stdatamodels.jwst.datamodels import dqflags
 
-from msa3d_sim.header import GROUP_SECONDS, exposure_seconds
+from msa3d_sim.instrument import GROUP_SECONDS, exposure_seconds
 from msa3d_sim.throughput import GAIN_E_PER_DN
 
 GROUP_READ_NOISE_DN = 7.0
@@ -33,17 +33,7 @@ FLAGS = dqflags.pixel
 
 @dataclass
 class RatePlanes:
-    """Planes of one rate image, each of shape (2048, 2048), axes (row, column).
-
-    Attributes
-    ----------
-    sci, err : ndarray of float32
-        DN/s. NaN in ``sci`` where the ramp was saturated from the start.
-    dq : ndarray of uint32
-        jwst flags.
-    var_poisson, var_rnoise : ndarray of float32
-        (DN/s)**2.
-    """
+    """Planes of one rate image, (row, column); DN/s, (DN/s)**2 and jwst flags. NaN where the first group saturated."""
 
     sci: np.ndarray
     err: np.ndarray
@@ -53,38 +43,15 @@ class RatePlanes:
 
 
 def read_variance(groups: int) -> float:
-    """Variance of the slope of a ramp from read noise alone, (DN/s)**2.
+    """Variance, (DN/s)**2, of the least-squares slope of equally spaced groups from read noise alone.
 
-    Parameters
-    ----------
-    groups : int
-        Number of groups, equally spaced and weighted.
-
-    Notes
-    -----
-    Source: least-squares slope of ``groups`` equal readings (e.g. Robberto 2009, JWST-STScI-001853).
+    Source: e.g. Robberto 2009, JWST-STScI-001853.
     """
     return 12.0 * GROUP_READ_NOISE_DN**2 / (groups * (groups**2 - 1) * GROUP_SECONDS**2)
 
 
 def spoil(ideal: np.ndarray, detector: str, exposure_index: int, simulation) -> RatePlanes:
-    """Add noise and flaws to a noiseless image.
-
-    Parameters
-    ----------
-    ideal : ndarray, shape (2048, 2048)
-        Noiseless rates (DN/s).
-    detector : str
-        NRS1 or NRS2.
-    exposure_index : int
-        Place in observing order: seeds the draws of this exposure.
-    simulation : `msa3d.config.Simulation`
-        Switches, seed and number of groups.
-
-    Returns
-    -------
-    RatePlanes
-    """
+    """Add noise and flaws to a noiseless image (DN/s) of a detector; the exposure's index seeds the draws."""
     side = {"NRS1": 1, "NRS2": 2}[detector]
     rng = np.random.default_rng([simulation.seed, 2, side, exposure_index])
     seconds = exposure_seconds(simulation.groups)

@@ -1,8 +1,4 @@
-"""Simulated exposures and their headers.
-
-Rate files on disk: compressed as their noise allows, marked, and written whole.
-
-The embedded observation: rate files, metafile, references and truth, made on the spot.
+"""The embedded observation: rate files, metafile, references and truth, made on the spot.
 
 The order of things: the CRDS cache, the plan (pointings, slitlets, metafile), the scene with its truth, the
 optics of each detector (they do not move during the observation), then exposure by exposure the rates.
@@ -32,8 +28,7 @@ from msa3d_sim.crds_cache import build_crds_cache
 from msa3d_sim.noise import RatePlanes
 
 if TYPE_CHECKING:
-    from msa3d_sim.header import PlannedExposure
-    from msa3d_sim.plan import ObservationPlan
+    from msa3d_sim.plan import ObservationPlan, PlannedExposure
 
 
 STEPS_PER_SIGMA = 20
@@ -46,19 +41,7 @@ EXTRAS = {"ERR": "err", "VAR_POISSON": "var_poisson", "VAR_RNOISE": "var_rnoise"
 
 
 def write_rate(path: Path, planes: RatePlanes, primary: fits.Header, science: fits.Header, *, exact: bool) -> None:
-    """Write a rate image.
-
-    Parameters
-    ----------
-    path : `pathlib.Path`
-        Final name; appears only when the file is whole.
-    planes : RatePlanes
-        What to write.
-    primary, science : `astropy.io.fits.Header`
-        Of the primary and the SCI extension.
-    exact : bool
-        Lossless instead of quantised: for noiseless images, whose structure is finer than any noise.
-    """
+    """Write a rate image, whole or not at all, compressed as its noise allows; without loss where `exact`."""
     sigma = float(np.median(planes.err))
     hdus = [fits.PrimaryHDU(header=primary)]
     hdus.append(_compressed(planes.sci, science, None if exact else sigma / STEPS_PER_SIGMA, dither=True))
@@ -101,15 +84,7 @@ MEMORY_GB_PER_SOURCE = 0.2
 
 @dataclass(frozen=True)
 class SimulationReport:
-    """What `simulate` did.
-
-    Attributes
-    ----------
-    made, current : int
-        Rate files made now, and found current.
-    seconds : float
-        Wall time.
-    """
+    """How many rate files `simulate` made and how many it found current, and its wall time in seconds."""
 
     made: int
     current: int
@@ -242,8 +217,8 @@ def _load(work: Path, name: str):
 
 def _prepare_detector(task: _Task) -> None:
     """Trace the optics of one detector and sum up the light that no pointing changes."""
-    from msa3d_sim.header import header_model
     from msa3d_sim.light import DetectorLight
+    from msa3d_sim.plan import header_model
 
     use_references(task.layout, task.dataset)
     model = header_model(task.dataset, task.exposure, task.detector, task.exposure.nominal)
@@ -260,9 +235,9 @@ def _shared(work: Path, name: str):
 
 def _expose(task: _Task) -> None:
     """Take one exposure with one detector and write its rate file."""
-    from msa3d_sim.header import primary_header, rate_name, science_header
     from msa3d_sim.light import fill_with_light
     from msa3d_sim.noise import spoil
+    from msa3d_sim.plan import primary_header, rate_name, science_header
 
     dataset, exposure, detector = task.dataset, task.exposure, task.detector
     record = _record(dataset, task.layout, exposure.index, detector)

@@ -1,4 +1,4 @@
-"""The observation before any light: pointings, open slitlets and the MSA metafile."""
+"""The observation before any light: pointings, open slitlets, the MSA metafile, and headers of rate images."""
 
 from __future__ import annotations
 
@@ -6,15 +6,66 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from astropy.io import fits
+from astropy.time import Time, TimeDelta
 
 from msa3d.errors import DatasetError
 from msa3d.observation.metafile import MsaFile
-from msa3d_sim.geometry import SHUTTERS_PER_COLUMN, MsaPlane, Slitlet, tangent_offsets
-from msa3d_sim.header import PlannedExposure, Pointing, header_model
-from msa3d_sim.instrument import failed_closed
+from msa3d.pipeline.products import mark_simulated
+from msa3d_sim.geometry import (
+    SHUTTERS_PER_COLUMN,
+    V2_REF_ARCSEC,
+    V3_IDEAL_Y_ANGLE_DEG,
+    V3_REF_ARCSEC,
+    MsaPlane,
+    Pointing,
+    Slitlet,
+    tangent_offsets,
+)
+from msa3d_sim.instrument import (
+    FRAME_SECONDS,
+    FRAMES_PER_GROUP,
+    GROUP_SECONDS,
+    exposure_seconds,
+    failed_closed,
+)
 
 OPEN_OVER_PITCH = (77.0 / 105.0, 177.0 / 203.5)
 """Open size of a shutter over its pitch, along dispersion and across it."""
+
+
+OVERHEAD_SECONDS = 160.0
+"""From the start of one exposure of the pattern to the next, beyond the exposure itself (ours, plausible)."""
+GWA_TILT = (0.3604269619999987, 0.1330158)
+"""Grating wheel sensor readings (x, y), at the zero readings of the G140H calibration."""
+VA_SCALE = 1.00003
+
+
+@dataclass(frozen=True)
+class PlannedExposure:
+    """One exposure of the pattern.
+
+    Attributes
+    ----------
+    index : int
+        Place in observing order, from 0.
+    activity : str
+        Visit group, sequence and base-36 activity, as in the file name.
+    row, column : int
+        Place in the pattern: cross-dispersion dither and dispersion step.
+    nominal, true : Pointing
+        What the header says and where the telescope really looked.
+    offset_arcsec : tuple of float
+        Commanded offset from the pattern's middle, along dispersion and across it.
+    """
+
+    index: int
+    activity: str
+    row: int
+    column: int
+    nominal: Pointing
+    true: Pointing
+    offset_arcsec: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -39,15 +90,6 @@ class ObservationPlan:
 
 def plan_observation(dataset) -> ObservationPlan:
     """Point the telescope through the pattern and open a slitlet on every source.
-
-    Parameters
-    ----------
-    dataset : `msa3d.config.Dataset`
-        With a ``simulation`` block.
-
-    Returns
-    -------
-    ObservationPlan
 
     Raises
     ------
@@ -109,18 +151,7 @@ def _moved(pointing: Pointing, east_north_arcsec: np.ndarray) -> Pointing:
 
 
 def open_slitlets(msa: MsaPlane, sources) -> tuple[Slitlet, ...]:
-    """Open a slitlet on every source, in order of the sources.
-
-    Parameters
-    ----------
-    msa : MsaPlane
-        The MSA at the pattern's middle.
-    sources : sequence
-        With ``source_id``, ``ra``, ``dec`` (deg) and ``shutters``.
-
-    Returns
-    -------
-    tuple of Slitlet
+    """Open a slitlet on every source, in their order, with the MSA at the pattern's middle.
 
     Raises
     ------
@@ -145,19 +176,7 @@ def open_slitlets(msa: MsaPlane, sources) -> tuple[Slitlet, ...]:
 
 
 def filler_slitlets(slitlets, number: int) -> tuple[Slitlet, ...]:
-    """Open slitlets of three shutters on empty sky, wherever there is room on working shutters.
-
-    Parameters
-    ----------
-    slitlets : sequence of Slitlet
-        Those on sources.
-    number : int
-        How many to add.
-
-    Returns
-    -------
-    tuple of Slitlet
-        With source id 0.
+    """Open slitlets (source id 0) of three shutters on empty sky, wherever there is room on working shutters.
 
     Raises
     ------
@@ -213,36 +232,13 @@ def _positions_in_shutter(msa, exposures, slitlet: Slitlet, source) -> np.ndarra
 
 
 def write_metafile(dataset, plan: ObservationPlan, path: Path) -> None:
-    """Write the MSA metafile of the observation, marked as simulated.
-
-    Parameters
-    ----------
-    dataset : `msa3d.config.Dataset`
-        The observation.
-    plan : ObservationPlan
-        Its slitlets and pointings.
-    path : `pathlib.Path`
-        Where to.
-    """
+    """Write the MSA metafile of the observation, marked as simulated."""
     shutters, sources = metafile_tables(dataset, plan)
     MsaFile.from_tables(shutters, sources, dataset).write(path, overwrite=True)
 
 
 def metafile_tables(dataset, plan: ObservationPlan):
-    """Rows of the metafile: shutters of every slitlet at every dither point, and the sources.
-
-    Parameters
-    ----------
-    dataset : `msa3d.config.Dataset`
-        The observation.
-    plan : ObservationPlan
-        Its slitlets and pointings.
-
-    Returns
-    -------
-    shutters, sources : list of dict
-        Keys are the column names of the extensions SHUTTER_INFO and SOURCE_INFO.
-    """
+    """Rows of SHUTTER_INFO (every slitlet at every dither point) and SOURCE_INFO, as lists of dict by column name."""
     shutters = []
     for slitlet in plan.slitlets:
         for column in slitlet.columns:
@@ -280,3 +276,79 @@ def metafile_tables(dataset, plan: ObservationPlan):
         for source in dataset.simulation.sources
     ]
     return shutters, sources
+
+
+def rate_name(dataset, activity: str, detector: str) -> str:
+    """File name of a rate image."""
+    visit = f"jw{dataset.programme}{dataset.observation}{dataset.visit}"
+    return f"{visit}_{activity}_00001_{detector.lower()}_rate.fits"
+
+
+def primary_header(dataset, exposure: PlannedExposure, detector: str) -> fits.Header:
+    """Primary header of a rate image, marked as simulated: the keywords that jwst 1.14.0 and its users read."""
+    seconds = exposure_seconds(dataset.simulation.groups)
+    start = Time(dataset.simulation.date, scale="utc") + TimeDelta(
+        exposure.index * (seconds + OVERHEAD_SECONDS), format="sec"
+    )
+    end = start + TimeDelta(seconds, format="sec")
+    fast = 2 if detector == "NRS1" else -2
+    day, hour = start.isot.split("T")
+    cards = {
+        "TELESCOP": "JWST", "INSTRUME": "NIRSPEC", "ORIGIN": "STSCI", "DATAMODL": "ImageModel",
+        "FILENAME": rate_name(dataset, exposure.activity, detector), "FILETYPE": "countrate",
+        "DATE": start.isot, "SDP_VER": "msa3d", "CAL_VER": "1.14.0",
+        "TITLE": "Slit-stepping of galaxies at z about 1", "PI_NAME": "Barisic",
+        "CATEGORY": "GO", "SUBCAT": "NONE", "SCICAT": "Galaxies", "PROGRAM": dataset.programme,
+        "OBSERVTN": dataset.observation, "VISIT": dataset.visit, "VISITGRP": exposure.activity[:2],
+        "SEQ_ID": exposure.activity[2], "ACT_ID": exposure.activity[3:], "EXPOSURE": "1",
+        "OBSLABEL": "slit stepping", "DATE-OBS": day, "TIME-OBS": hour,
+        "TARGPROP": "EGS", "TARGNAME": "EGS", "TARGTYPE": "FIXED", "TARG_RA": dataset.simulation.ra_ref,
+        "TARG_DEC": dataset.simulation.dec_ref, "VISITYPE": "PRIME_TARGETED_FIXED",
+        "DETECTOR": detector, "FILTER": dataset.filter, "GRATING": dataset.grating,
+        "GWA_XTIL": GWA_TILT[0], "GWA_YTIL": GWA_TILT[1], "GWA_TTIL": 37.5, "LAMP": "NONE", "OPMODE": "NONE",
+        "MSASTATE": "CONFIGURED",
+        "MSAMETFL": dataset.metafile, "MSAMETID": 1, "FOCUSPOS": 0.0,
+        "EXP_TYPE": "NRS_MSASPEC", "EXPSTART": start.mjd, "EXPMID": 0.5 * (start.mjd + end.mjd), "EXPEND": end.mjd,
+        "READPATT": "NRSIRS2", "NINTS": 1, "NGROUPS": dataset.simulation.groups, "NFRAMES": FRAMES_PER_GROUP,
+        "FRMDIVSR": FRAMES_PER_GROUP, "GROUPGAP": 0, "NSAMPLES": 1, "TSAMPLE": 10.0, "TFRAME": FRAME_SECONDS,
+        "TGROUP": GROUP_SECONDS, "EFFINTTM": seconds, "EFFEXPTM": seconds, "DURATION": seconds,
+        "SUBARRAY": "FULL", "SUBSTRT1": 1, "SUBSTRT2": 1, "SUBSIZE1": 2048, "SUBSIZE2": 2048,
+        "FASTAXIS": fast, "SLOWAXIS": 1 if detector == "NRS1" else -1,
+        "PATTTYPE": "NONE", "PATT_NUM": exposure.index + 1, "NUMDTHPT": dataset.pattern.n_exposures,
+        "XOFFSET": exposure.offset_arcsec[0], "YOFFSET": exposure.offset_arcsec[1],
+        "APERNAME": "NRS_FULL_MSA", "ENGQLPTG": "CALCULATED_TRACK_TR_202111",
+        "PA_V3": exposure.nominal.roll, "VA_SCALE": VA_SCALE,
+        "S_DQINIT": "COMPLETE", "S_SATURA": "COMPLETE", "S_SUPERB": "COMPLETE", "S_REFPIX": "COMPLETE",
+        "S_LINEAR": "COMPLETE", "S_DARK": "COMPLETE", "S_JUMP": "COMPLETE", "S_RAMP": "COMPLETE",
+        "S_GANSCL": "COMPLETE",
+    }  # fmt: skip
+    header = fits.Header()
+    for keyword, value in cards.items():
+        header[keyword] = value
+    mark_simulated(header)
+    return header
+
+
+def science_header(pointing: Pointing) -> fits.Header:
+    """Header of the SCI extension: the pointing as the telescope reports it."""
+    header = fits.Header()
+    cards = {
+        "EXTNAME": "SCI", "BUNIT": "DN/s", "WCSAXES": 2, "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN",
+        "CUNIT1": "deg", "CUNIT2": "deg", "CRVAL1": pointing.ra, "CRVAL2": pointing.dec, "CRPIX1": 1024.5,
+        "CRPIX2": 1024.5, "CDELT1": 2.9e-5, "CDELT2": 2.9e-5, "RADESYS": "ICRS", "V2_REF": V2_REF_ARCSEC,
+        "V3_REF": V3_REF_ARCSEC, "VPARITY": -1, "V3I_YANG": V3_IDEAL_Y_ANGLE_DEG, "RA_REF": pointing.ra,
+        "DEC_REF": pointing.dec, "ROLL_REF": pointing.roll, "RA_V1": pointing.ra, "DEC_V1": pointing.dec,
+        "PA_V3": pointing.roll,
+    }  # fmt: skip
+    for keyword, value in cards.items():
+        header[keyword] = value
+    return header
+
+
+def header_model(dataset, exposure: PlannedExposure, detector: str, pointing: Pointing):
+    """Empty `jwst.datamodels.ImageModel` with the header of an exposure and a pointing, for the optics."""
+    from stdatamodels.jwst import datamodels
+
+    science = fits.ImageHDU(np.zeros((8, 8), np.float32), header=science_header(pointing))
+    primary = fits.PrimaryHDU(header=primary_header(dataset, exposure, detector))
+    return datamodels.ImageModel(fits.HDUList([primary, science]))

@@ -168,23 +168,11 @@ def _intensity(wave_um, offset_arcsec, rotation_deg):
 
 @lru_cache(maxsize=128)
 def aperture_transmission(wave_um: float, shutters: int = 1) -> float:
-    """Fraction of the light of a uniformly lit slitlet that the grating catches.
+    """Fraction of the light of a uniformly lit slitlet (bars ignored) that the grating catches.
 
     The light of a uniform sky is incoherent in the pupil; behind the slit the pupil's image is that of
     the pupil convolved with the slit's diffraction pattern, a squared sinc of width wave / opening in
     either direction. What falls outside the grating's radius (`GRATING_RADIUS_M`) is lost.
-
-    Parameters
-    ----------
-    wave_um : float
-        Wavelength in um.
-    shutters : int
-        Number of adjacent open shutters; the bars between them are ignored here.
-
-    Returns
-    -------
-    float
-        Below 1, falling with wavelength.
     """
     axis, amplitude, _ = pupil()
     step = 2 * (axis[1] - axis[0])

@@ -1,14 +1,8 @@
-"""Reference files of the simulated instrument.
+"""Reference files of the simulated instrument: optics (ASDF and JSON) and radiometry (FITS).
 
-Reference files of the optics, in the form that ``jwst.assign_wcs`` reads (ASDF and JSON).
-
-Reference file of the bar shadow: how the bars between shutters dim light that fills a slitlet.
-
-The file has the form that ``jwst.barshadow`` needs: two images of 1001 positions along the slit, from one
-pitch below the middle of a shutter to one above it, by 101 wavelengths, for a shutter with closed neighbours
-and for one with open neighbours.
-
-Reference files of the radiometry: fflat, photom, area, pathloss and barshadow (FITS).
+The optics are in the form that ``jwst.assign_wcs`` reads, and the bar shadow in that of ``jwst.barshadow``: two images,
+for a shutter with closed and with open neighbours, of 1001 positions along the slit, from one pitch below the middle of
+a shutter to one above it, by 101 wavelengths.
 """
 
 from __future__ import annotations
@@ -34,17 +28,7 @@ SHUTTER_FIELDS = [("NO", "f8"), ("XC", "f8"), ("YC", "f8"), ("SIZEX", "f8"), ("S
 
 
 def describe(model, reftype: str, description: str) -> None:
-    """Fill the header entries that every reference file must have, and mark the file as simulated.
-
-    Parameters
-    ----------
-    model : `stdatamodels.jwst.datamodels.ReferenceFileModel`
-        Changed in place.
-    reftype : str
-        CRDS reference type.
-    description : str
-        One line.
-    """
+    """Fill the header entries that every reference file must have, and mark the file as simulated."""
     model.meta.description = f"SIMULATED: {description}"
     model.meta.reftype = reftype
     model.meta.author = AUTHOR
@@ -172,19 +156,10 @@ POSITIONS = 1001
 
 
 def pixel_in_openings(wave_um) -> np.ndarray:
-    """Height of a detector pixel in units of a shutter's open height, mean over the field.
+    """Height of a detector pixel in units of a shutter's open height, mean over the field, by wavelength (um).
 
     The spectrograph's camera makes it depend on wavelength, by 1.5 per cent over the band; over the field it
     differs by up to 1 per cent from this mean.
-
-    Parameters
-    ----------
-    wave_um : array_like, shape (n,)
-        Wavelengths in um; beyond the filter's range those at its ends are taken.
-
-    Returns
-    -------
-    numpy.ndarray, shape (n,)
     """
     optics = InstrumentModel.load()
     wave = np.clip(np.asarray(wave_um, dtype=float), *WAVE_RANGE_UM)[:, None, None] * 1e-6
@@ -258,27 +233,8 @@ POSITION_STEP = 0.05
 
 
 def write_calibration(folder: Path, name) -> dict[str, Path]:
-    """Write fflat, photom, area, pathloss and barshadow.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        Existing folder.
-    name : callable
-        ``name(reftype, suffix)`` gives the file's name.
-
-    Returns
-    -------
-    dict of str to pathlib.Path
-        The file of every reference type.
-    """
-    makers = {
-        "fflat": _fflat,
-        "photom": _photom,
-        "area": _area,
-        "pathloss": _pathloss,
-        "barshadow": barshadow_model,
-    }
+    """Write fflat, photom, area, pathloss and barshadow, as `write_optics`."""
+    makers = {"fflat": _fflat, "photom": _photom, "area": _area, "pathloss": _pathloss, "barshadow": barshadow_model}
     written = {}
     for reftype, make in makers.items():
         model = make()

@@ -1,9 +1,4 @@
-"""The scene: what lies where on the simulated sky.
-
-Which part of the sky a position inside a slitlet sees, exposure by exposure.
-
-The simulated sky: galaxies behind the telescope's point-spread function, or one of the test scenes.
-"""
+"""The simulated sky: galaxies convolved with the PSF, or a test scene, and which part of it a slitlet sees."""
 
 from __future__ import annotations
 
@@ -18,8 +13,7 @@ from scipy import fft
 from msa3d.constants import C_KMS
 from msa3d_sim import spectrum
 from msa3d_sim.galaxy import Galaxy, TangentGrid
-from msa3d_sim.geometry import WAVE_RANGE_UM, Optics, Slitlet, rotate_to_sky, tangent_offsets
-from msa3d_sim.header import Pointing
+from msa3d_sim.geometry import WAVE_RANGE_UM, Optics, Pointing, Slitlet, rotate_to_sky, tangent_offsets
 from msa3d_sim.psf import psf_image
 from msa3d_sim.source import LineCube, SourceModel
 from msa3d_sim.spectrum import zodiacal_mjy_sr
@@ -50,19 +44,7 @@ class SlitletSky:
         self._terms = _terms(x_slit, y_slit, wave_um)
 
     def at(self, pointing: Pointing, ra: float, dec: float) -> SkyMap:
-        """Fix the pointing and the origin of the offsets.
-
-        Parameters
-        ----------
-        pointing : Pointing
-            Where the telescope looks.
-        ra, dec : float
-            Origin (deg).
-
-        Returns
-        -------
-        SkyMap
-        """
+        """Fix the pointing and the origin (deg) of the offsets."""
         east, north = tangent_offsets(*rotate_to_sky(pointing)(self._v2, self._v3), ra, dec)
         coefficients, *_ = np.linalg.lstsq(self._terms, np.stack([east, north], axis=1), rcond=None)
         residual = np.abs(self._terms @ coefficients - np.stack([east, north], axis=1)).max()
@@ -130,13 +112,7 @@ Psf = Callable[[float, float, int], np.ndarray]
 
 
 def telescope_psf(v3_pa_deg: float = 0.0) -> Psf:
-    """Return the telescope's point-spread function ``psf(wave_um, scale_arcsec, size)``, of sum 1.
-
-    Parameters
-    ----------
-    v3_pa_deg : float
-        Position angle of the telescope's V3 axis, deg from north through east.
-    """
+    """The telescope's ``psf(wave_um, scale_arcsec, size)``, of sum 1, for a position angle of V3 (deg)."""
     return partial(psf_image, rotation_deg=v3_pa_deg)
 
 
@@ -254,24 +230,7 @@ def _truth_maps(galaxy: Galaxy, grid: TangentGrid) -> dict[str, np.ndarray]:
 def build_point_model(
     source, *, flux_ujy: float, psf: Psf | None, wave_range_um: Sequence[float] = WAVE_RANGE_UM
 ) -> SourceModel:
-    """Build a point source of constant F_nu: the point-spread function, or a narrow Gaussian without it.
-
-    Parameters
-    ----------
-    source : SimulatedSource
-        Of which id and position are used.
-    flux_ujy : float
-        Flux density in microjansky, all of it within the grid.
-    psf : callable or None
-        As for `build_galaxy_model`; None for a Gaussian with a sigma of 0.03 arcsec.
-    wave_range_um : sequence of two floats
-        Observed range.
-
-    Returns
-    -------
-    SourceModel
-        Without lines, on a grid of 0.0125 arcsec.
-    """
+    """Build a point source of constant F_nu: the point-spread function, or a narrow Gaussian where that is None."""
     grid = TangentGrid(source.ra, source.dec, POINT_PIXEL_ARCSEC, POINT_PIXELS)
     wave = np.linspace(*wave_range_um, CONTINUUM_PLANES)
     if psf is None:
@@ -381,13 +340,7 @@ class Scene:
         return [self.source(source_id) for source_id in self.source_ids]
 
     def settings_of(self, source_id: int):
-        """Return the parameters of one source.
-
-        Raises
-        ------
-        KeyError
-            For an id that is not in the settings.
-        """
+        """Return the parameters of one source; KeyError for an id that is not in the settings."""
         for source in self.simulation.sources:
             if source.source_id == source_id:
                 return source

@@ -140,20 +140,7 @@ def ccm89(wave_um, r_v: float = 3.1):
 
 
 def calzetti2000(wave_um, r_v: float = 4.05):
-    """Attenuation A(lambda)/A(V) of starburst galaxies, Calzetti et al. (2000), equation 4.
-
-    Parameters
-    ----------
-    wave_um : array-like
-        Wavelength at rest, 0.12 to 2.2 um.
-    r_v : float
-        Total to selective attenuation.
-
-    Returns
-    -------
-    numpy.ndarray
-        A(lambda)/A(V).
-    """
+    """Attenuation A(lambda)/A(V) of starburst galaxies, rest-frame 0.12-2.2 um (Calzetti et al. 2000, equation 4)."""
     w = np.asarray(wave_um, dtype=float)
     blue = 2.659 * (-2.156 + 1.509 / w - 0.198 / w**2 + 0.011 / w**3) + r_v
     red = 2.659 * (-1.857 + 1.040 / w) + r_v
@@ -185,22 +172,10 @@ def mass_to_light_i(g_minus_i: float = INTRINSIC_G_MINUS_I) -> float:
 
 
 def stellar_luminosity_density(wave_rest_um, log_mass: float):
-    """Dust-free stellar luminosity density of a galaxy of given mass.
+    """Dust-free stellar luminosity density, erg/s/Hz, of a galaxy at rest-frame wavelengths (um).
 
     A power law through rest-frame g and i with the colour `INTRINSIC_G_MINUS_I`, flattening beyond i, and a
     break of a factor 1.3 at 0.395 um. Stellar absorption lines are left out on purpose.
-
-    Parameters
-    ----------
-    wave_rest_um : array-like
-        Wavelength at rest, um.
-    log_mass : float
-        log10 of the stellar mass in Msun.
-
-    Returns
-    -------
-    numpy.ndarray
-        L_nu in erg/s/Hz.
     """
     w = np.asarray(wave_rest_um, dtype=float)
     luminosity_i = 10.0**log_mass / mass_to_light_i()
@@ -221,19 +196,10 @@ _LEINERT_LATITUDE_60 = 86.0 / 259.0
 
 
 def zodiacal_mjy_sr(wave_um):
-    """Zodiacal light towards the Extended Groth Strip (ecliptic latitude 60 deg, 90 deg from the Sun).
+    """Zodiacal light (MJy/sr) towards the Extended Groth Strip (ecliptic latitude 60 deg, 90 deg from the Sun).
 
-    Parameters
-    ----------
-    wave_um : array-like
-        Observed wavelength, um, 0.5 to 3.5.
-
-    Returns
-    -------
-    numpy.ndarray
-        Surface brightness in MJy/sr: a cubic in log-log through the values of Leinert et al. (1998,
-        tables 17 and 19), so that the curve has no kinks; it passes within 7% of them (they have two
-        digits) from 0.5 to 3.5 um.
+    A cubic in log-log through the values of Leinert et al. (1998, tables 17 and 19), which have two digits: no
+    kinks, and within 7% of them from 0.5 to 3.5 um.
     """
     w = np.asarray(wave_um, dtype=float)
     wave = np.asarray(_LEINERT_WAVE_UM)
@@ -244,26 +210,10 @@ def zodiacal_mjy_sr(wave_um):
 
 
 def line_density_mjy_sr(surface_flux, phi_per_kms, velocity_kms, centre_um: float):
-    """Specific intensity of a line from its surface flux and its velocity profile.
+    """Specific intensity of a line (MJy/sr) from its surface flux (erg/s/cm2/arcsec2) and velocity profile (per km/s).
 
     With lambda = centre (1 + v/c), the wavelength density is S phi c / centre, and
     I_nu = I_lambda lambda^2 / c = S phi centre (1 + v/c)^2. The integral of I_lambda over wavelength is S.
-
-    Parameters
-    ----------
-    surface_flux : array-like
-        S, erg/s/cm2/arcsec2.
-    phi_per_kms : array-like
-        Velocity profile, per km/s, with unit integral.
-    velocity_kms : array-like
-        v = c (lambda/centre - 1), km/s; broadcasts with the two others.
-    centre_um : float
-        Observed wavelength of the line at v = 0, um.
-
-    Returns
-    -------
-    numpy.ndarray
-        I_nu, MJy/sr.
     """
     # centre in km over km/s gives seconds, i.e. per Hz.
     per_hz = centre_um * 1e-9 * (1.0 + np.asarray(velocity_kms) / C_KMS) ** 2

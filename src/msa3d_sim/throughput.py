@@ -1,19 +1,8 @@
-"""The radiometry of the simulated instrument.
+"""The radiometry of the simulated NIRSpec: what fraction of the light arrives, and as how many counts.
 
-Radiometry of the simulated NIRSpec: what fraction of the light arrives, and as how many counts.
-
-One set of functions feeds the simulator and the reference files. The split is that of the real files:
-the fore-optics flat (fflat) carries the relative throughput with wavelength and its variation over the
-shutters, photom the absolute level and the energy of a photon per pixel, area the solid angle of a pixel.
-
-The numbers are a plausible NIRSpec, not a measured one. The level follows the public pre-launch photon
-conversion efficiency (Jakobsen et al. 2022, A&A 661, A80, figure 22: telescope, fore optics, grating
-and detector together 0.3-0.5 for the G140H band); the shapes are simple analytic ones.
-
-Public face of the simulated instrument: optics, shutters, throughput.
-
-`optics` holds the geometry, `throughput` the radiometry; both are what the reference files in the
-simulated CRDS cache (`crds_cache`) are written from, so that simulator and pipeline cannot disagree.
+One set of functions feeds the simulator and the reference files, split as the real files are: fflat holds the relative
+throughput and its variation over the shutters, photom the absolute level, area the solid angle of a pixel. A plausible
+NIRSpec, not a measured one: the level follows Jakobsen et al. (2022, A&A 661, A80, figure 22), the shapes are analytic.
 """
 
 from __future__ import annotations
@@ -23,11 +12,7 @@ from functools import cache
 import numpy as np
 from astropy import constants, units
 
-from msa3d_sim.instrument import (
-    COLUMNS,
-    ROWS,
-    InstrumentModel,
-)
+from msa3d_sim.instrument import COLUMNS, ROWS, InstrumentModel
 from msa3d_sim.psf import aperture_transmission
 
 COLLECTING_AREA_M2 = 25.4
@@ -56,20 +41,10 @@ MJY_SR = 1e-20
 
 
 def relative_throughput(wave_um):
-    """Throughput with wavelength, relative to that at `REFERENCE_WAVE_UM`.
+    """Throughput with wavelength (um), relative to that at `REFERENCE_WAVE_UM`.
 
     The product of the cut-on of F100LP (a logistic edge), mirrors and detector (a slow rise) and the
     blaze of the grating (the squared sinc of scalar theory).
-
-    Parameters
-    ----------
-    wave_um : float or array
-        Wavelength in um.
-
-    Returns
-    -------
-    float or array
-        Dimensionless, > 0.
     """
     reference = _shape(np.asarray(REFERENCE_WAVE_UM))
     return _shape(np.asarray(wave_um, dtype=float)) / reference
@@ -83,21 +58,9 @@ def _shape(wave):
 
 
 def field_variation(quadrant: int, i, j) -> np.ndarray:
-    """Throughput of a shutter relative to the mean, at the two wavelengths `PLANE_WAVES_UM`.
+    """Throughput of shutter (i, j) relative to the mean, at the two `PLANE_WAVES_UM`, shape (2, ...).
 
     Percent-level and smooth over a quadrant: an offset of each quadrant, a gradient and a bowl.
-
-    Parameters
-    ----------
-    quadrant : int
-        1 to 4.
-    i, j : int or array
-        Shutter numbers, 1-365 and 1-171.
-
-    Returns
-    -------
-    numpy.ndarray
-        Shape (2, ...).
     """
     u = (np.asarray(i, dtype=float) - 1) / (COLUMNS - 1) - 0.5
     v = (np.asarray(j, dtype=float) - 1) / (ROWS - 1) - 0.5
@@ -120,45 +83,17 @@ def flat_table() -> tuple[np.ndarray, np.ndarray]:
 
 
 def flat(wave_um, quadrant: int, i: int, j: int):
-    """Value by which the flat_field step divides, for a slitlet whose main shutter is (i, j).
-
-    Parameters
-    ----------
-    wave_um : float or array
-        Wavelength in um.
-    quadrant, i, j : int
-        The main shutter of the slitlet (the pipeline uses its value for the whole slitlet).
-
-    Returns
-    -------
-    float or array
-        NaN outside the table, 0.90-2.00 um.
-    """
+    """Value by which flat_field divides, for a slitlet whose main shutter is (i, j); NaN outside 0.90-2.00 um."""
     wave, fast = flat_table()
     slow = np.interp(wave, PLANE_WAVES_UM, field_variation(quadrant, i, j))
     return np.interp(wave_um, wave, fast * slow, left=np.nan, right=np.nan)
 
 
-def total_throughput(wave_um):
-    """Electrons detected per photon entering the telescope, mean over the field."""
-    return PEAK_THROUGHPUT * relative_throughput(wave_um)
-
-
 def photon_response(wave_um):
-    """Counts per second of 1 MJy/sr from 1 arcsec^2 into a pixel, at the throughput `PEAK_THROUGHPUT`.
+    """DN/s in a pixel per MJy/sr arcsec^2, at the throughput `PEAK_THROUGHPUT`.
 
     I A Omega T (d lambda / lambda) / (h g): photons of energy h nu in a pixel's bandwidth. A real pixel sees
     0.02 arcsec^2 (`pixel_area_arcsec2`), so that 1 MJy/sr gives about 0.014 DN/s at 1.3 um.
-
-    Parameters
-    ----------
-    wave_um : float or array
-        Wavelength in um.
-
-    Returns
-    -------
-    float or array
-        DN/s per (MJy/sr arcsec^2).
     """
     bandwidth = DISPERSION_UM / np.asarray(wave_um, dtype=float)
     photons = MJY_SR * COLLECTING_AREA_M2 * ARCSEC2_SR * bandwidth / constants.h.si.value
@@ -178,21 +113,9 @@ def photom_table() -> tuple[np.ndarray, np.ndarray]:
 
 
 def pixel_area_arcsec2(quadrant: int, i, j):
-    """Solid angle of a detector pixel: the open width of the shutter times a pixel along the slit.
+    """Solid angle of a detector pixel (arcsec^2, float32, about 0.0205) behind shutter (i, j).
 
-    Taken at the middle of the band and of the shutter, like the area reference.
-
-    Parameters
-    ----------
-    quadrant : int
-        1 to 4.
-    i, j : int or array
-        Shutter numbers, 1-365 and 1-171.
-
-    Returns
-    -------
-    numpy.ndarray
-        Arcsec^2, float32 precision; about 0.0205.
+    The open width of the shutter times a pixel along the slit, in the middle of the band and of the shutter.
     """
     knots_i, knots_j, values = _area_knots(quadrant)
     i, j = np.broadcast_arrays(np.asarray(i, dtype=float), np.asarray(j, dtype=float))
@@ -214,49 +137,13 @@ def _area_knots(quadrant: int):
 
 
 def surface_brightness_factor(wave_um, quadrant: int, i: int, j: int):
-    """MJy/sr per DN/s of an extended source, after the steps flat_field and photom.
-
-    Parameters
-    ----------
-    wave_um : float or array
-        Wavelength in um.
-    quadrant, i, j : int
-        The main shutter of the slitlet: i 1-365 along dispersion, j 1-171 across.
-
-    Returns
-    -------
-    float or array
-        The simulator writes ``rate = I / surface_brightness_factor``. NaN outside 0.90-2.00 um.
-    """
+    """MJy/sr per DN/s of an extended source after flat_field and photom, main shutter (i, j); NaN outside 0.9-2 um."""
     wave, response = photom_table()
     scalar = photom_scalar() / (float(pixel_area_arcsec2(quadrant, i, j)) * ARCSEC2_SR)
     return scalar * np.interp(wave_um, wave, response) / flat(wave_um, quadrant, i, j)
 
 
-@cache
-def _uniform_table(shutters: int) -> tuple[np.ndarray, np.ndarray]:
-    return PATHLOSS_WAVES_UM, np.array([aperture_transmission(w, shutters) for w in PATHLOSS_WAVES_UM])
-
-
 def uniform_pathloss(wave_um, shutters: int = 3):
-    """Transmission of a uniformly filled slitlet: light diffracted by its edges past the grating.
-
-    Parameters
-    ----------
-    wave_um : float or array
-        Wavelength in um, 0.90-2.00.
-    shutters : int
-        1 or 3 open shutters.
-
-    Returns
-    -------
-    float or array
-        Dimensionless, below 1. What the uniform vector of the pathloss reference holds.
-    """
-    wave, values = _uniform_table(shutters)
-    return np.interp(wave_um, wave, values)
-
-
-def msa_model() -> InstrumentModel:
-    """The optical model (the same object at every call)."""
-    return InstrumentModel.load()
+    """Transmission of a uniformly filled slitlet of 1 or 3 shutters: its edges diffract light past the grating."""
+    values = [aperture_transmission(wave, shutters) for wave in PATHLOSS_WAVES_UM]
+    return np.interp(wave_um, PATHLOSS_WAVES_UM, values)

@@ -22,16 +22,13 @@ All images have north up and east to the left, and a celestial WCS; the maps are
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
-from astropy.wcs import WCS
 
 from msa3d import constants
-from msa3d.errors import ProductError
-from msa3d.pipeline.products import atomic_path, is_simulated, mark_simulated
+from msa3d.pipeline.products import atomic_path, mark_simulated
 from msa3d_sim import spectrum
 from msa3d_sim.galaxy import TangentGrid
 from msa3d_sim.source import SourceModel
@@ -56,53 +53,8 @@ UNITS = {
 _FLUX_UNIT = "erg/(s cm2 arcsec2)"
 
 
-@dataclass
-class Truth:
-    """The content of a truth file.
-
-    Attributes
-    ----------
-    source_id : int
-        As in the metafile.
-    redshift : float
-        Redshift of the source, NaN where it has none.
-    header : astropy.io.fits.Header
-        Header of the cube.
-    cube : numpy.ndarray
-        [wave, y, x] in MJy/sr.
-    wave_um : numpy.ndarray
-        Wavelength of each plane, um.
-    wcs : astropy.wcs.WCS
-        Celestial WCS of the cube.
-    maps : dict of str to numpy.ndarray
-        The other extensions by name.
-    map_wcs : astropy.wcs.WCS or None
-        Celestial WCS of the maps.
-    """
-
-    source_id: int
-    redshift: float
-    header: fits.Header
-    cube: np.ndarray
-    wave_um: np.ndarray
-    wcs: WCS
-    maps: dict[str, np.ndarray] = field(default_factory=dict)
-    map_wcs: WCS | None = None
-
-
 def celestial_header(grid: TangentGrid) -> fits.Header:
-    """Return the celestial WCS keywords of a grid.
-
-    Parameters
-    ----------
-    grid : TangentGrid
-        A grid with north up and east to the left.
-
-    Returns
-    -------
-    astropy.io.fits.Header
-        CTYPE, CRPIX, CRVAL, CDELT and CUNIT of axes 1 and 2, and RADESYS.
-    """
+    """Return the celestial WCS keywords of a grid: axes 1 and 2, and RADESYS."""
     header = fits.Header()
     middle = (grid.n + 1) / 2.0
     step = grid.pixel_arcsec / 3600.0
@@ -257,55 +209,8 @@ def _cube_header(grid: TangentGrid, wave: np.ndarray) -> fits.Header:
     return header
 
 
-def read_truth(path: Path) -> Truth:
-    """Read a truth file.
-
-    Parameters
-    ----------
-    path : Path
-        A file that `write_truth` has written.
-
-    Returns
-    -------
-    Truth
-        Arrays in native byte order.
-
-    Raises
-    ------
-    ProductError
-        Where the file is missing or not marked as simulated.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ProductError(f"{path} does not exist: only a simulated observation has a truth.")
-    with fits.open(path, memmap=False) as hdus:
-        primary = hdus[0].header
-        if not is_simulated(primary):
-            raise ProductError(f"{path} is not marked as simulated: it is no truth file of this package.")
-        header = hdus["SCI"].header.copy()
-        cube = hdus["SCI"].data.astype(np.float32)
-        maps = {hdu.name: hdu.data.astype(np.float32) for hdu in hdus[2:]}
-        map_wcs = WCS(hdus[2].header) if len(hdus) > 2 else None
-        source_id, redshift = int(primary["SOURCEID"]), float(primary.get("REDSHIFT", np.nan))
-    wave = header["CRVAL3"] + header["CDELT3"] * (np.arange(cube.shape[0]) + 1.0 - header["CRPIX3"])
-    return Truth(source_id, redshift, header, cube, wave, WCS(header).celestial, maps, map_wcs)
-
-
 def write_scene(scene, directory: Path) -> list[Path]:
-    """Write ``scene.json`` and, of every source with cubes, its truth file.
-
-    Parameters
-    ----------
-    scene : msa3d_sim.scene.Scene
-        The scene; its sources are built if they were not.
-    directory : Path
-        The folder of the truth; made if missing.
-
-    Returns
-    -------
-    list of Path
-        The files written, scene.json first.
-    """
+    """Write ``scene.json`` and, of every source with cubes, its truth file; returns the paths, scene.json first."""
     directory = Path(directory)
     written = [directory / "scene.json"]
     with atomic_path(written[0]) as partial:

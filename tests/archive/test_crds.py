@@ -269,7 +269,8 @@ def layout_references(tmp_path):
     import numpy as np
     from astropy.io import fits
 
-    from msa3d_sim.header import PlannedExposure, Pointing, primary_header, science_header
+    from msa3d_sim.geometry import Pointing
+    from msa3d_sim.plan import PlannedExposure, primary_header, science_header
 
     simulated = Dataset.load("tiny")
     pointing = Pointing(215.0, 52.9, 0.0)

@@ -23,7 +23,7 @@ REDUCED = (0, 31)
 
 def header_only_rate(dataset, exposure, detector: str, path: Path) -> None:
     """Write a rate that is whole as FITS and has all its keywords, but no pixels."""
-    from msa3d_sim.header import primary_header, science_header
+    from msa3d_sim.plan import primary_header, science_header
 
     planes = [fits.ImageHDU(header=science_header(exposure.nominal))]
     planes += [fits.ImageHDU(name=name) for name in ("ERR", "DQ", "VAR_POISSON", "VAR_RNOISE")]
@@ -35,8 +35,7 @@ def root(tmp_path_factory):
     """A tree as go2136 has it, made of the simulated survey under constant light."""
     from msa3d.archive import crds
     from msa3d_sim import observe
-    from msa3d_sim.header import rate_name
-    from msa3d_sim.plan import plan_observation, write_metafile
+    from msa3d_sim.plan import plan_observation, rate_name, write_metafile
 
     survey = Dataset.load("survey").replaced(simulation={"scene": "uniform"})
     layout = Layout(tmp_path_factory.mktemp("go2136") / "root")
@@ -66,7 +65,7 @@ def root(tmp_path_factory):
 
 def represent(dataset, exposure, detector: str, full: Path, path: Path) -> None:
     """Give the pixels of a simulated exposure the headers of another place of the pattern."""
-    from msa3d_sim.header import primary_header, science_header
+    from msa3d_sim.plan import primary_header, science_header
 
     with fits.open(full, disable_image_compression=True) as hdus:
         hdus[0].header.update(primary_header(dataset, exposure, detector))

@@ -8,7 +8,7 @@ from PIL import Image
 from msa3d.closure.truth import compare, on_spaxels
 from msa3d.config import Dataset
 from msa3d.cubes.cube import open_cube
-from msa3d.errors import ProductError
+from msa3d.errors import DatasetError, ProductError
 from msa3d.figures import cube as figures_cube
 from msa3d.figures import maps, observation, save, style
 from msa3d.galaxy.lines import fit_halpha
@@ -232,5 +232,5 @@ def test_path_loss_is_read_off_the_spectra(run, dataset, spectra):
 def test_missing_products_are_told(tmp_path, dataset):
     with pytest.raises(ProductError, match="cubebuild"):
         figures_cube.plot_collapsed(Layout(tmp_path), dataset)
-    with pytest.raises(ProductError, match="no target 1"):
+    with pytest.raises(DatasetError, match="no target 1"):
         figures_cube.plot_collapsed(Layout(tmp_path), dataset, 1)

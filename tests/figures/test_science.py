@@ -17,7 +17,7 @@ from matplotlib.cbook import is_math_text
 from msa3d.config import Dataset
 from msa3d.errors import ProductError
 from msa3d.figures import cube as figures_cube
-from msa3d.figures import galaxy, interactive, kinematics, overview, save, style
+from msa3d.figures import galaxy, interactive, overview, save, style
 from msa3d.figures import maps as figures_maps
 from msa3d.figures.galaxy import Points
 from msa3d.galaxy.disc import Disc
@@ -107,7 +107,7 @@ def named(request, dataset):
 @pytest.fixture(scope="module", params=NAMES)
 def figure(request, named, cube, lines, maps, disc):
     dataset = named
-    rotation = kinematics.Rotation.from_draws(
+    rotation = galaxy.Rotation.from_draws(
         ("v_sin_i", "r_turn"), np.array([[80.0, 0.2], [90.0, 0.2], [100.0, 0.2]]), disc, np.linspace(0, 0.9, 20)
     )
     target = dataset.target(dataset.case_study)
@@ -117,13 +117,20 @@ def figure(request, named, cube, lines, maps, disc):
         "atlas": lambda: overview.plot_atlas(
             dataset, [overview.Entry(target, cube, lines.velocity), overview.Entry(target, cube)]
         ),
-        "kinematics": lambda: kinematics.plot_kinematics(
+        "kinematics": lambda: galaxy.draw_kinematics(
             dataset, cube, maps, disc, rotation, injected=disc, published=(0.5, 60.0, 5.0)
         ),
-        "metallicity": lambda: galaxy.draw_metallicity(
-            dataset, cube, image, POINTS, gradient(8.7, -0.02), injected=(8.7, -0.02), published=(-0.02, 0.002)
+        "metallicity": lambda: galaxy.draw_radial(
+            galaxy.METALLICITY,
+            dataset,
+            cube,
+            image,
+            POINTS,
+            gradient(8.7, -0.02),
+            injected=(8.7, -0.02),
+            published=(-0.02, 0.002),
         ),
-        "attenuation": lambda: galaxy.draw_attenuation(dataset, cube, image - 8, POINTS, None),
+        "attenuation": lambda: galaxy.draw_radial(galaxy.ATTENUATION, dataset, cube, image - 8, POINTS, None),
         "sfr_profile": lambda: galaxy.draw_sfr_profile(dataset, profile(0.05), profile(0.3)),
         "multiplex": overview.plot_multiplex,
         "recovered": lambda: overview.plot_recovered({dataset.target(8512).name: report(0.5), "two": report(-1.0)}),
@@ -205,7 +212,7 @@ def test_observed_velocities_are_turned_to_the_receding_half(cube, maps, disc):
     observed = disc.velocity(*cube.offsets(RA, DEC))
     observed[10, 12] = 499.0
     exact = {"observed_velocity": observed, "observed_velocity_error": np.full(cube.shape, 5.0), "used": maps["used"]}
-    radius, value, error = kinematics.major_axis_points(cube, (RA, DEC), exact, disc, 0.1)
+    radius, value, error = galaxy.major_axis_points(cube, (RA, DEC), exact, disc, 0.1)
     assert radius.size >= 3
     np.testing.assert_allclose(value, disc.rotation(radius), atol=1.5)
     assert np.all(error > 0)

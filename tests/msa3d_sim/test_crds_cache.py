@@ -14,6 +14,7 @@ from astropy.table import Table
 from msa3d import errors
 from msa3d.pipeline.products import SIMULATED_KEYWORD
 from msa3d_sim import crds_cache, references, throughput
+from msa3d_sim.instrument import InstrumentModel
 
 SHUTTER = (3, 300, 80)
 """Quadrant, i, j of the main shutter of the slitlet in these tests."""
@@ -62,7 +63,7 @@ def test_a_broken_build_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_an_outdated_cache_is_replaced_and_a_foreign_folder_is_not(tmp_path, monkeypatch):
-    monkeypatch.setattr(crds_cache, "_write", lambda root, stage1: (root / "new").write_text("new"))
+    monkeypatch.setattr(crds_cache, "_write", lambda root, more: (root / "new").write_text("new"))
     mine, foreign = tmp_path / "mine", tmp_path / "foreign"
     mine.mkdir()
     (mine / crds_cache.STAMP).write_text("old")
@@ -167,7 +168,7 @@ def _rate(detector: str, metafile: str):
     model = ImageModel(np.ones((2048, 2048), dtype=np.float32))
     for plane in ("err", "var_poisson", "var_rnoise"):
         setattr(model, plane, np.full(model.data.shape, 1e-3, dtype=np.float32))
-    optics = throughput.msa_model()
+    optics = InstrumentModel.load()
     model.meta.instrument.instance.update(
         name="NIRSPEC", detector=detector, filter="F100LP", grating="G140H", msa_metadata_file=metafile,
         msa_metadata_id=1, gwa_xtilt=optics.tilt("gwa_xtilt")["zeroreadings"][0],

@@ -12,11 +12,12 @@ from astropy.wcs import WCS
 
 from msa3d.config import SimulatedSource, Simulation
 from msa3d.constants import C_KMS
-from msa3d.errors import ProductError
 from msa3d.pipeline.products import is_simulated
 from msa3d_sim.scene import Scene, build_galaxy_model
 from msa3d_sim.spectrum import MJY_SR_PER_CGS_ARCSEC2
-from msa3d_sim.truth import WAVE_STEP_UM, read_truth, truth_cube, truth_path, write_truth
+from msa3d_sim.truth import WAVE_STEP_UM, truth_cube, truth_path, write_truth
+
+from ..fixtures.truths import read_truth
 
 SOURCE = SimulatedSource(source_id=42, ra=215.05, dec=52.94, redshift=1.104, re_arcsec=0.3, pa_deg=90.0)
 
@@ -123,15 +124,6 @@ def test_a_failed_write_leaves_the_old_file(path, model, monkeypatch):
         write_truth(model, path)
     assert path.read_bytes() == before
     assert [p.name for p in path.parent.iterdir()] == [path.name]
-
-
-def test_no_truth_without_a_simulation(tmp_path):
-    with pytest.raises(ProductError, match="does not exist"):
-        read_truth(tmp_path / "truth_s00001.fits")
-    real = tmp_path / "real.fits"
-    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((2, 2)), name="SCI")]).writeto(real)
-    with pytest.raises(ProductError, match="not marked as simulated"):
-        read_truth(real)
 
 
 def test_the_scenes_parameters_are_kept(tmp_path):

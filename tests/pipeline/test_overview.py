@@ -38,7 +38,8 @@ def dataset():
 @pytest.fixture
 def layout(tmp_path, dataset):
     """3 x 3 exposures without pixels, and a metafile of two slitlets."""
-    from msa3d_sim.header import PlannedExposure, Pointing, primary_header, rate_name, science_header
+    from msa3d_sim.geometry import Pointing
+    from msa3d_sim.plan import PlannedExposure, primary_header, rate_name, science_header
 
     layout = Layout(tmp_path / "root")
     layout.root.mkdir()

@@ -15,6 +15,8 @@ from msa3d.observation import exposures
 from msa3d.pipeline.layout import Layout
 from msa3d.reduce import calibrate, detector1, exposure
 
+from ..fixtures.ramps import Cutout, take_ramp, write_ramp_references, write_uncal
+
 
 def test_no_ramps_is_one_sentence(root: Path, dataset) -> None:
     with pytest.raises(ObservationError, match=r"no jw\*_uncal\.fits of a spectrum.*run_stage1: false"):
@@ -67,14 +69,14 @@ def test_correlated_noise_is_cleaned_in_spec2_of_what_starts_from_ramps(root: Pa
 def ramps(tmp_path_factory: pytest.TempPathFactory, jwst_loaded: None):
     """A root with the ramps of a cut-out of both detectors: a spectrum with a line, a saturating spot, cosmic rays."""
     from msa3d_sim.crds_cache import build_crds_cache
-    from msa3d_sim.header import PlannedExposure, Pointing, primary_header, science_header
-    from msa3d_sim.ramp import Cutout, take_ramp, write_uncal
+    from msa3d_sim.geometry import Pointing
+    from msa3d_sim.plan import PlannedExposure, primary_header, science_header
 
     cutout = Cutout(first_row=600, first_column=900, rows=96, columns=128)
     root, truth = tmp_path_factory.mktemp("ramps"), {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        build_crds_cache(root / "crds_cache", stage1=cutout)
+        build_crds_cache(root / "crds_cache", more=lambda *place: write_ramp_references(*place, cutout))
     y, x = np.mgrid[: cutout.rows, : cutout.columns]
     rate = 0.05 + 0.3 * np.exp(-0.5 * ((y - 50) / 4) ** 2) * (1 + 20 * np.exp(-0.5 * ((x - 60) / 1.5) ** 2))
     rate[10:14, 10:14] = 400.0

@@ -115,9 +115,10 @@ def test_the_images_are_not_cleaned_in_place(root, dataset):
 @pytest.fixture(scope="module")
 def observed(tmp_path_factory, crds_cache):
     """One exposure of a line that fills the slit: noiseless, and the same with noise and drifting columns."""
-    from msa3d_sim.header import Pointing, science_header
+    from msa3d_sim.geometry import Pointing
     from msa3d_sim.noise import spoil
     from msa3d_sim.observe import simulate, write_rate
+    from msa3d_sim.plan import science_header
 
     off = dict.fromkeys(
         ("noise", "banding", "cosmic_rays", "bad_pixels", "saturation", "failed_shutters", "background"), False

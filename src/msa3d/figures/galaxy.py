@@ -1,18 +1,11 @@
-"""Figures of what is measured on a galaxy.
+"""Figures of a measured galaxy: kinematics, radial gradients, and star formation against the stellar continuum.
 
-A quantity as a map and against the radius: what the figures of metallicity and attenuation share.
-
-Figure: map and radial gradient of the gas-phase metallicity.
-
-Figure: map and radial gradient of the attenuation of the ionised gas.
-
-Figure: surface density of star formation against the stellar continuum, with their exponential discs.
-
-Figures of a galaxy that was measured: what `msa3d.galaxy.measure` found, handed to the modules that draw it.
+`draw_*` take arrays; `plot_*` take what `msa3d.galaxy.measure` found.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,11 +13,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from msa3d.config import Dataset
-from msa3d.constants import LINES
 from msa3d.cubes.cube import Cube
-from msa3d.figures import kinematics, style
-from msa3d.figures.maps import draw_map, label_sky, map_bar, map_height, mark_map
-from msa3d.figures.observation import target_of
+from msa3d.figures import style
+from msa3d.figures.cube import VELOCITY_LABEL
+from msa3d.figures.maps import draw_map, label_sky, map_bar, map_height, mark_map, target_of
 from msa3d.figures.overview import Entry
 from msa3d.galaxy import metals, report
 from msa3d.galaxy.disc import Disc, kpc_per_arcsec
@@ -36,13 +28,7 @@ from msa3d.galaxy.profiles import Exponential, Gradient, Rings
 
 @dataclass(frozen=True)
 class Points:
-    """A quantity in rings.
-
-    Attributes
-    ----------
-    radius_kpc, value, error : ndarray, shape (n,)
-        Radius in the plane of the disc, kpc; the quantity and 1 sigma. NaN is not drawn.
-    """
+    """A quantity in rings, its error, and the radius in the plane of the disc (kpc); NaN is not drawn."""
 
     radius_kpc: np.ndarray
     value: np.ndarray
@@ -51,19 +37,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Quantity:
-    """How a quantity is named and coloured.
-
-    Attributes
-    ----------
-    name : str
-        In running text.
-    label : str
-        On axes, with its unit.
-    slope_unit : str
-        Unit of its gradient.
-    colours : str
-        Name of a colour map.
-    """
+    """How a quantity is named in running text and (with its unit) on axes, the unit of its gradient, its colour map."""
 
     name: str
     label: str
@@ -85,7 +59,7 @@ def draw_radial(
     limits: tuple[float, float] | None = None,
     source_id: int | None = None,
 ) -> Figure:
-    """Draw map and gradient of a quantity.
+    """Draw the map of a quantity, and its rings and gradient.
 
     Parameters
     ----------
@@ -102,10 +76,10 @@ def draw_radial(
     gradient : Gradient or None
         The fit; its error is shaded.
     injected : tuple of float, optional
-        Value at the centre and change for each kpc of what was put in.
+        Value at the centre and change per kpc that were injected.
     published : tuple of float, optional
-        Published gradient and its error, for each kpc; drawn through the fit at the middle radius, as the published
-        value at the centre is not at hand.
+        Published gradient and its error, per kpc; drawn through the fit at the middle radius, as the published
+        value at the centre is not available.
     limits : tuple of float, optional
         Of the colours; without it the range of the rings, half as wide again to either side.
     source_id : int, optional
@@ -122,10 +96,9 @@ def draw_radial(
     figure = style.new_figure(style.FULL_WIDTH, height + 1.3)
     left, right = figure.subplots(1, 2, width_ratios=[1.0, 1.6])
     low, high = limits or _limits(points.value if np.isfinite(points.value).sum() > 1 else image)
-    mesh = draw_map(left, cube, image, centre, cmap=style.colour_map(quantity.colours), vmin=low, vmax=high)
+    mesh = draw_map(left, cube, image, centre, **style.scale(quantity.colours, low, high))
     label_sky(left)
-    wave = LINES["Ha"] * (1 + target.redshift)
-    mark_map(left, cube, kpc_per_arcsec=kpc_per_arcsec(target.redshift), wave_um=wave)
+    mark_map(left, cube, target.redshift)
     known = image[np.isfinite(image)]
     beyond = bool((known < low).any()), bool((known > high).any())
     extend = {(True, False): "min", (False, True): "max", (True, True): "both"}.get(beyond, "neither")
@@ -133,8 +106,7 @@ def draw_radial(
     left.set_title(f"a  {quantity.name}")
     _profile(right, quantity, points, gradient, injected, published)
     right.set_title("b  against radius")
-    name = target.name or str(target.source_id)
-    figure.suptitle(style.literal(name), fontsize=9)
+    name = style.heading(figure, target)
     told = "" if gradient is None else f"; its gradient is {_signed(gradient.slope, gradient.slope_error, quantity)}"
     alt = f"{quantity.name.capitalize()} of {name}: a map, and the mean in rings against the radius in the disc{told}."
     return style.finish(figure, simulated=cube.simulated, alt=alt)
@@ -190,65 +162,7 @@ def _profile(axes: Axes, quantity: Quantity, points: Points, gradient, injected,
 
 
 METALLICITY = Quantity("metallicity", "12 + log(O/H) (dex)", "dex/kpc", style.METALLICITY_MAP)
-
-
-def draw_metallicity(
-    dataset: Dataset, cube: Cube, image: np.ndarray, points: Points, gradient: Gradient | None, **kwargs
-) -> Figure:
-    """Draw map and gradient.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        The observation.
-    cube : Cube
-        Whose spaxels the map has.
-    image : ndarray, shape (n_y, n_x)
-        12 + log(O/H); NaN where it is not known.
-    points : Points
-        The same in rings.
-    gradient : Gradient or None
-        The fit, dex/kpc.
-    **kwargs
-        Passed on to `galaxy.draw_radial`: ``injected``, ``published``, ``source_id``.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Map to the left, gradient to the right.
-    """
-    return draw_radial(METALLICITY, dataset, cube, image, points, gradient, **kwargs)
-
-
 ATTENUATION = Quantity("attenuation", "A$_V$ of the gas (mag)", "mag/kpc", style.ATTENUATION_MAP)
-
-
-def draw_attenuation(
-    dataset: Dataset, cube: Cube, image: np.ndarray, points: Points, gradient: Gradient | None, **kwargs
-) -> Figure:
-    """Draw map and gradient.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        The observation.
-    cube : Cube
-        Whose spaxels the map has.
-    image : ndarray, shape (n_y, n_x)
-        A_V in mag; NaN where it is not known.
-    points : Points
-        The same in rings.
-    gradient : Gradient or None
-        The fit, mag/kpc.
-    **kwargs
-        Passed on to `galaxy.draw_radial`: ``injected``, ``published``, ``source_id``.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Map to the left, gradient to the right.
-    """
-    return draw_radial(ATTENUATION, dataset, cube, image, points, gradient, **kwargs)
 
 
 @dataclass(frozen=True)
@@ -290,23 +204,7 @@ def draw_sfr_profile(
 ) -> Figure:
     """Draw both profiles on logarithmic scales that span the same factor, so that equal slopes look equal.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        The observation.
-    star_formation : Profile
-        Msun/yr/kpc2 (free of attenuation or not, as the caller says).
-    continuum : Profile
-        Stellar continuum, MJy/sr.
-    source_id : int, optional
-        The source; the case study without it.
-    simulated : bool
-        Whether the data are from a simulation.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Left: the two profiles; right: each over its value at the centre.
+    Left, star formation (Msun/yr/kpc2) and stellar continuum (MJy/sr); right, each over its value at the centre.
     """
     target = target_of(dataset, source_id)
     scale = kpc_per_arcsec(target.redshift)
@@ -336,14 +234,8 @@ def draw_sfr_profile(
         right.plot(grid, disc, color=colour, linewidth=1.0)
         if np.isfinite(profile.injected_arcsec):
             true = profile.injected_arcsec * scale
-            right.plot(
-                grid,
-                np.exp(-grid / true),
-                color=colour,
-                linestyle="--",
-                linewidth=0.9,
-                label=f"put in: h = {true:.2f} kpc",
-            )
+            told = f"put in: h = {true:.2f} kpc"
+            right.plot(grid, np.exp(-grid / true), color=colour, linestyle="--", linewidth=0.9, label=told)
     left.tick_params(axis="y", which="both", right=False)
     other.tick_params(axis="y", which="both", left=False)
     right.set_yscale("log")
@@ -354,13 +246,205 @@ def draw_sfr_profile(
         axes.set_xlim(0.0, end)
         axes.set_xlabel("radius in the disc (kpc)")
         axes.set_title(title)
-    name = target.name or str(target.source_id)
-    figure.suptitle(style.literal(name), fontsize=9)
+    name = style.heading(figure, target)
     alt = (
         f"Surface density of star formation and stellar continuum of {name} against radius: discs with scale "
         f"lengths of {star_formation.scale_arcsec * scale:.2f} and {continuum.scale_arcsec * scale:.2f} kpc."
     )
     return style.finish(figure, simulated=simulated, alt=alt)
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """A rotation curve times sin(inclination), km/s: median and central 68%, by radius in the plane of the disc."""
+
+    radius_arcsec: np.ndarray
+    value: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def from_draws(cls, names, draws: np.ndarray, disc: Disc, radius_arcsec: np.ndarray) -> Rotation:
+        """Make one from samples of a posterior, shape (n_sets, n_names), for the kind of curve of a disc."""
+        names = list(names)
+        amplitude, turn = draws[:, names.index("v_sin_i")], draws[:, names.index("r_turn")]
+        curves = [
+            Disc(disc.pa_deg, disc.inclination_deg, float(v), float(r), curve=disc.curve).rotation(radius_arcsec)
+            for v, r in zip(amplitude, turn, strict=True)
+        ]
+        low, value, high = np.percentile(curves, (15.865, 50.0, 84.135), axis=0)
+        return cls(np.asarray(radius_arcsec), value, low, high)
+
+
+LEAST_SNR = 3.0
+
+
+@style.house_style()
+def draw_kinematics(
+    dataset: Dataset,
+    cube: Cube,
+    maps: Mapping[str, np.ndarray],
+    disc: Disc,
+    rotation: Rotation,
+    *,
+    injected: Disc | None = None,
+    published: tuple[float, float, float] | None = None,
+    centre: tuple[float, float] | None = None,
+    source_id: int | None = None,
+) -> Figure:
+    """Draw the maps of velocity and dispersion beside those of a disc, and the rotation curve.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The observation.
+    cube : Cube
+        Whose spaxels the maps have.
+    maps : mapping of str to ndarray
+        As in `msa3d.galaxy.discfit.DiscFit`, (n_y, n_x), km/s; what was observed is shown where ``snr``, if there,
+        is at least `LEAST_SNR`.
+    disc : Disc
+        The fitted disc.
+    rotation : Rotation
+        Its curve.
+    injected : Disc, optional
+        What was injected.
+    published : tuple of float, optional
+        Radius (arcsec), V sin i and its error (km/s), as the paper has it.
+    centre : tuple of float, optional
+        ICRS place (deg) that offsets, and the disc's x0 and y0, refer to; the target's without it.
+    source_id : int, optional
+        The source; the case study without it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Six panels.
+    """
+    target = target_of(dataset, source_id)
+    place = (cube, centre or (target.ra, target.dec))
+    used = maps["used"].astype(bool)
+    shown = {name: np.where(used, maps[name], np.nan) for name in
+             ("observed_velocity", "velocity", "observed_sigma", "sigma")}  # fmt: skip
+    if "snr" in maps:
+        with np.errstate(invalid="ignore"):
+            seen = maps["snr"] >= LEAST_SNR
+        for name in ("observed_velocity", "observed_sigma"):
+            shown[name] = np.where(seen, shown[name], np.nan)
+    for name in ("observed_velocity", "velocity"):
+        shown[name] = shown[name] - disc.systemic
+    figure = style.new_figure(style.FULL_WIDTH, 5.6)
+    grid = figure.subplots(2, 3)
+    figure.get_layout_engine().set(wspace=0.08)
+    signed = style.signed_scale(style.symmetric_limit(shown["velocity"], 99.0) * 1.1)
+    low, high = style.percentile_limits(np.concatenate([shown["observed_sigma"][used], shown["sigma"][used]]), 3, 97)
+    wide = style.scale(style.DISPERSION_MAP, max(0.0, low), high)
+    panels = (
+        (grid[0, 0], "a  velocity", shown["observed_velocity"], signed, VELOCITY_LABEL),
+        (grid[0, 1], "b  disc", shown["velocity"], signed, VELOCITY_LABEL),
+        (grid[0, 2], "c  velocity \u2212 disc", shown["observed_velocity"] - shown["velocity"], signed, VELOCITY_LABEL),
+        (grid[1, 0], "d  dispersion", shown["observed_sigma"], wide, "dispersion (km/s)"),
+        (grid[1, 1], "e  dispersion, disc", shown["sigma"], wide, "dispersion (km/s)"),
+    )
+    for axes, title, image, colours, label in panels:
+        mesh = draw_map(axes, cube, image, place[1], **colours)
+        label_sky(axes, north=axes in grid[:, 0])
+        axes.set_title(title)
+        _zoom(axes, place, used)
+        mark_map(axes, cube, target.redshift, fontsize=5.5)
+        _major_axis(axes, disc)
+        map_bar(figure, mesh, axes, label if axes in (grid[0, 2], grid[1, 1]) else "")
+    _curve(grid[1, 2], place, maps, used, (disc, rotation, injected, published), kpc_per_arcsec(target.redshift))
+    name = style.heading(figure, target)
+    alt = (
+        f"Kinematics of {name}: maps of velocity and dispersion of the gas beside those of a rotating disc, and their "
+        f"difference; the rotation curve times sine of the inclination reaches {rotation.value[-1]:.0f} km/s."
+    )
+    return style.finish(figure, simulated=cube.simulated, alt=alt)
+
+
+def major_axis_points(
+    cube: Cube, centre: tuple[float, float], maps: Mapping[str, np.ndarray], disc: Disc, step_arcsec: float = 0.15
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Observed velocities near the major axis, turned to the receding half and averaged by radius.
+
+    Returns
+    -------
+    radius, value, error : ndarray
+        arcsec, km/s; beam smearing is in them.
+    """
+    radius, azimuth = disc.radius_azimuth(*cube.offsets(*centre))
+    along = np.cos(azimuth)
+    speed, error = maps["observed_velocity"] - disc.systemic, maps["observed_velocity_error"]
+    with np.errstate(invalid="ignore"):
+        good = maps["used"].astype(bool) & (np.abs(along) > 0.6) & np.isfinite(speed) & (error > 0)
+        # Fits that ran away have no weight in a mean, nor a place in it.
+        good &= (error < 40.0) & (np.abs(speed) < 350.0)
+    radius, speed, error = radius[good], speed[good] / along[good], error[good] / np.abs(along[good])
+    points = []
+    for low in np.arange(0.0, radius.max(initial=0.0), step_arcsec):
+        here = (radius >= low) & (radius < low + step_arcsec)
+        if here.sum() >= 3:
+            weight = 1.0 / error[here] ** 2
+            mean = np.average(speed[here], weights=weight)
+            scatter = np.sqrt(np.average((speed[here] - mean) ** 2, weights=weight) / here.sum())
+            points.append((np.average(radius[here], weights=weight), mean, max(scatter, weight.sum() ** -0.5)))
+    return tuple(np.array(points).reshape(-1, 3).T)
+
+
+def _zoom(axes: Axes, place: tuple, used: np.ndarray, pad: float = 0.35) -> None:
+    """Show the spaxels that were used and their surroundings, in a square."""
+    if used.any():
+        offsets = [a[used] for a in place[0].offsets(*place[1])]
+        half = 0.5 * max(np.ptp(a) for a in offsets) + pad
+        east, north = (0.5 * (a.min() + a.max()) for a in offsets)
+        axes.set_xlim(east + half, east - half)
+        axes.set_ylim(north - half, north + half)
+
+
+def _major_axis(axes: Axes, disc: Disc) -> None:
+    """Dash the major axis of the disc, half an arcsecond to either side."""
+    angle = np.radians(disc.pa_deg)
+    along = np.array([-0.7, 0.7])
+    east, north = disc.x0 + along * np.sin(angle), disc.y0 + along * np.cos(angle)
+    axes.plot(east, north, color=style.BLACK, linewidth=0.8, linestyle="--")
+
+
+def _curve(axes: Axes, place: tuple, maps: Mapping, used: np.ndarray, curves: tuple, scale: float) -> None:
+    disc, rotation, injected, published = curves
+    kpc = rotation.radius_arcsec * scale
+    axes.fill_between(kpc, rotation.low, rotation.high, color=style.SKY, alpha=0.5, linewidth=0, label="68%")
+    axes.plot(kpc, rotation.value, color=style.RESULT_COLOUR, label="fitted disc")
+    if injected is not None:
+        curve = injected.rotation(rotation.radius_arcsec)
+        axes.plot(kpc, curve, color=style.TRUTH_COLOUR, linestyle="--", linewidth=1.4, label="put in")
+    radius, value, error = major_axis_points(*place, maps, disc)
+    # A mean that is less certain than the curve is high says nothing, and would set the scale.
+    told = error < 0.5 * max(float(np.max(np.abs(rotation.high))), 1.0)
+    radius, value, error = radius[told], value[told], error[told]
+    axes.errorbar(
+        radius * scale,
+        value,
+        error,
+        fmt="o",
+        color=style.BLACK,
+        markersize=2.5,
+        elinewidth=0.7,
+        label="observed near major axis",
+    )
+    if published is not None:
+        axes.errorbar(
+            published[0] * scale, published[1], published[2], fmt="D", color=style.PUBLISHED_COLOUR, markersize=4,
+            elinewidth=1.0, label="published",
+        )  # fmt: skip
+    tops = [np.max(rotation.high), *(value + error)] + ([published[1] + published[2]] if published else [])
+    tops += [] if injected is None else [np.max(injected.rotation(rotation.radius_arcsec))]
+    axes.set_ylim(min(0.0, *(value - error), 0.0), 1.75 * max(tops))
+    axes.set_xlim(0.0, kpc[-1])
+    axes.set_xlabel("radius in the disc (kpc)")
+    axes.set_ylabel("V sin i (km/s)")
+    axes.set_title("f  rotation")
+    axes.legend(loc="upper left", fontsize=6, ncols=1)
 
 
 AV_ERROR = 1.0
@@ -379,7 +463,7 @@ def plot_kinematics(dataset: Dataset, galaxy: Galaxy) -> Figure:
     east, north = galaxy.cube.offsets(*centre)
     seen = fit.maps["used"].astype(bool)
     end = float(np.percentile(fit.disc.radius_azimuth(east, north)[0][seen], 98.0)) if seen.any() else 1.0
-    rotation = kinematics.Rotation.from_draws(fit.names, fit.draws(_DRAWS), fit.disc, np.linspace(0.0, end, 60))
+    rotation = Rotation.from_draws(fit.names, fit.draws(_DRAWS), fit.disc, np.linspace(0.0, end, 60))
     known, told = report.injected(dataset, galaxy.source_id), report.published(galaxy.source_id)
     injected = None
     if {"v_sin_i", "r_turn"} <= known.keys():
@@ -390,7 +474,7 @@ def plot_kinematics(dataset: Dataset, galaxy: Galaxy) -> Figure:
         speed, radius = told["v_rot"], told["re_disc_kpc"].value / galaxy.geometry.kpc_per_arcsec
         sine = float(np.sin(np.radians(told["inclination"].value)))
         published = (radius, speed.value * sine, 0.5 * (speed.plus + speed.minus) * sine)
-    return kinematics.plot_kinematics(
+    return draw_kinematics(
         dataset, galaxy.cube, fit.maps, fit.disc, rotation,
         injected=injected, published=published, source_id=galaxy.source_id, centre=tuple(centre),
     )  # fmt: skip
@@ -403,8 +487,8 @@ def plot_metallicity(dataset: Dataset, galaxy: Galaxy, calibration: str = DEFAUL
     means, errors = ({name: getattr(ring, key) for name, ring in rings.items()} for key in ("mean", "error"))
     points = metals.metallicity(means, errors, calibration=calibration, snr=2.0)
     known, told = report.injected(dataset, galaxy.source_id), report.published(galaxy.source_id)
-    return draw_metallicity(
-        dataset, galaxy.cube, galaxy.bins.spread(value), Points(_kpc(galaxy, rings["Ha"]), *points),
+    return draw_radial(
+        METALLICITY, dataset, galaxy.cube, galaxy.bins.spread(value), Points(_kpc(galaxy, rings["Ha"]), *points),
         galaxy.metallicity.get(calibration), injected=_pair(known, "metallicity"),
         published=_told(told, "metallicity_gradient"), source_id=galaxy.source_id,
     )  # fmt: skip
@@ -422,10 +506,10 @@ def plot_attenuation(dataset: Dataset, galaxy: Galaxy) -> Figure | None:
     with np.errstate(invalid="ignore"):
         points = [np.where(points[1] < 3.0 * AV_ERROR, part, np.nan) for part in points]
     most = max(AV_SHOWN[1], float(np.nanmax(points[0], initial=0.0)))
-    return draw_attenuation(
-        dataset, galaxy.cube, galaxy.bins.spread(value), Points(_kpc(galaxy, rings["Ha"]), *points), galaxy.av,
-        injected=_pair(report.injected(dataset, galaxy.source_id), "av"), source_id=galaxy.source_id,
-        limits=(AV_SHOWN[0], most),
+    return draw_radial(
+        ATTENUATION, dataset, galaxy.cube, galaxy.bins.spread(value), Points(_kpc(galaxy, rings["Ha"]), *points),
+        galaxy.av, injected=_pair(report.injected(dataset, galaxy.source_id), "av"), limits=(AV_SHOWN[0], most),
+        source_id=galaxy.source_id,
     )  # fmt: skip
 
 
@@ -439,14 +523,14 @@ def plot_sfr_profile(dataset: Dataset, galaxy: Galaxy, continuum: Rings, injecte
     galaxy : Galaxy
         What was measured.
     continuum : Rings
-        Of the image of the continuum (`profiles.rings`), the constant beneath the disc not yet taken off.
+        Of the image of the continuum, the constant beneath the disc not yet subtracted.
     injected : dict of str to float
-        ``scale_line`` and ``scale_continuum`` that were put in, arcsec, as the dust lets the light out; may be empty.
+        ``scale_line`` and ``scale_continuum`` that were injected, arcsec, attenuated by dust; may be empty.
 
     Returns
     -------
     matplotlib.figure.Figure
-        See `galaxy.draw_sfr_profile`.
+        See `draw_sfr_profile`.
     """
     found, geometry = galaxy.star_formation, galaxy.geometry
     # One decrement for the whole disc: light turns into star formation by a constant. Face on.

@@ -19,7 +19,7 @@ from msa3d.constants import LINES
 from msa3d.cubes.cube import Cube, open_cube
 from msa3d.errors import ProductError
 from msa3d.figures import style
-from msa3d.figures.observation import target_of
+from msa3d.figures.maps import target_of
 from msa3d.galaxy.fit import LineFit, fit_lines
 from msa3d.galaxy.images import observed
 from msa3d.galaxy.lines import bin_edges, line_spread_of, species_profile, to_line_flux, windows

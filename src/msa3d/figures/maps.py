@@ -1,12 +1,6 @@
-"""Maps on the sky and what is marked on them.
+"""Maps on the sky (north up, east to the left), 2-D spectra, and what is marked on them.
 
-Drawing a map of spaxels where they are on the sky: north up, east to the left.
-
-What a map needs to be read: scale bar in arcsec and kpc, the point-spread function, and a compass.
-
-They stand on a blank strip below the spaxels, so that they cover none.
-
-Emission lines marked and named along the wavelength axis of a spectrum.
+Scale bar, point-spread function and compass stand on a blank strip below the spaxels, so that they cover none.
 """
 
 from __future__ import annotations
@@ -21,23 +15,31 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse
 
+from msa3d.config import Dataset, Target
 from msa3d.constants import LABELS, LINES
 from msa3d.cubes.cube import Cube
+from msa3d.cubes.psf import FWHM_PER_SIGMA
 from msa3d.errors import ProductError
 from msa3d.figures import style
+from msa3d.galaxy.disc import kpc_per_arcsec
 
 EAST_LABEL = "east (arcsec)"
 NORTH_LABEL = "north (arcsec)"
 
 
+def target_of(dataset: Dataset, source_id: int | None) -> Target:
+    """Return the target of an id, the case study without one."""
+    return dataset.target(dataset.case_study if source_id is None else source_id)
+
+
 def draw_map(axes: Axes, cube: Cube, image: np.ndarray, centre: tuple[float, float], **kwargs) -> QuadMesh:
-    """Draw one value a spaxel, each spaxel with its true shape.
+    """Draw one value per spaxel, each spaxel with its true shape.
 
     Parameters
     ----------
     axes : matplotlib.axes.Axes
         Where to draw.
-    cube : msa3d.cubes.build.Cube
+    cube : Cube
         Whose spaxels they are.
     image : ndarray, shape (n_y, n_x)
         The values; NaN is left out.
@@ -68,26 +70,7 @@ def map_height(cube: Cube, centre: tuple[float, float], panel_width: float, *, l
 
 
 def map_bar(figure: Figure, mesh: ScalarMappable, axes: Axes, label: str, extend: str = "neither") -> Colorbar:
-    """Draw a colour bar as high as the map beside it, whatever the map's shape.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-        The figure.
-    mesh : matplotlib.cm.ScalarMappable
-        What the bar explains.
-    axes : matplotlib.axes.Axes
-        The map's panel.
-    label : str
-        Quantity with its unit in brackets.
-    extend : str
-        Ends at which the bar is pointed, as values lie beyond: ``neither``, ``min``, ``max`` or ``both``.
-
-    Returns
-    -------
-    matplotlib.colorbar.Colorbar
-        The bar.
-    """
+    """Draw a colour bar as high as the map beside it; `extend` names the ends beyond which values lie."""
     high, wide = np.ptp(axes.get_ylim()), np.ptp(axes.get_xlim())
     bar = figure.colorbar(mesh, cax=axes.inset_axes([1.04, 0.0, 0.05 * max(1.0, high / wide), 1.0]), extend=extend)
     bar.set_label(label)
@@ -140,7 +123,6 @@ def pixel_edges(centres: np.ndarray) -> np.ndarray:
     return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
 
 
-FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 CORE = 0.03
 """Where the point-spread function is brighter than that, relative to its maximum, it is core."""
 STRIP = 0.26
@@ -160,9 +142,8 @@ def psf_ellipse(cube: Cube, wave_um: float) -> tuple[float, float, float] | None
     Returns
     -------
     tuple of float, or None
-        Full widths at half maximum (arcsec) of the Gaussian with the second moments of its core, along its long and
-        short axis, and the position angle of the long one (deg, from north through east); None where the cube does
-        not tell.
+        Full widths at half maximum (arcsec) of the Gaussian with the second moments of the core, long and short axis,
+        and position angle of the long one (deg, from north through east); None where the cube does not say.
     """
     try:
         kernel = cube.psf(wave_um)
@@ -181,27 +162,17 @@ def psf_ellipse(cube: Cube, wave_um: float) -> tuple[float, float, float] | None
     return FWHM_PER_SIGMA * float(np.sqrt(values[1])), FWHM_PER_SIGMA * float(np.sqrt(values[0])), angle
 
 
-def mark_map(
-    axes: Axes,
-    cube: Cube,
-    *,
-    kpc_per_arcsec: float = np.nan,
-    wave_um: float | None = None,
-    fontsize: float = 6.5,
-    others: Sequence[Axes] = (),
-) -> None:
-    """Put scale bar, point-spread function and compass on a strip below a map.
+def mark_map(axes: Axes, cube: Cube, redshift: float, *, fontsize: float = 6.5, others: Sequence[Axes] = ()) -> None:
+    """Put scale bar, point-spread function at Ha and compass on a strip below a map.
 
     Parameters
     ----------
     axes : matplotlib.axes.Axes
-        A panel that `sky.draw_map` has drawn: north up, east to the left.
+        A panel that `draw_map` has drawn.
     cube : Cube
         Whose map it is.
-    kpc_per_arcsec : float
-        Scale; without it the bar is in arcsec alone.
-    wave_um : float, optional
-        Wavelength of the point-spread function; none is drawn without it.
+    redshift : float
+        Of the galaxy.
     fontsize : float
         Size of the letters, point.
     others : sequence of matplotlib.axes.Axes
@@ -210,13 +181,14 @@ def mark_map(
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     wide, high = left - right, top - bottom
     strip = STRIP * max(high, 0.75 * wide)
-    shape = psf_ellipse(cube, wave_um) if wave_um is not None else None
+    shape = psf_ellipse(cube, LINES["Ha"] * (1.0 + redshift))
+    kpc = kpc_per_arcsec(redshift)
     for panel in (axes, *others):
         panel.set_ylim(bottom - strip, top)
-        _draw_marks(panel, (left, right, bottom, strip), shape, kpc_per_arcsec, fontsize, compass=panel is axes)
+        _draw_marks(panel, (left, right, bottom, strip), shape, kpc, fontsize, compass=panel is axes)
 
 
-def _draw_marks(axes, box, shape, kpc_per_arcsec, fontsize, *, compass) -> None:
+def _draw_marks(axes, box, shape, kpc, fontsize, *, compass) -> None:
     """Draw the marks of one panel on the strip below the height `bottom`."""
     left, right, bottom, strip = box
     wide = left - right
@@ -228,9 +200,8 @@ def _draw_marks(axes, box, shape, kpc_per_arcsec, fontsize, *, compass) -> None:
     centre = 0.5 * (left + right)
     y = bottom - 0.40 * strip
     axes.plot([centre - length / 2, centre + length / 2], [y, y], color=style.BLACK, linewidth=1.6, zorder=5)
-    kpc = f"{length * kpc_per_arcsec:.1f} kpc" if np.isfinite(kpc_per_arcsec) else ""
     axes.text(centre, y + 0.08 * strip, f'{length:g}"', va="bottom", **letters)
-    axes.text(centre, y - 0.10 * strip, kpc, va="top", **letters)
+    axes.text(centre, y - 0.10 * strip, f"{length * kpc:.1f} kpc", va="top", **letters)
     if shape is not None:
         # Matplotlib turns from +x (which is east, drawn to the left) towards +y (north).
         place = (left - 0.13 * wide, bottom - 0.36 * strip)
@@ -270,21 +241,7 @@ ZOOMS = (("Hb", "[OIII]5007"), ("[NII]6548", "[SII]6731"))
 
 
 def name_line(axes: Axes, line: str, redshift: float, *, rotation: float = 90.0, fontsize: float = 6.5) -> None:
-    """Write the name of a line above a panel, where it falls.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-        Panel with a vacuum wavelength axis, um.
-    line : str
-        Key of `msa3d.galaxy.lines.LINES`.
-    redshift : float
-        Of the galaxy.
-    rotation : float
-        Of the text, deg.
-    fontsize : float
-        Of the text, points.
-    """
+    """Write the name of a line (key of `msa3d.constants.LINES`) above a panel over vacuum wavelength (um)."""
     axes.annotate(
         LABELS[line], (LINES[line] * (1.0 + redshift), 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2),
         textcoords="offset points", ha="center", va="bottom", fontsize=fontsize, rotation=rotation,
@@ -292,19 +249,7 @@ def name_line(axes: Axes, line: str, redshift: float, *, rotation: float = 90.0,
 
 
 def mark_spectrum(axes: Axes, limits: tuple[float, float], redshift: float, *, names: bool) -> None:
-    """Label the axes of a spectrum, and draw a dotted line where each emission line falls.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-        Panel of flux density in microjansky against vacuum wavelength in um.
-    limits : tuple of float
-        Wavelengths shown, um.
-    redshift : float
-        Of the galaxy.
-    names : bool
-        Whether the lines are named above the panel.
-    """
+    """Label the axes of a spectrum (uJy against um); draw emission lines dotted, with their names if asked."""
     axes.set_xlim(*limits)
     axes.set_xlabel("vacuum wavelength (\u00b5m)")
     axes.set_ylabel("flux density (\u00b5Jy)")

@@ -1,15 +1,4 @@
-"""Figures of exposures and spectra, before the cube.
-
-Figure: how the dithers of one column become one image.
-
-Figure: the count-rate images of one exposure.
-
-Figure: where the slitlet of one galaxy lay on the sky in each exposure.
-
-Figure: what post-processing changes in one spectrum.
-
-Figure: the 2-D spectrum of one galaxy from the detector to a column of its cube.
-"""
+"""Figures of exposures and spectra, before the cube."""
 
 from __future__ import annotations
 
@@ -26,44 +15,28 @@ from matplotlib.patches import Polygon
 
 from msa3d.closure.truth import robust_scatter
 from msa3d.config import Dataset, Target
-from msa3d.constants import LINES
+from msa3d.constants import C_KMS, LINES
 from msa3d.cubes.cube import open_cube
 from msa3d.errors import ProductError
 from msa3d.figures import style
-from msa3d.figures.maps import EAST_LABEL, NORTH_LABEL, draw_spectrum, name_line
+from msa3d.figures.maps import EAST_LABEL, NORTH_LABEL, draw_spectrum, name_line, target_of
 from msa3d.observation.reading import spectra
 from msa3d.observation.sky import tangent_offsets
 from msa3d.pipeline.layout import POST_SUFFIX, Layout, exposure_names, parse_rate_name
 from msa3d.pipeline.products import is_simulated
 from msa3d.published.rectified import SlitSpectrum, read_spectrum
 
+log = logging.getLogger(__name__)
+
+COLUMN_KMS = 250.0
+"""Averaged to either side of Ha."""
+
 
 @style.house_style()
-def plot_column(
-    layout: Layout, dataset: Dataset, source_id: int | None = None, *, half_width_kms: float = 250.0
-) -> Figure:
-    """Draw the profiles along the slit of the dithers of the middle column at Ha, and their median.
+def plot_column(layout: Layout, dataset: Dataset, source_id: int | None = None) -> Figure:
+    """Draw the profiles along the slit, at Ha, of the dithers of the middle column, and their median.
 
-    Parameters
-    ----------
-    layout : Layout
-        Where the products are.
-    dataset : Dataset
-        The observation.
-    source_id : int, optional
-        The source; the case study without it.
-    half_width_kms : float
-        Wavelengths averaged to each side of Ha.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Left: the stack, one row a dither; right: profiles and median.
-
-    Raises
-    ------
-    ProductError
-        If the stack or the cube is missing.
+    Needs the products of the published builder; a ProductError says which is missing.
     """
     target = target_of(dataset, source_id)
     column = (dataset.pattern.columns + 1) // 2
@@ -71,7 +44,7 @@ def plot_column(
     stack = _read(layout.column_stack(target.source_id, column))
     median = _read(layout.column_median(target.source_id, column))
     line = LINES["Ha"] * (1 + target.redshift)
-    inside = np.abs(cube.wave_um / line - 1.0) * 299792.458 <= half_width_kms
+    inside = np.abs(cube.wave_um / line - 1.0) * C_KMS <= COLUMN_KMS
     if not inside.any():
         raise ProductError(f"{cube.name}: H-alpha at {line:.4f} um is not covered")
     planes = _mean(np.where(stack == 0, np.nan, stack)[..., inside])
@@ -80,7 +53,7 @@ def plot_column(
     left, right = figure.subplots(1, 2)
     low, high = style.percentile_limits(planes, 2.0, 99.5)
     shown = left.imshow(
-        planes, aspect="auto", cmap=style.colour_map(style.INTENSITY_MAP), vmin=low, vmax=high,
+        planes, aspect="auto", **style.scale(style.INTENSITY_MAP, low, high),
         extent=(-0.5, planes.shape[1] - 0.5, 0.5, planes.shape[0] + 0.5),
     )  # fmt: skip
     left.set(xlabel="sub-pixel along the slit", ylabel="dither")
@@ -125,25 +98,7 @@ BIN = (2, 16)
 
 @style.house_style()
 def plot_detectors(layout: Layout, activity: str) -> Figure:
-    """Draw both detectors of an exposure, binned.
-
-    Parameters
-    ----------
-    layout : Layout
-        Where the rates are.
-    activity : str
-        The exposure.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One panel a detector; wavelength increases to the right.
-
-    Raises
-    ------
-    ProductError
-        If there are no rates of this exposure.
-    """
+    """Draw both detectors of an exposure (its activity), binned; wavelength increases to the right."""
     names = exposure_names(path for path in spectra(layout.rates()) if parse_rate_name(path))
     paths = [path for path, name in names.items() if name == activity]
     if not paths:
@@ -186,25 +141,6 @@ def plot_slit_stepping(layout: Layout, dataset: Dataset, source_id: int | None =
 
     The slitlet is drawn from the first to the last row of the exposure's rectified spectrum, and as wide as
     the step across the slit (the open width of a shutter).
-
-    Parameters
-    ----------
-    layout : Layout
-        Where the products are.
-    dataset : Dataset
-        The observation: pattern, targets, case study.
-    source_id : int, optional
-        The source; the case study without it.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Left: slitlets by column; right: middles of the slitlets in observing order.
-
-    Raises
-    ------
-    ProductError
-        If step 1 has not been run.
     """
     target = target_of(dataset, source_id)
     spectra = _spectra(layout, target.source_id)
@@ -222,15 +158,6 @@ def plot_slit_stepping(layout: Layout, dataset: Dataset, source_id: int | None =
         f"middles of the slitlets, joined in observing order, through {rows} rows."
     )
     return style.finish(figure, simulated=any(is_simulated(s.primary) for s in spectra), alt=alt)
-
-
-def target_of(dataset: Dataset, source_id: int | None) -> Target:
-    """Return the target with an id (the case study without one); a ProductError if there is none."""
-    wanted = dataset.case_study if source_id is None else source_id
-    for target in dataset.targets:
-        if target.source_id == wanted:
-            return target
-    raise ProductError(f"dataset {dataset.name} has no target {wanted}")
 
 
 def _spectra(layout: Layout, source_id: int) -> list[SlitSpectrum]:
@@ -306,27 +233,7 @@ REJECTED = "CRMASK"
 
 @style.house_style()
 def plot_postprocess_effect(layout: Layout, dataset: Dataset, source_id: int | None = None) -> Figure:
-    """Draw the spectrum of the middle exposure before and after, what was replaced, and the path loss.
-
-    Parameters
-    ----------
-    layout : Layout
-        Where the products are.
-    dataset : Dataset
-        The observation.
-    source_id : int, optional
-        The source; the case study without it.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Four panels over wavelength, one under the other.
-
-    Raises
-    ------
-    ProductError
-        If one of the two spectra is missing.
-    """
+    """Draw the spectrum of the middle exposure before and after, what was replaced, and the path loss."""
     target = target_of(dataset, source_id)
     activities = layout.activities()
     if not activities:
@@ -343,14 +250,13 @@ def plot_postprocess_effect(layout: Layout, dataset: Dataset, source_id: int | N
     first = np.where(before.data == 0, np.nan, before.data)
     second = np.where(after == 0, np.nan, after)
     figure = style.new_figure(style.FULL_WIDTH, 5.0)
-    panels = figure.subplots(4, 1, sharex=True, height_ratios=[1, 1, 1, 1])
+    panels = figure.subplots(4, 1, sharex=True)
     low, high = style.percentile_limits(first, 2.0, 98.0)
     for axes, image, title in (
         (panels[0], first, "a  Rectified spectrum (s2d)"),
         (panels[1], second, "b  Cosmic rays replaced, divided by the path loss"),
     ):
-        scale = {"cmap": style.colour_map(style.INTENSITY_MAP), "vmin": low, "vmax": high}
-        shown = draw_spectrum(axes, before.wave_um, image, **scale)
+        shown = draw_spectrum(axes, before.wave_um, image, **style.scale(style.INTENSITY_MAP, low, high))
         axes.set_title(title)
         axes.set_ylabel("row")
         style.colour_bar(figure, shown, axes, "MJy/sr", fraction=0.03)
@@ -383,14 +289,14 @@ def _pathloss(before: np.ndarray, after: np.ndarray, rejected: np.ndarray) -> np
     return result
 
 
-log = logging.getLogger(__name__)
-
 MARKED = ("Ha", "[NII]6583")
+STEPS_UM = 0.02
+"""Shown to either side of Ha."""
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One image of the figure: data ``[y, wave]``, its wavelengths (um) or None, title and unit."""
+    """One image of the figure: data ``[y, wave]``, its wavelengths (um), title and unit."""
 
     title: str
     data: np.ndarray
@@ -399,50 +305,20 @@ class Panel:
 
 
 @style.house_style()
-def plot_spectrum_steps(
-    layout: Layout,
-    dataset: Dataset,
-    source_id: int | None = None,
-    *,
-    half_width_um: float = 0.02,
-) -> Figure:
-    """Draw the neighbourhood of Ha through the steps, in the middle exposure.
-
-    Parameters
-    ----------
-    layout : Layout
-        Where the products are.
-    dataset : Dataset
-        The observation.
-    source_id : int, optional
-        The source; the case study without it.
-    half_width_um : float
-        How much to show to each side of Ha, um.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        One panel a step, from count rates to the median of a column's dithers.
-
-    Raises
-    ------
-    ProductError
-        If a product of the steps is missing.
-    """
+def plot_spectrum_steps(layout: Layout, dataset: Dataset, source_id: int | None = None) -> Figure:
+    """Draw the neighbourhood of Ha, in the middle exposure, from count rates to the median of a column's dithers."""
     target = target_of(dataset, source_id)
     middle = LINES["Ha"] * (1 + target.redshift)
     panels, simulated = collect(layout, dataset, target.source_id, middle)
     figure = style.new_figure(style.FULL_WIDTH, 1.15 * len(panels) + 0.5)
     rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for letter, axes, panel in zip("abcdef", rows, panels, strict=False):
-        shown = np.abs(panel.wave_um - middle) <= half_width_um
+        shown = np.abs(panel.wave_um - middle) <= STEPS_UM
         if not shown.any():
             raise ProductError(f"{panel.title}: Ha of source {target.source_id} at {middle:.4f} um is not covered")
         low, high = style.percentile_limits(panel.data[:, shown], 5.0, 99.5)
-        image = draw_spectrum(
-            axes, panel.wave_um[shown], panel.data[:, shown], cmap=style.colour_map(style.INTENSITY_MAP), vmin=low,
-            vmax=high,
-        )  # fmt: skip
+        scale = style.scale(style.INTENSITY_MAP, low, high)
+        image = draw_spectrum(axes, panel.wave_um[shown], panel.data[:, shown], **scale)
         axes.set_title(f"{letter}  {panel.title}")
         axes.set_ylabel("row")
         style.colour_bar(figure, image, axes, panel.unit, fraction=0.03)
@@ -457,21 +333,9 @@ def plot_spectrum_steps(
 
 
 def collect(layout: Layout, dataset: Dataset, source_id: int, middle_um: float) -> tuple[list[Panel], bool]:
-    """Read the images of all steps for the middle exposure.
+    """Read the images of all steps for the middle exposure, and whether they are simulated.
 
-    Parameters
-    ----------
-    layout, dataset : Layout, Dataset
-        The run.
-    source_id : int
-        The source.
-    middle_um : float
-        Wavelength that decides which of the detectors is shown, um.
-
-    Returns
-    -------
-    tuple
-        The panels in the order of the steps, and whether the data are simulated.
+    The detector shown is the one that saw `middle_um`.
     """
     activities = layout.activities()
     if not activities:
@@ -499,7 +363,8 @@ def _slit_panels(layout: Layout, activity: str, source_id: int, middle_um: float
     """Count rates and calibrated pixels of the slit, on the detector that saw the wavelength."""
     for cal in sorted(layout.process_dir(activity).glob("*_nrs[12]_cal.fits")):
         with fits.open(cal) as hdus:
-            number = _slit_number(hdus, source_id)
+            slits = (hdu for hdu in hdus if hdu.name == "SCI" and hdu.header.get("SOURCEID") == source_id)
+            number = next((hdu.ver for hdu in slits), None)
             if number is None:
                 continue
             sci, wave = hdus["SCI", number], hdus["WAVELENGTH", number].data
@@ -509,8 +374,7 @@ def _slit_panels(layout: Layout, activity: str, source_id: int, middle_um: float
             keep = np.isfinite(wave)
             x, y, (height, width) = sci.header["SLTSTRT1"], sci.header["SLTSTRT2"], sci.data.shape
             calibrated = _blank(np.asarray(sci.data, dtype=float)[:, keep])
-        rate = _rate_of(layout, cal)
-        with fits.open(rate) as hdus:
+        with fits.open(layout.root / cal.name.replace("_cal.fits", "_rate.fits")) as hdus:
             cutout = np.asarray(hdus["SCI"].data[y - 1 : y - 1 + height, x - 1 : x - 1 + width], dtype=float)
         detector = cal.name.split("_")[-2].upper()
         return [
@@ -519,19 +383,6 @@ def _slit_panels(layout: Layout, activity: str, source_id: int, middle_um: float
         ]
     log.warning("no detector of exposure %s saw source %s at %.4f um", activity, source_id, middle_um)
     return []
-
-
-def _slit_number(hdus: fits.HDUList, source_id: int) -> int | None:
-    """EXTVER of the slit of a source in a cal file."""
-    for hdu in hdus:
-        if hdu.name == "SCI" and int(hdu.header.get("SOURCEID", -1)) == source_id:
-            return hdu.ver
-    return None
-
-
-def _rate_of(layout: Layout, cal: Path) -> Path:
-    """Count-rate file that a cal file was made from."""
-    return layout.root / cal.name.replace("_cal.fits", "_rate.fits")
 
 
 def _blank(image: np.ndarray) -> np.ndarray:

@@ -1,13 +1,4 @@
-"""Figures of all galaxies, of the truth, of both builders and of the multiplex.
-
-Figure: all galaxies of a run on a page: continuum, Ha, velocity and spectrum.
-
-Figure: what was recovered against what was put in, in units of the error.
-
-Figure: the two builders side by side, and what each weakness of the published one costs.
-
-Figure: how much faster slit-stepping is than the integral-field unit, against the number of targets.
-"""
+"""Figures of all galaxies, of the truth, of both builders and of the multiplex."""
 
 from __future__ import annotations
 
@@ -24,10 +15,8 @@ from msa3d.config import Dataset, Target
 from msa3d.constants import LINES
 from msa3d.cubes.cube import Cube
 from msa3d.figures import style
-from msa3d.figures.cube import FLUX_LABEL, FLUX_UNIT, VELOCITY_LABEL, aperture, halpha_image
-from msa3d.figures.maps import draw_map, label_sky, map_bar, mark_map
-from msa3d.figures.observation import target_of
-from msa3d.galaxy.disc import kpc_per_arcsec
+from msa3d.figures.cube import FLUX_LABEL, FLUX_UNIT, RADIUS_ARCSEC, VELOCITY_LABEL, aperture, halpha_image
+from msa3d.figures.maps import draw_map, label_sky, map_bar, mark_map, target_of
 from msa3d.galaxy.images import collapsed_image
 from msa3d.observation.multiplex import Inputs, compare
 
@@ -38,17 +27,7 @@ HALF_ARCSEC = 1.85
 
 @dataclass(frozen=True)
 class Entry:
-    """A galaxy of the atlas.
-
-    Attributes
-    ----------
-    target : Target
-        Which galaxy.
-    cube : Cube
-        Its cube.
-    velocity : ndarray or None
-        Line-of-sight velocity where it is known, km/s, shape (n_y, n_x); NaN elsewhere.
-    """
+    """A galaxy of the atlas: target, cube, and line-of-sight velocity (km/s; NaN where not known), if measured."""
 
     target: Target
     cube: Cube
@@ -56,69 +35,35 @@ class Entry:
 
 
 @style.house_style()
-def plot_atlas(dataset: Dataset, entries: Sequence[Entry], *, radius_arcsec: float = 0.8, title: str = "") -> Figure:
-    """Draw a page of the atlas.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        The observation.
-    entries : sequence of Entry
-        The galaxies, a row each; `pages` splits long lists.
-    radius_arcsec : float
-        Radius of the aperture of the spectra.
-    title : str
-        Heading; the dataset's without it.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        A row a galaxy; the maps of a column have scales of their own, given in their headings.
-
-    Raises
-    ------
-    ValueError
-        If there is no galaxy.
-    msa3d.errors.ProductError
-        If a cube does not cover Ha.
-    """
+def plot_atlas(dataset: Dataset, entries: Sequence[Entry]) -> Figure:
+    """Draw a page of the atlas: a row for each galaxy; maps have scales of their own."""
     if not entries:
         raise ValueError("an atlas needs a galaxy at least")
     moving = any(entry.velocity is not None for entry in entries)
     maps = 3 if moving else 2
     figure = style.new_figure(style.FULL_WIDTH, 1.75 * len(entries) + 0.9)
     grid = figure.subplots(len(entries), maps + 1, squeeze=False, width_ratios=[1.0] * maps + [1.9])
-    bottom = len(entries) - 1
     for row, entry in enumerate(entries):
         _images(figure, grid[row, :maps], entry)
-        _spectrum(grid[row, maps], entry, radius_arcsec, last=row == bottom)
+        _spectrum(grid[row, maps], entry, last=row == len(entries) - 1)
     names = ("continuum\n(MJy/sr)", FLUX_LABEL.replace("surface brightness\n", "\n"), VELOCITY_LABEL)
     for axes, text in zip(grid[0, :maps], names, strict=False):
         axes.annotate(
             text, (0.5, 1.0), xycoords="axes fraction", xytext=(0, 4), textcoords="offset points",
             ha="center", va="bottom", fontsize=6.5,
         )  # fmt: skip
-    figure.suptitle(style.literal(title or dataset.title), fontsize=9)
+    figure.suptitle(style.literal(dataset.title), fontsize=9)
     listed = ", ".join(entry.target.name or str(entry.target.source_id) for entry in entries)
     alt = (
         f"Atlas of {listed}: in each row a map of the continuum, of H-alpha without it"
         + (", of the velocity" if moving else "")
-        + f", and the spectrum within {radius_arcsec:g} arcsec around H-alpha."
+        + f", and the spectrum within {RADIUS_ARCSEC:g} arcsec around H-alpha."
     )
     return style.finish(figure, simulated=any(entry.cube.simulated for entry in entries), alt=alt)
 
 
-def pages(dataset: Dataset, entries: Sequence[Entry], **kwargs) -> Iterator[Figure]:
-    """Draw an atlas of any length, `ROWS` galaxies a page.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        The observation.
-    entries : sequence of Entry
-        The galaxies.
-    **kwargs
-        Passed on to `plot`.
+def pages(dataset: Dataset, entries: Sequence[Entry]) -> Iterator[Figure]:
+    """Draw an atlas of any length, `ROWS` galaxies on a page.
 
     Yields
     ------
@@ -126,7 +71,7 @@ def pages(dataset: Dataset, entries: Sequence[Entry], **kwargs) -> Iterator[Figu
         A page.
     """
     for start in range(0, len(entries), ROWS):
-        yield plot_atlas(dataset, entries[start : start + ROWS], **kwargs)
+        yield plot_atlas(dataset, entries[start : start + ROWS])
 
 
 def _images(figure: Figure, panels: Sequence[Axes], entry: Entry) -> None:
@@ -135,20 +80,19 @@ def _images(figure: Figure, panels: Sequence[Axes], entry: Entry) -> None:
     images = [collapsed_image(cube), halpha_image(cube, target.redshift) / FLUX_UNIT]
     for axes, image in zip(panels, images, strict=False):
         low, high = style.percentile_limits(image, 2.0, 99.7)
-        mesh = draw_map(axes, cube, image, centre, cmap=style.colour_map(style.FLUX_MAP), vmin=low, vmax=high)
+        mesh = draw_map(axes, cube, image, centre, **style.scale(style.FLUX_MAP, low, high))
         _bar(figure, mesh, axes)
     if len(panels) > 2:
         velocity = np.full(cube.shape, np.nan) if entry.velocity is None else entry.velocity
         limit = style.symmetric_limit(velocity, 95.0)
-        scale = {"cmap": style.colour_map(style.SIGNED_MAP), "vmin": -limit, "vmax": limit}
+        scale = style.signed_scale(limit)
         _bar(figure, draw_map(panels[2], cube, velocity, centre, **scale), panels[2])
     for axes in panels:
         axes.set_xlim(HALF_ARCSEC, -HALF_ARCSEC)
         axes.set_ylim(-HALF_ARCSEC, HALF_ARCSEC)
         axes.set_xticks([])
         axes.set_yticks([])
-    scale, wave = kpc_per_arcsec(target.redshift), LINES["Ha"] * (1 + target.redshift)
-    mark_map(panels[0], cube, kpc_per_arcsec=scale, wave_um=wave, fontsize=5.0, others=panels[1:])
+    mark_map(panels[0], cube, target.redshift, fontsize=5.0, others=panels[1:])
     panels[0].set_ylabel(f"{style.literal(target.name or target.source_id)}\nz = {target.redshift:g}", fontsize=7)
 
 
@@ -159,9 +103,9 @@ def _bar(figure: Figure, mesh, axes: Axes) -> None:
     bar.ax.locator_params(nbins=4)
 
 
-def _spectrum(axes: Axes, entry: Entry, radius_arcsec: float, *, last: bool) -> None:
+def _spectrum(axes: Axes, entry: Entry, *, last: bool) -> None:
     """Draw the neighbourhood of Ha in the frame of the galaxy."""
-    wave, flux, error, _ = aperture(entry.cube, entry.target, radius_arcsec)
+    wave, flux, error, _ = aperture(entry.cube, entry.target)
     rest = wave / (1 + entry.target.redshift)
     inside = (rest >= 0.645) & (rest <= 0.676)
     rest, flux = rest[inside], flux[inside]
@@ -323,20 +267,7 @@ _TITLES = {"truth": "truth, through the slit", "published": "published builder",
 
 @style.house_style()
 def plot_two_builders(dataset: Dataset, comparison: BuilderComparison) -> Figure:
-    """Draw the H-alpha images, their profiles, the noise of apertures, and the cost of each weakness.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        The observation.
-    comparison : BuilderComparison
-        What `msa3d.closure.builders.compare` found.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Above the maps; in the middle profiles and noise; below a bar for each variant: flux, width, noise.
-    """
+    """Draw the H-alpha images, their profiles, the noise of apertures, and the cost of each weakness."""
     target = target_of(dataset, comparison.source_id)
     simulated = comparison.images["drizzle"][0].simulated
     names = [name for name in ("truth", "published", "drizzle") if np.isfinite(comparison.images[name][1]).any()]
@@ -347,10 +278,10 @@ def plot_two_builders(dataset: Dataset, comparison: BuilderComparison) -> Figure
     _profiles(left, comparison, names)
     _noise(right, comparison)
     _costs(below, comparison)
-    figure.suptitle(style.literal(target.name or target.source_id), fontsize=9)
+    name = style.heading(figure, target)
     published, drizzle = comparison.row("published"), comparison.row("drizzle")
     alt = (
-        f"H-alpha maps of {target.name or target.source_id} by both builders; brightness against radius; noise "
+        f"H-alpha maps of {name} by both builders; brightness against radius; noise "
         f"against the radius of the aperture; bars for flux, width and noise of {len(comparison.table)} cubes. "
         f"Flux over truth is {published['flux_ratio']:.2f} as published and {drizzle['flux_ratio']:.2f} drizzled."
     )
@@ -363,7 +294,7 @@ def _maps(figure: Figure, comparison: BuilderComparison, names: list[str]) -> No
     images = {name: comparison.images[name][1] / FLUX_UNIT for name in names}
     _, high = style.percentile_limits(images["drizzle"], 1.0, 99.5)
     for letter, axes, name in zip("abc", panels, names, strict=False):
-        scale = {"cmap": style.colour_map(style.FLUX_MAP), "vmin": 0.0, "vmax": high}
+        scale = style.scale(style.FLUX_MAP, 0.0, high)
         mesh = draw_map(axes, comparison.images[name][0], images[name], comparison.centre, **scale)
         axes.set_title(f"{letter}  {_TITLES[name]}")
         label_sky(axes, north=axes is panels[0])
@@ -425,27 +356,15 @@ def _costs(figure: Figure, comparison: BuilderComparison) -> None:
     panels[0].tick_params(axis="y", length=0)
 
 
+MOST_TARGETS = 100
 PUBLISHED_GAIN = 15.0
 """Barisic et al. 2024, abstract: more than that."""
 
 
 @style.house_style()
-def plot_multiplex(inputs: Inputs | None = None, *, most: int = 100) -> Figure:
-    """Draw the gain, and what it is made of.
-
-    Parameters
-    ----------
-    inputs : Inputs, optional
-        The observation; the published one without it.
-    most : int
-        Largest number of targets.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Left: gain against number of targets, under three assumptions; right: the factors at `inputs`.
-    """
-    inputs = inputs or Inputs()
+def plot_multiplex() -> Figure:
+    """Draw the gain against the number of targets, and its factors for the published observation."""
+    inputs, most = Inputs(), MOST_TARGETS
     figure = style.new_figure(style.FULL_WIDTH, 3.0)
     left, right = figure.subplots(1, 2, width_ratios=[1.5, 1.0])
     targets = np.arange(1, most + 1)

@@ -21,6 +21,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
 
+from msa3d.config import Target
 from msa3d.pipeline.products import atomic_path
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def new_figure(width: float = FULL_WIDTH, height: float = 3.0, layout: str = "co
     Returns
     -------
     matplotlib.figure.Figure
-        An empty figure with an Agg canvas.
+        Empty, with an Agg canvas.
     """
     figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
@@ -106,20 +107,10 @@ def new_figure(width: float = FULL_WIDTH, height: float = 3.0, layout: str = "co
 
 
 def literal(text: object) -> str:
-    """Return a name or title from data as a figure has to be given it, so that it is shown as it is.
+    """Return a name from data with its dollar signs escaped, so that a figure shows it as it is.
 
     Matplotlib takes what stands between two dollar signs for a formula, and raises when the figure is saved where it
     is none.
-
-    Parameters
-    ----------
-    text : object
-        The name; anything but text is turned into text.
-
-    Returns
-    -------
-    str
-        With a backslash before each dollar sign, which is not shown.
     """
     return str(text).replace("$", r"\$")
 
@@ -131,27 +122,25 @@ def colour_map(name: str) -> mpl.colors.Colormap:
     return scale
 
 
-def colour_bar(figure: Figure, image: ScalarMappable, axes: Axes, label: str, **kwargs) -> Colorbar:
-    """Draw a colour bar that names its quantity and unit.
+def scale(colours: str, low: float, high: float) -> dict:
+    """Colour map, by name, and limits of a map, as matplotlib takes them."""
+    return {"cmap": colour_map(colours), "vmin": low, "vmax": high}
 
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-        The figure.
-    image : matplotlib.cm.ScalarMappable
-        What the bar explains.
-    axes : matplotlib.axes.Axes or list of them
-        Where room is taken for the bar.
-    label : str
-        Quantity with its unit in brackets, or without for a pure number.
-    **kwargs
-        Passed on to `matplotlib.figure.Figure.colorbar`.
 
-    Returns
-    -------
-    matplotlib.colorbar.Colorbar
-        The bar.
-    """
+def signed_scale(limit: float) -> dict:
+    """The same of a signed map, centred on zero."""
+    return scale(SIGNED_MAP, -limit, limit)
+
+
+def heading(figure: Figure, target: Target) -> str:
+    """Write the name of a target above a figure, and return it: its id where it has none."""
+    name = target.name or str(target.source_id)
+    figure.suptitle(literal(name), fontsize=9)
+    return name
+
+
+def colour_bar(figure: Figure, image: ScalarMappable, axes: Axes | list[Axes], label: str, **kwargs) -> Colorbar:
+    """Draw a colour bar that names its quantity, with the unit in brackets; `kwargs` go to `Figure.colorbar`."""
     bar = figure.colorbar(image, ax=axes, **{"pad": 0.02, "fraction": 0.05, **kwargs})
     bar.set_label(label)
     bar.ax.tick_params(direction="in", length=2)
@@ -159,20 +148,7 @@ def colour_bar(figure: Figure, image: ScalarMappable, axes: Axes, label: str, **
 
 
 def percentile_limits(values: np.ndarray, low: float = 1.0, high: float = 99.5) -> tuple[float, float]:
-    """Colour limits from percentiles of the finite values.
-
-    Parameters
-    ----------
-    values : ndarray
-        Any shape; NaN and infinities are left out.
-    low, high : float
-        Percentiles.
-
-    Returns
-    -------
-    tuple of float
-        Lower and upper limit; (0, 1) when nothing is finite.
-    """
+    """Colour limits from percentiles of the finite values; (0, 1) where nothing is finite."""
     finite = values[np.isfinite(values)]
     if finite.size == 0:
         return 0.0, 1.0
@@ -202,7 +178,7 @@ def finish(figure: Figure, *, simulated: bool, alt: str) -> Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        The same figure, for returning in one line.
+        The same figure.
 
     Raises
     ------
@@ -234,17 +210,7 @@ def finish(figure: Figure, *, simulated: bool, alt: str) -> Figure:
 
 @dataclass(frozen=True)
 class SavedFigure:
-    """Where a figure was written; shows itself in a notebook.
-
-    Attributes
-    ----------
-    name : str
-        Name without ending.
-    png, pdf : pathlib.Path
-        The two files.
-    alt : str
-        The text for readers who cannot see the figure.
-    """
+    """Where a figure was written, and its text for readers who cannot see it; shows itself in a notebook."""
 
     name: str
     png: Path
@@ -274,7 +240,7 @@ def save(figure: Figure, folder: Path, name: str) -> SavedFigure:
     Returns
     -------
     SavedFigure
-        The two paths; shows the PNG when it is the last value of a notebook's cell.
+        Shows the PNG when it is the last value of a notebook's cell.
 
     Raises
     ------

@@ -299,9 +299,9 @@ def note_cost(path: Path, seconds: float) -> None:
     nbformat.write(notebook, path)
 
 
-MODULES = ("msa3d.pipeline.notebooks", "msa3d.book")
+MODULES = ("msa3d.pipeline.notebooks", "msa3d.citations")
 
-#: Environment variables by which a service tells who publishes the book (see `msa3d.book.repository`).
+#: Environment variables by which a service tells who publishes the book (see ``book/_ext/msa3d_book.py``).
 PUBLISHER = ("GITHUB_REPOSITORY", "GITHUB_SERVER_URL", "READTHEDOCS_GIT_CLONE_URL")
 
 
@@ -410,7 +410,7 @@ def bind(layout: Layout, source: Path, notebooks: Path = Path("notebooks")) -> P
 
 def _book_record(layout: Layout, source: Path, names: list[str]) -> Record:
     """Make the record of the book: its pages, the executed notebooks, the code behind it, and who publishes it."""
-    copied = [source / "_build", source / "notebooks", source / "_static" / "interactive"]
+    copied = [source / name for name in ("_build", "notebooks", "_static/interactive", "_ext/__pycache__")]
     pages = [path for path in sorted(source.rglob("*")) if path.is_file() and not set(copied) & set(path.parents)]
     inputs = [*(layout.notebooks / name for name in names), *pages, layout.figures / "interactive" / "index.html"]
     parameters = {name: os.environ.get(name) for name in PUBLISHER}
