@@ -122,7 +122,7 @@ lint: $(TESTVENV) ## Style, docstrings, no outputs in notebooks
 	$(IN) find src -name '*.py' -print0 | xargs -0 numpydoc lint --config .
 	$(IN) nbstripout --verify notebooks/*.ipynb
 	$(IN) lint-imports --no-cache
-	$(IN) mypy --cache-dir=/dev/null src/msa3d/config.py $(addprefix src/msa3d/,pipeline cubes pointing)
+	$(IN) mypy --cache-dir=/dev/null $(addprefix src/msa3d/,config.py runs.py pipeline cubes pointing)
 
 lock: $(TESTVENV) ## Renew the locks from requirements*.in, keeping what still fits
 	$(IN) for name in requirements requirements-test tests/extra/requirements-{viewers,hub,browser,audit}; do \

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 NOTEBOOKS = "notebooks"
 USED, NAME = f"{NOTEBOOKS}/04_figures.ipynb", "used"
 """Executed notebook that says what was used, and the name under which it is glued."""
+PREFIX = "application/papermill.record/"
+"""Of what is glued without being shown."""
 BIBLIOGRAPHY = "references.bib"
 PACKAGES = (
     "msa3d", "jwst", "crds", "stdatamodels", "stcal", "gwcs", "asdf", "drizzle", "astropy", "astroscrappy",
@@ -47,6 +49,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Register the extension with Sphinx."""
     app.add_directive("msa3d-status", Status)
     app.add_directive("msa3d-credits", Credits)
+    app.add_directive("msa3d-told", Told)
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
     app.connect("config-inited", _offer_binder)
     app.connect("builder-inited", _check_notebooks)
@@ -66,15 +69,29 @@ def registered(address: str) -> str:
 # --- acknowledgements ---------------------------------------------------------------------------------------
 
 
-def glued(path: Path, name: str = NAME) -> dict[str, Any] | None:
-    """Read a dictionary that an executed notebook has glued; None where the notebook, or the name, is not there."""
+def glued(path: Path, name: str) -> dict[str, str] | None:
+    """What an executed notebook has glued, by kind; None where the notebook, or the name, is not there."""
     if not path.is_file():
         return None
     for cell in nbformat.read(path, as_version=4).cells:
         for output in cell.get("outputs", ()):
             if output.get("metadata", {}).get("scrapbook", {}).get("name") == name:
-                return ast.literal_eval(output.data["application/papermill.record/text/plain"])
+                return {kind.removeprefix(PREFIX): text for kind, text in output.data.items()}
     return None
+
+
+class Told(SphinxDirective):
+    """``msa3d-told`` with the name of a notebook and of a sentence or table that it tells, by ``Run.tell``."""
+
+    required_arguments = 2
+
+    def run(self) -> list[nodes.Node]:
+        path = Path(self.env.srcdir) / NOTEBOOKS / f"{self.arguments[0]}.ipynb"
+        self.env.note_dependency(str(path))
+        found = glued(path, self.arguments[1])
+        if found is None or "text/markdown" not in found:
+            raise self.error(f"{path.name} tells no {self.arguments[1]!r}")
+        return self.parse_text_to_nodes(found["text/markdown"])
 
 
 def bibtex(path: Path, packages: Iterable[str], calibrations: Iterable[str]) -> str:
@@ -101,9 +118,10 @@ class Credits(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         folder = Path(self.env.srcdir)
         self.env.note_dependency(str(folder / USED))
-        used = glued(folder / USED)
-        if used is None:
+        found = glued(folder / USED, NAME)
+        if found is None:
             raise self.error(f"{USED} does not say what was used: it glues no {NAME!r}")
+        used = ast.literal_eval(found["text/plain"])
         if self.arguments[0] == "acknowledgements":
             return [nodes.paragraph(text=citations.acknowledgements(**used))]
         if self.arguments[0] == "bibtex":

@@ -3,6 +3,7 @@
 What a user imports stands here and is loaded when first asked for, so that ``import msa3d`` itself is
 light and has no side effects::
 
+    from msa3d import open_run
     from msa3d import Dataset, Layout, Observation, run
     from msa3d import Ellipse, circle, extract, open_cube
 """
@@ -21,11 +22,13 @@ __all__ = [
     "Msa3dError",
     "MsaFile",
     "Observation",
+    "Run",
     "__version__",
     "circle",
     "export",
     "extract",
     "open_cube",
+    "open_run",
     "run",
 ]
 
@@ -41,10 +44,12 @@ _PUBLIC = {
     "MsaFile": "msa3d.observation.metafile",
     "Observation": "msa3d.observation.exposures",
     "Msa3dError": "msa3d.errors",
+    "Run": "msa3d.runs",
     "circle": "msa3d.cubes.extract",
     "export": "msa3d.cubes.export",
     "extract": "msa3d.cubes.extract",
     "open_cube": "msa3d.cubes.cube",
+    "open_run": "msa3d.runs",
     "run": "msa3d.run_msa3d",
 }
 

@@ -25,6 +25,7 @@ from msa3d.pipeline.steps import STEPS
 
 KILLS = 30
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+RUN = ("process", "calpost", "postprocess", "cubebuild")
 #: Of the real jwst with one source: two exposures, both cubes.
 DATASET = "extends: tiny\nname: pair\npattern: {rows: 1, columns: 2}\n"
 
@@ -72,7 +73,7 @@ def test_thirty_kills(tmp_path):
     rng = np.random.default_rng(2136)
     hit: Counter = Counter()
     log = tmp_path / "run.log"
-    for number in range(KILLS):
+    while hit.total() < KILLS:
         before = records(killed)
         with log.open("w") as stream:
             process = subprocess.Popen(
@@ -81,13 +82,13 @@ def test_thirty_kills(tmp_path):
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )  # fmt: skip
             try:
-                process.wait(rng.uniform(0.1, 0.8) * length)
+                process.wait(rng.uniform(0.02, 0.5) * length)
             except subprocess.TimeoutExpired:
                 # The signal goes to the process alone, as `kill` does: its workers must end by themselves.
-                os.kill(process.pid, SIGNALS[number % len(SIGNALS)])
+                os.kill(process.pid, SIGNALS[hit.total() % len(SIGNALS)])
                 process.wait(60)
-        told = [step for step in STEPS if f" {step}: " in log.read_text()]
-        hit[told[-1] if told else "before the first step"] += 1
+                told = [step for step in STEPS if f" {step}: " in log.read_text()]
+                hit[told[-1] if told else "before the first step"] += 1
         deadline = time.monotonic() + 30
         while orphans(killed) and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -95,13 +96,12 @@ def test_thirty_kills(tmp_path):
         after = records(killed)
         assert {path: after.get(path) for path in before} == before, "something recorded was made again"
         if process.returncode == 0:
-            # All is done: from a random step on, once more.
-            names = list(STEPS)[1 + rng.integers(len(STEPS) - 1) :]
+            # It ended before the kill: from a random step on, once more.
+            names = RUN[rng.integers(len(RUN)) :]
             for path in after:
                 if path.name.partition("_")[0] in names:
                     path.unlink()
     subprocess.run(command("run", killed.root, "-d", dataset), check=True, capture_output=True)
     assert planes(killed) == wanted
     assert not leftovers(killed)
-    assert hit.total() == KILLS
     assert len(hit) >= 4, f"kills of a run of {length:.0f} s hit too few of the steps: {dict(hit)}"

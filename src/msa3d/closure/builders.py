@@ -20,6 +20,7 @@ from msa3d.config import Dataset
 from msa3d.cubes.cube import Cube, open_cube
 from msa3d.errors import ProductError
 from msa3d.galaxy import images as galaxy_images
+from msa3d.galaxy.noise import BEAM_ARCSEC
 from msa3d.observation.reading import spectra
 from msa3d.observation.source import place_exposures, sources_of
 from msa3d.pipeline.layout import POST_SUFFIX, Layout
@@ -42,11 +43,6 @@ SLIT_ARCSEC = 0.2
 
 RADIUS_ARCSEC = 0.5
 NOISE_RADII = (0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
-QUOTED = (
-    "flux_ratio", "centroid_mas", "fwhm", "noise_ratio", "noise_ratio_error", "noise_ratio_beam",
-    "noise_ratio_beam_error", "centroid_error", "fwhm_error",
-)  # fmt: skip
-"""Columns that notebook and book show."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +123,20 @@ class BuilderComparison:
     def row(self, name: str) -> Table.Row:
         """Row of the table with that name."""
         return self.table[list(self.table["name"]).index(name)]
+
+    def quoted(self) -> Table:
+        """What the book shows of the table, as text; columns of what needs a truth are left out without one."""
+        columns = {
+            "cube": [str(row["label"]) for row in self.table],
+            "flux over truth": [f"{row['flux_ratio']:.3f}" for row in self.table],
+            "centre (mas)": [f"{row['centroid_mas']:.1f}" for row in self.table],
+            "blur (\u2033)": [f"{row['fwhm']:.3f}" for row in self.table],
+        }
+        for radius, name in ((BEAM_ARCSEC, "noise_ratio_beam"), (RADIUS_ARCSEC, "noise_ratio")):
+            texts = [f"{row[name]:.3f} \u00b1 {row[f'{name}_error']:.3f}" for row in self.table]
+            columns[f"noise, {radius:g}\u2033"] = texts
+        known = {name: texts for name, texts in columns.items() if set(texts) != {"nan"}}
+        return Table(known)
 
     def write(self, folder: Path) -> Path:
         """Write the table; give its path."""

@@ -13,8 +13,6 @@ from msa3d.galaxy.measure import Galaxy
 
 RATIOS = ("sigma0", "v_sin_i_re", "scale_line", "scale_continuum", "flux_Ha", "flux_[NII]6583")
 """Quantities that are compared as recovered over injected: positive, and well above their errors."""
-QUOTED = (*RATIOS, "pa_deg", "redshift", "metallicity_gradient")
-"""Quantities that the book quotes."""
 
 
 def compared(found: Mapping[str, Mapping[int, Galaxy]], dataset: Dataset) -> Table:
@@ -48,42 +46,49 @@ def compared(found: Mapping[str, Mapping[int, Galaxy]], dataset: Dataset) -> Tab
                 entry[f"{builder}_ratio"] = ratio
                 rows[source_id, row.quantity] = entry
     names = ["galaxy", "quantity", "unit", "injected", *columns]
-    return Table(rows=list(rows.values()) or None, names=names) if rows else Table(names=names)
+    table = Table(rows=list(rows.values()) or None, names=names) if rows else Table(names=names)
+    for name in names[3:]:
+        table[name].info.format = ".3g"
+    return table
 
 
-def quoted(found: Mapping[str, Mapping[int, Galaxy]], dataset: Dataset) -> dict[str, float]:
-    """Give the numbers of a comparison of ``drizzle`` and ``paper`` that the book quotes.
+def of_best(table: Table, found: Mapping[int, Galaxy]) -> Table:
+    """Rows of the galaxy whose Ha is best measured, with a ``ratio`` (recovered over injected) or a ``pull`` a builder.
 
     Parameters
     ----------
-    found : mapping of str to mapping of int to Galaxy
-        By builder and source id; may be empty.
-    dataset : Dataset
-        Says what was injected.
+    table : astropy.table.Table
+        Of `compared`.
+    found : mapping of int to Galaxy
+        The galaxies in the cubes of the builder that is trusted.
+    """
+    best = max(found, key=lambda i: found[i].discs["Ha"].total / found[i].discs["Ha"].total_error)
+    rows = table[table["galaxy"] == best]
+    kept = [name for name in table.colnames if name.endswith(("_ratio", "_pull"))]
+    result = rows["galaxy", "quantity", *kept]
+    result.rename_columns(kept, [name.replace("_", ": ") for name in kept])
+    return result
+
+
+def summary(table: Table) -> Table:
+    """Pulls of all galaxies and quantities, a row a builder.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        Of `compared`.
 
     Returns
     -------
-    dict of str to float
-        ``sides_<builder>_<quantity>_ratio`` and ``..._pull`` of the galaxy whose Ha is best measured (its id:
-        ``sides_galaxy``), and ``sides_<builder>_rms``, ``..._worst`` and ``..._flux`` (mean of recovered over
-        injected Ha) of all galaxies; NaN where there is none.
+    astropy.table.Table
+        ``builder``, ``rms of pulls``, ``largest pull``, and mean ``recovered over injected`` flux of Ha.
     """
-    table = compared(found, dataset)
-    sure = {i: g.discs["Ha"].total / g.discs["Ha"].total_error for i, g in found.get("drizzle", {}).items()}
-    best = max(sure, key=sure.__getitem__) if sure else -1
-    values = {"sides_galaxy": float(best) if sure else float("nan")}
-    for builder in ("drizzle", "paper"):
-        known = table if builder in table.colnames else table[:0]
-        for quantity in QUOTED:
-            here = [row for row in known if row["galaxy"] == best and row["quantity"] == quantity]
-            for part in ("ratio", "pull"):
-                value = float(here[0][f"{builder}_{part}"]) if here else float("nan")
-                # A glue's name goes into a link, where brackets mean something.
-                values[f"sides_{builder}_{quantity.replace('[', '').replace(']', '')}_{part}"] = value
-        pulls = np.array([row[f"{builder}_pull"] for row in known], dtype=float)
+    rows = []
+    for builder in (name.removesuffix("_pull") for name in table.colnames if name.endswith("_pull")):
+        pulls = np.asarray(table[f"{builder}_pull"], dtype=float)
         pulls = pulls[np.isfinite(pulls)]
-        flux = [float(row[f"{builder}_ratio"]) for row in known if row["quantity"] == "flux_Ha"]
-        values[f"sides_{builder}_rms"] = float(np.sqrt(np.mean(pulls**2))) if pulls.size else float("nan")
-        values[f"sides_{builder}_worst"] = float(np.abs(pulls).max()) if pulls.size else float("nan")
-        values[f"sides_{builder}_flux"] = float(np.nanmean(flux)) if np.isfinite(flux).any() else float("nan")
-    return values
+        flux = np.asarray(table[f"{builder}_ratio"], dtype=float)[table["quantity"] == "flux_Ha"]
+        if pulls.size:
+            rms = float(np.sqrt(np.mean(pulls**2)))
+            rows.append((builder, f"{rms:.2f}", f"{np.abs(pulls).max():.1f}", f"{np.nanmean(flux):.2f}"))
+    return Table(rows=rows or None, names=("builder", "rms of pulls", "largest pull", "recovered over injected Ha"))

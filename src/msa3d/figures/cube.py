@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,9 +15,13 @@ from msa3d.errors import ProductError
 from msa3d.figures import style
 from msa3d.figures.maps import ZOOMS, draw_map, label_sky, map_bar, map_height, mark_map, mark_spectrum, target_of
 from msa3d.galaxy.images import MICROJANSKY_PER_MEGAJANSKY, collapsed_image, integrated_spectrum, observed
-from msa3d.galaxy.lines import LineMaps, to_line_flux
+from msa3d.galaxy.lines import to_line_flux
 from msa3d.observation.source import cube_path
 from msa3d.pipeline.layout import Layout
+
+if TYPE_CHECKING:
+    from msa3d.closure.truth import TrueLines
+    from msa3d.galaxy.measure import Galaxy
 
 RADIUS_ARCSEC = 0.8
 """Of the aperture of spectra, around the place of the target."""
@@ -57,15 +63,20 @@ def plot_collapsed(
 
 @style.house_style()
 def plot_integrated(
-    layout: Layout, dataset: Dataset, source_id: int | None = None, *, truth: Cube | None = None
+    layout: Layout,
+    dataset: Dataset,
+    source_id: int | None = None,
+    *,
+    truth: Cube | None = None,
+    radius_arcsec: float = RADIUS_ARCSEC,
 ) -> Figure:
     """Draw the spectrum of a circular aperture, whole and around the lines, over that of the truth if given."""
     target = target_of(dataset, source_id)
     cube = open_cube(cube_path(layout, dataset, target.source_id))
-    spectrum = integrated_spectrum(cube, target.ra, target.dec, RADIUS_ARCSEC)
+    spectrum = integrated_spectrum(cube, target.ra, target.dec, radius_arcsec)
     curves = [(spectrum.wave_um, spectrum.flux_ujy, style.BLUE, "cube")]
     if truth is not None:
-        true = integrated_spectrum(truth, target.ra, target.dec, RADIUS_ARCSEC)
+        true = integrated_spectrum(truth, target.ra, target.dec, radius_arcsec)
         scale = spectrum.n_spaxels / true.n_spaxels
         curves.append((true.wave_um, true.flux_ujy * scale, style.ORANGE, "truth, no sky"))
     figure = style.new_figure(style.FULL_WIDTH, 4.4)
@@ -73,7 +84,7 @@ def plot_integrated(
     whole = grid["whole"]
     _draw(whole, curves, (cube.wave_um[0], cube.wave_um[-1]), target.redshift, names=False)
     name = target.name or str(target.source_id)
-    whole.set_title(f'a  {style.literal(name)}, within {RADIUS_ARCSEC:g}" ({spectrum.n_spaxels} spaxels)')
+    whole.set_title(f'a  {style.literal(name)}, within {radius_arcsec:g}" ({spectrum.n_spaxels} spaxels)')
     if truth is not None:
         whole.legend(loc="upper left", ncols=2)
     for letter, key, (first, last) in zip("bc", ("blue", "red"), ZOOMS, strict=True):
@@ -82,7 +93,7 @@ def plot_integrated(
         _draw(grid[key], curves, (low - margin, high + margin), target.redshift, names=True)
         grid[key].set_title(letter)
     alt = (
-        f"Spectrum of {name} within {RADIUS_ARCSEC:g} arcsec from {cube.wave_um[0]:.2f} to "
+        f"Spectrum of {name} within {radius_arcsec:g} arcsec from {cube.wave_um[0]:.2f} to "
         f"{cube.wave_um[-1]:.2f} micrometre: continuum and emission lines. Two enlarged panels name H-beta "
         "and [O III], and H-alpha with [N II] and [S II]."
     )
@@ -112,66 +123,37 @@ VELOCITY_LABEL = "velocity (km/s)"
 
 
 @style.house_style()
-def plot_line_maps(
-    dataset: Dataset,
-    cube: Cube,
-    maps: LineMaps,
-    *,
-    truth: LineMaps | None = None,
-    snr: float = 5.0,
-    source_id: int | None = None,
-) -> Figure:
-    """Draw the maps of Ha flux and velocity.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        The observation.
-    cube : Cube
-        The cube that the maps were measured on.
-    maps : LineMaps
-        The measurement.
-    truth : LineMaps, optional
-        The same measured on a noiseless cube on the same spaxels.
-    snr : float
-        Velocities are shown where Ha is at least that significant.
-    source_id : int, optional
-        The source; the case study without it.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Flux above, velocity below; with a truth three columns: result, truth, difference.
-    """
-    target = target_of(dataset, source_id)
-    shown = maps.reliable(snr)
-    columns = 1 if truth is None else 3
+def plot_line_maps(dataset: Dataset, galaxy: Galaxy, true: TrueLines | None = None) -> Figure:
+    """Draw Ha of every spaxel and the velocity of bins, each with its error; with a truth also that, and the pull."""
+    cube, target = galaxy.cube, dataset.target(galaxy.source_id)
+    spread, binned = galaxy.bins.spread, galaxy.binned
+    columns = 2 if true is None else 4
     place = (cube, (target.ra, target.dec))
-    height = map_height(*place, 1.5, least=1.6, most=2.9)
-    figure = style.new_figure(style.FULL_WIDTH if columns > 1 else 3.4, 2 * height + 1.1, "compressed")
+    height = map_height(*place, 1.1, least=1.2, most=2.4)
+    figure = style.new_figure(style.FULL_WIDTH if columns > 2 else 4.6, 2 * height + 1.0, "compressed")
     grid = figure.subplots(2, columns, sharex=True, sharey=True, squeeze=False)
-    flux = [maps.halpha / FLUX_UNIT]
-    velocity = [np.where(shown, maps.velocity, np.nan)]
-    if truth is not None:
-        flux += [truth.halpha / FLUX_UNIT, (maps.halpha - truth.halpha) / FLUX_UNIT]
-        velocity += [
-            np.where(shown, truth.velocity, np.nan),
-            np.where(shown, maps.velocity - truth.velocity, np.nan),
-        ]
+    flux = [galaxy.lines.flux["Ha"] / FLUX_UNIT, galaxy.lines.flux_error["Ha"] / FLUX_UNIT]
+    speed = [spread(binned.velocity), spread(binned.velocity_error)]
+    if true is not None:
+        flux.append(true.spaxels.flux["Ha"] / FLUX_UNIT)
+        speed.append(np.where(np.isfinite(speed[0]), spread(true.binned.velocity), np.nan))
+        for images in (flux, speed):
+            with np.errstate(invalid="ignore", divide="ignore"):
+                images.append((images[0] - images[2]) / images[1])
     _row(figure, list(grid[0]), place, flux, FLUX_LABEL, signed=False)
-    _row(figure, list(grid[1]), place, velocity, VELOCITY_LABEL, signed=True)
-    for index, axes in enumerate(grid[1]):
-        label_sky(axes, north=index == 0)
-    for axes in grid[0]:
-        label_sky(axes, east=False, north=axes is grid[0][0])
+    _row(figure, list(grid[1]), place, speed, VELOCITY_LABEL, signed=True)
+    for row, panels in enumerate(grid):
+        for axes in panels:
+            label_sky(axes, east=row == 1, north=axes is panels[0])
     name = target.name or str(target.source_id)
     figure.suptitle(style.literal(name), fontsize=9)
-    for letter, axes, title in zip("abc", grid[0], ("result", "truth", "result \u2212 truth"), strict=False):
+    titles = ("result", "error", "truth", "(result \u2212 truth) / error")
+    for letter, axes, title in zip("abcd", grid[0], titles, strict=False):
         axes.set_title(f"{letter}  {title}")
     alt = (
-        f"Maps of {name}: above the surface brightness of H-alpha, below the line-of-sight velocity where "
-        f"H-alpha exceeds {snr:g} sigma, {_range(velocity[0])}."
-        + (" Beside each the truth on the same spaxels and the difference." if truth is not None else "")
+        f"Maps of {name}: above the surface brightness of H-alpha of all spaxels, below the line-of-sight velocity of "
+        f"{galaxy.bins.n_bins} bins, {_range(speed[0])}; beside each its error"
+        + (", the truth on the same spaxels, and the difference in units of the error." if true is not None else ".")
     )
     return style.finish(figure, simulated=cube.simulated, alt=alt)
 
@@ -186,23 +168,19 @@ def _range(image: np.ndarray) -> str:
 
 
 def _row(figure: Figure, panels: list[Axes], place: tuple, images: list, label: str, *, signed: bool) -> None:
-    """Draw result and truth on one scale, and the difference on a signed scale of its own."""
+    """Draw result and truth on one scale, the error on its own, and the pull on a signed one."""
     cube, centre = place
-    both = np.concatenate([image[np.isfinite(image)] for image in images[:2]])
+    both = np.concatenate([image[np.isfinite(image)] for image in images[::2]])
     if signed:
         limit = style.symmetric_limit(both)
-        scale = style.signed_scale(limit)
+        value = style.signed_scale(limit)
     else:
         limits = style.percentile_limits(both, 1.0, 99.5)
-        scale = style.scale(style.FLUX_MAP, min(0.0, limits[0]), limits[1])
-    for axes, image in zip(panels[:2], images[:2], strict=False):
-        mesh = draw_map(axes, cube, image, centre, **scale)
-        map_bar(figure, mesh, axes, label if axes is panels[len(images[:2]) - 1] else "")
-    if len(images) == 3:
-        limit = style.symmetric_limit(images[2])
-        difference = style.signed_scale(limit)
-        mesh = draw_map(panels[2], cube, images[2], centre, **difference)
-        map_bar(figure, mesh, panels[2], "difference (same unit)")
+        value = style.scale(style.FLUX_MAP, min(0.0, limits[0]), limits[1])
+    error = style.scale(style.FLUX_MAP, 0.0, style.percentile_limits(images[1], 1.0, 97.0)[1])
+    scales = (value, error, value, style.signed_scale(4.0))
+    for axes, image, scale, text in zip(panels, images, scales, (label, "error (same unit)", "", "pull"), strict=False):
+        map_bar(figure, draw_map(axes, cube, image, centre, **scale), axes, text)
 
 
 CONTINUUM_KMS = ((-2400.0, -1100.0), (1500.0, 2600.0))

@@ -18,12 +18,12 @@ from msa3d.figures import style
 from msa3d.figures.cube import VELOCITY_LABEL
 from msa3d.figures.maps import draw_map, label_sky, map_bar, map_height, mark_map, target_of
 from msa3d.figures.overview import Entry
-from msa3d.galaxy import metals, report
+from msa3d.galaxy import measure, metals, report
 from msa3d.galaxy.disc import Disc, kpc_per_arcsec
 from msa3d.galaxy.dust import balmer_av
 from msa3d.galaxy.measure import Galaxy
 from msa3d.galaxy.metals import DEFAULT_METALLICITY
-from msa3d.galaxy.profiles import Exponential, Gradient, Rings
+from msa3d.galaxy.profiles import Exponential, Gradient, Rings, rings
 
 
 @dataclass(frozen=True)
@@ -483,12 +483,11 @@ def plot_kinematics(dataset: Dataset, galaxy: Galaxy) -> Figure:
 def plot_metallicity(dataset: Dataset, galaxy: Galaxy, calibration: str = DEFAULT_METALLICITY) -> Figure:
     """Draw the metallicity of bins and rings, and its gradient."""
     value, _ = metals.metallicity(galaxy.binned.flux, galaxy.binned.flux_error, calibration=calibration)
-    rings = galaxy.rings
-    means, errors = ({name: getattr(ring, key) for name, ring in rings.items()} for key in ("mean", "error"))
+    means, errors = ({name: getattr(ring, key) for name, ring in galaxy.rings.items()} for key in ("mean", "error"))
     points = metals.metallicity(means, errors, calibration=calibration, snr=2.0)
     known, told = report.injected(dataset, galaxy.source_id), report.published(galaxy.source_id)
     return draw_radial(
-        METALLICITY, dataset, galaxy.cube, galaxy.bins.spread(value), Points(_kpc(galaxy, rings["Ha"]), *points),
+        METALLICITY, dataset, galaxy.cube, galaxy.bins.spread(value), Points(_kpc(galaxy, galaxy.rings["Ha"]), *points),
         galaxy.metallicity.get(calibration), injected=_pair(known, "metallicity"),
         published=_told(told, "metallicity_gradient"), source_id=galaxy.source_id,
     )  # fmt: skip
@@ -498,41 +497,27 @@ def plot_attenuation(dataset: Dataset, galaxy: Galaxy) -> Figure | None:
     """Draw the attenuation of bins and rings, and its gradient; None for a galaxy whose Hb is not covered."""
     if galaxy.av is None:
         return None
-    flux, error, rings = galaxy.binned.flux, galaxy.binned.flux_error, galaxy.rings
+    flux, error, around = galaxy.binned.flux, galaxy.binned.flux_error, galaxy.rings
     value, sigma = balmer_av(flux["Ha"], flux["Hb"], error["Ha"], error["Hb"])
     with np.errstate(invalid="ignore"):
         value = np.where(sigma < AV_ERROR, value, np.nan)
-    points = balmer_av(rings["Ha"].mean, rings["Hb"].mean, rings["Ha"].error, rings["Hb"].error)
+    points = balmer_av(around["Ha"].mean, around["Hb"].mean, around["Ha"].error, around["Hb"].error)
     with np.errstate(invalid="ignore"):
         points = [np.where(points[1] < 3.0 * AV_ERROR, part, np.nan) for part in points]
     most = max(AV_SHOWN[1], float(np.nanmax(points[0], initial=0.0)))
     return draw_radial(
-        ATTENUATION, dataset, galaxy.cube, galaxy.bins.spread(value), Points(_kpc(galaxy, rings["Ha"]), *points),
+        ATTENUATION, dataset, galaxy.cube, galaxy.bins.spread(value), Points(_kpc(galaxy, galaxy.rings["Ha"]), *points),
         galaxy.av, injected=_pair(report.injected(dataset, galaxy.source_id), "av"), limits=(AV_SHOWN[0], most),
         source_id=galaxy.source_id,
     )  # fmt: skip
 
 
-def plot_sfr_profile(dataset: Dataset, galaxy: Galaxy, continuum: Rings, injected: dict[str, float]) -> Figure:
-    """Draw star formation against the stellar continuum.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        The observation.
-    galaxy : Galaxy
-        What was measured.
-    continuum : Rings
-        Of the image of the continuum, the constant beneath the disc not yet subtracted.
-    injected : dict of str to float
-        ``scale_line`` and ``scale_continuum`` that were injected, arcsec, attenuated by dust; may be empty.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        See `draw_sfr_profile`.
-    """
+def plot_sfr_profile(dataset: Dataset, galaxy: Galaxy) -> Figure:
+    """Draw star formation against the stellar continuum, and the scale lengths injected, attenuated by dust."""
     found, geometry = galaxy.star_formation, galaxy.geometry
+    edges = np.append(galaxy.rings["Ha"].low, galaxy.rings["Ha"].high[-1])
+    continuum = rings(galaxy.continuum, galaxy.cube, geometry, edges)
+    injected = {row.quantity: row.injected for row in measure.rows(galaxy, dataset)}
     # One decrement for the whole disc: light turns into star formation by a constant. Face on.
     factor = found.sfr / found.halpha / geometry.kpc_per_arcsec**2 * geometry.cos_inclination
     gas = _profile_of(galaxy.discs["Ha"], galaxy.rings["Ha"], factor, injected.get("scale_line", np.nan))

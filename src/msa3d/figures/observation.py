@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
+from astropy.stats import mad_std
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 
-from msa3d.closure.truth import robust_scatter
 from msa3d.config import Dataset, Target
 from msa3d.constants import C_KMS, LINES
 from msa3d.cubes.cube import open_cube
@@ -22,7 +24,7 @@ from msa3d.figures import style
 from msa3d.figures.maps import EAST_LABEL, NORTH_LABEL, draw_spectrum, name_line, target_of
 from msa3d.observation.reading import spectra
 from msa3d.observation.sky import tangent_offsets
-from msa3d.pipeline.layout import POST_SUFFIX, Layout, exposure_names, parse_rate_name
+from msa3d.pipeline.layout import POST_SUFFIX, Layout, exposure_names, observing_order, parse_rate_name
 from msa3d.pipeline.products import is_simulated
 from msa3d.published.rectified import SlitSpectrum, read_spectrum
 
@@ -97,9 +99,11 @@ BIN = (2, 16)
 
 
 @style.house_style()
-def plot_detectors(layout: Layout, activity: str) -> Figure:
-    """Draw both detectors of an exposure (its activity), binned; wavelength increases to the right."""
+def plot_detectors(layout: Layout, activity: str | None = None) -> Figure:
+    """Draw both detectors of an exposure, the middle one unless told, binned; wavelength increases to the right."""
     names = exposure_names(path for path in spectra(layout.rates()) if parse_rate_name(path))
+    if activity is None:
+        activity = _middle(sorted(set(names.values()), key=observing_order)) if names else "any"
     paths = [path for path, name in names.items() if name == activity]
     if not paths:
         raise ProductError(f"{layout.root} holds no count rates of exposure {activity}")
@@ -111,7 +115,7 @@ def plot_detectors(layout: Layout, activity: str) -> Figure:
             images.append(_binned(np.asarray(hdus["SCI"].data, dtype=float)))
             simulated |= is_simulated(hdus[0].header)
     low, high = style.percentile_limits(np.concatenate([image.ravel() for image in images]), 5.0, 99.8)
-    scatter = max(robust_scatter(np.concatenate([image.ravel() for image in images])), 1e-9)
+    scatter = max(mad_std(np.concatenate([image.ravel() for image in images]), ignore_nan=True), 1e-9)
     norm = Normalize(vmin=min(low, -2.0 * scatter), vmax=max(high, 2.0 * scatter))
     for axes, path, image in zip(panels, paths, images, strict=True):
         size = (-0.5, image.shape[1] * BIN[1] - 0.5, -0.5, image.shape[0] * BIN[0] - 0.5)
@@ -126,6 +130,11 @@ def plot_detectors(layout: Layout, activity: str) -> Figure:
         "in which wavelength increases to the right."
     )
     return style.finish(figure, simulated=simulated, alt=alt)
+
+
+def _middle(activities: list[str]) -> str:
+    """Name of the middle exposure."""
+    return activities[math.ceil(len(activities) / 2) - 1]
 
 
 def _binned(image: np.ndarray) -> np.ndarray:
@@ -238,7 +247,7 @@ def plot_postprocess_effect(layout: Layout, dataset: Dataset, source_id: int | N
     activities = layout.activities()
     if not activities:
         raise ProductError(f"{layout.process} holds no exposure: run `msa3d process` first")
-    activity = activities[len(activities) // 2]
+    activity = _middle(activities)
     product = dataset.process.product
     before = read_spectrum(layout.s2d(activity, target.source_id, product=product))
     path = layout.s2d(activity, target.source_id, POST_SUFFIX, product)
@@ -290,8 +299,14 @@ def _pathloss(before: np.ndarray, after: np.ndarray, rejected: np.ndarray) -> np
 
 
 MARKED = ("Ha", "[NII]6583")
-STEPS_UM = 0.02
-"""Shown to either side of Ha."""
+STAGES = {
+    "rate": "Count rates",
+    "cal": "Calibrated pixels of the slit (cal)",
+    "s2d": "Both detectors rectified (s2d)",
+    "post": "After cosmic rays and path loss",
+    "median": "Median of the dithers of its column",
+}
+"""Stages of a spectrum on the way to the published cube."""
 
 
 @dataclass(frozen=True)
@@ -305,61 +320,93 @@ class Panel:
 
 
 @style.house_style()
-def plot_spectrum_steps(layout: Layout, dataset: Dataset, source_id: int | None = None) -> Figure:
-    """Draw the neighbourhood of Ha, in the middle exposure, from count rates to the median of a column's dithers."""
+def plot_spectrum_steps(
+    layout: Layout,
+    dataset: Dataset,
+    source_id: int | None = None,
+    *,
+    stages: Sequence[str] = tuple(STAGES),
+    activity: str | None = None,
+    centre_um: float | None = None,
+    half_um: float = 0.02,
+) -> Figure:
+    """Draw a part of the two-dimensional spectrum of a source, one stage of the reduction under the other.
+
+    Parameters
+    ----------
+    layout : Layout
+        The run.
+    dataset : Dataset
+        The observation.
+    source_id : int, optional
+        The source; the case study without it.
+    stages : sequence of str
+        Keys of `STAGES`; those that do not exist yet are left out.
+    activity : str, optional
+        The exposure; the middle one without it.
+    centre_um, half_um : float
+        Middle of the wavelengths shown, that of Ha without it, and how far they reach to each side, vacuum, um.
+    """
     target = target_of(dataset, source_id)
-    middle = LINES["Ha"] * (1 + target.redshift)
-    panels, simulated = collect(layout, dataset, target.source_id, middle)
+    middle = LINES["Ha"] * (1 + target.redshift) if centre_um is None else centre_um
+    panels, simulated = _collect(layout, dataset, target.source_id, middle, stages, activity)
     figure = style.new_figure(style.FULL_WIDTH, 1.15 * len(panels) + 0.5)
     rows = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for letter, axes, panel in zip("abcdef", rows, panels, strict=False):
-        shown = np.abs(panel.wave_um - middle) <= STEPS_UM
+        shown = np.abs(panel.wave_um - middle) <= half_um
         if not shown.any():
-            raise ProductError(f"{panel.title}: Ha of source {target.source_id} at {middle:.4f} um is not covered")
+            raise ProductError(f"{panel.title}: {middle:.4f} um of source {target.source_id} is not covered")
         low, high = style.percentile_limits(panel.data[:, shown], 5.0, 99.5)
         scale = style.scale(style.INTENSITY_MAP, low, high)
         image = draw_spectrum(axes, panel.wave_um[shown], panel.data[:, shown], **scale)
         axes.set_title(f"{letter}  {panel.title}")
         axes.set_ylabel("row")
         style.colour_bar(figure, image, axes, panel.unit, fraction=0.03)
-    for name in MARKED:
-        name_line(rows[0], name, target.redshift, rotation=0.0, fontsize=7)
+    for name, rest in LINES.items():
+        if abs(rest * (1 + target.redshift) - middle) < half_um and (name in MARKED or centre_um is not None):
+            name_line(rows[0], name, target.redshift, rotation=0.0, fontsize=7)
     rows[-1].set_xlabel("vacuum wavelength (\u00b5m)")
     alt = (
-        f"{len(panels)} two-dimensional spectra of source {target.source_id} around H-alpha, one under the "
-        "other: " + "; ".join(panel.title for panel in panels) + "."
+        f"{len(panels)} two-dimensional spectra of source {target.source_id} around {middle:.3f} micrometre, one under "
+        "the other: " + "; ".join(panel.title for panel in panels) + "."
     )
     return style.finish(figure, simulated=simulated, alt=alt)
 
 
-def collect(layout: Layout, dataset: Dataset, source_id: int, middle_um: float) -> tuple[list[Panel], bool]:
-    """Read the images of all steps for the middle exposure, and whether they are simulated.
-
-    The detector shown is the one that saw `middle_um`.
-    """
+def _collect(
+    layout: Layout, dataset: Dataset, source_id: int, middle_um: float, stages: Sequence[str], activity: str | None
+) -> tuple[list[Panel], bool]:
+    """Images of the stages of an exposure, and whether they are simulated; of the detector that saw the wavelength."""
     activities = layout.activities()
     if not activities:
         raise ProductError(f"{layout.process} holds no exposure: run `msa3d process` first")
-    middle = len(activities) // 2
-    activity = activities[middle]
-    panels = _slit_panels(layout, activity, source_id, middle_um)
-    spectrum = read_spectrum(layout.s2d(activity, source_id))
-    panels.append(Panel("Both detectors rectified (s2d)", _blank(spectrum.data), spectrum.wave_um, "MJy/sr"))
-    cleaned = read_spectrum(layout.s2d(activity, source_id, POST_SUFFIX))
-    panels.append(Panel("After cosmic rays and path loss", _blank(cleaned.data), cleaned.wave_um, "MJy/sr"))
-    column = dataset.pattern.place(middle)[1] + 1
+    if unknown := set(stages) - set(STAGES):
+        raise ProductError(f"there is no stage {', '.join(sorted(unknown))}; there are {', '.join(STAGES)}")
+    activity = activity or _middle(activities)
+    if activity not in activities:
+        raise ProductError(f"{layout.process} holds no exposure {activity}; it has {activities[0]} to {activities[-1]}")
+    panels = _slit_panels(layout, activity, source_id, middle_um, stages) if {"rate", "cal"} & set(stages) else []
+    product = dataset.process.product
+    spectrum = read_spectrum(layout.s2d(activity, source_id, product=product))
+    if "s2d" in stages:
+        panels.append(Panel(STAGES["s2d"], _blank(spectrum.data), spectrum.wave_um, "MJy/sr"))
+    path = layout.s2d(activity, source_id, POST_SUFFIX, product)
+    if "post" in stages and path.is_file():
+        cleaned = read_spectrum(path)
+        panels.append(Panel(STAGES["post"], _blank(cleaned.data), cleaned.wave_um, "MJy/sr"))
+    column = dataset.pattern.place(activities.index(activity))[1] + 1
     path = layout.column_median(source_id, column)
-    if path.is_file():
+    if "median" in stages and path.is_file():
         cube = open_cube(layout.cube_medians(source_id))
-        with fits.open(path) as hdus:
-            data = next(h.data for h in hdus if h.is_image and h.header.get("NAXIS") == 2)
-        image = np.asarray(data, dtype=float)
+        image = _read(path)
         image = image if image.shape[1] == cube.wave_um.size else image.T
-        panels.append(Panel(f"Median of the dithers of column {column}", _blank(image), cube.wave_um, "MJy/sr"))
+        panels.append(Panel(f"{STAGES['median']}, {column}", _blank(image), cube.wave_um, "MJy/sr"))
+    if not panels:
+        raise ProductError(f"none of {', '.join(stages)} is there yet for source {source_id} in exposure {activity}")
     return panels, is_simulated(spectrum.primary)
 
 
-def _slit_panels(layout: Layout, activity: str, source_id: int, middle_um: float) -> list[Panel]:
+def _slit_panels(layout: Layout, activity: str, source_id: int, middle_um: float, stages: Sequence[str]) -> list[Panel]:
     """Count rates and calibrated pixels of the slit, on the detector that saw the wavelength."""
     for cal in sorted(layout.process_dir(activity).glob("*_nrs[12]_cal.fits")):
         with fits.open(cal) as hdus:
@@ -377,10 +424,11 @@ def _slit_panels(layout: Layout, activity: str, source_id: int, middle_um: float
         with fits.open(layout.root / cal.name.replace("_cal.fits", "_rate.fits")) as hdus:
             cutout = np.asarray(hdus["SCI"].data[y - 1 : y - 1 + height, x - 1 : x - 1 + width], dtype=float)
         detector = cal.name.split("_")[-2].upper()
-        return [
-            Panel(f"Count rates, {detector}", cutout[:, keep], wave[keep], "DN/s"),
-            Panel("Calibrated pixels of the slit (cal)", calibrated, wave[keep], "MJy/sr"),
-        ]
+        panels = {
+            "rate": Panel(f"{STAGES['rate']}, {detector}", cutout[:, keep], wave[keep], "DN/s"),
+            "cal": Panel(STAGES["cal"], calibrated, wave[keep], "MJy/sr"),
+        }
+        return [panels[stage] for stage in panels if stage in stages]
     log.warning("no detector of exposure %s saw source %s at %.4f um", activity, source_id, middle_um)
     return []
 

@@ -62,16 +62,10 @@ def plot_atlas(dataset: Dataset, entries: Sequence[Entry]) -> Figure:
     return style.finish(figure, simulated=any(entry.cube.simulated for entry in entries), alt=alt)
 
 
-def pages(dataset: Dataset, entries: Sequence[Entry]) -> Iterator[Figure]:
-    """Draw an atlas of any length, `ROWS` galaxies on a page.
-
-    Yields
-    ------
-    matplotlib.figure.Figure
-        A page.
-    """
+def pages(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
+    """Cut an atlas of any length into pages of `ROWS` galaxies."""
     for start in range(0, len(entries), ROWS):
-        yield plot_atlas(dataset, entries[start : start + ROWS])
+        yield entries[start : start + ROWS]
 
 
 def _images(figure: Figure, panels: Sequence[Axes], entry: Entry) -> None:

@@ -11,18 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.ndimage import uniform_filter
 
 from msa3d.constants import C_KMS
 from msa3d.cubes.cube import Cube
-from msa3d.galaxy.fit import LineFit
 
 REACHED = 0.8
 """A bin that cannot grow any more is kept if it has this part of the wanted signal to noise."""
 ENDED = 0.6
 """A bin has run into the sky when its signal to noise has fallen to this part of its best."""
 _LEAST_COVERAGE = 0.5
-_BLOCK = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,54 +188,26 @@ class _Growth:
         return {p for p in around if 0 <= p[0] < ny and 0 <= p[1] < nx and self.free[p]}
 
 
-def bins_for_line(
-    cube: Cube, fit: LineFit, target_snr: float = 10.0, *, name: str = "Ha", where: np.ndarray | None = None
-) -> BinMap:
-    """Adaptive bins in which a line has a signal to noise.
+def bins_for_line(cube: Cube, signal: np.ndarray, noise: np.ndarray, target_snr: float, where: np.ndarray) -> BinMap:
+    """Adaptive bins of a cube in which a line has a signal to noise.
 
     Parameters
     ----------
     cube : Cube
         The cube that was fitted; its correlation of neighbouring spaxels is used.
-    fit : LineFit
-        Fluxes and errors of its spaxels; best with velocity and dispersion given, which keeps faint ones unbiased.
+    signal : ndarray, shape (n_y, n_x)
+        Flux that is expected, of a smooth model: bins that were chosen by the measured one would choose its noise.
+    noise : ndarray, shape (n_y, n_x)
+        1 sigma of the measured flux, same unit.
     target_snr : float
         Wanted signal to noise of the line in each bin.
-    name : str
-        The line.
-    where : ndarray of bool, shape (n_y, n_x), optional
-        Spaxels that may be used; without it those around which a block of 3 x 3 spaxels has a signal to noise of
-        3 (a block, as choosing single spaxels by their noise would make every sum too bright).
-
-    Returns
-    -------
-    BinMap
-        The bins.
+    where : ndarray of bool, shape (n_y, n_x)
+        Spaxels that may be used.
     """
     spatial = None if cube.correlation is None else cube.correlation[cube.correlation.shape[0] // 2]
-    if where is None:
-        where = _block_snr(fit.flux[name], fit.flux_error[name], spatial) >= 3.0
     scale = np.sqrt(np.sum(cube.wcs.pixel_scale_matrix**2, axis=0))[::-1]
-    return adaptive_bins(
-        fit.flux[name],
-        fit.flux_error[name],
-        target_snr,
-        where=where,
-        correlation=spatial,
-        spaxel=tuple(float(s) for s in scale / scale.min()),
-    )
-
-
-def _block_snr(signal: np.ndarray, noise: np.ndarray, correlation: np.ndarray | None) -> np.ndarray:
-    """Signal to noise of the sum over the block around each spaxel."""
-    known = np.isfinite(signal) & np.isfinite(noise)
-    total = uniform_filter(np.where(known, signal, 0.0), _BLOCK, mode="constant") * _BLOCK**2
-    sigma = np.where(known, noise, 0.0)
-    factor = 1.0
-    if correlation is not None:
-        factor = _covariance(np.ones((_BLOCK, _BLOCK)), correlation) / _BLOCK**2
-    variance = uniform_filter(sigma**2, _BLOCK, mode="constant") * _BLOCK**2 * factor
-    return np.where(known & (variance > 0), total / np.sqrt(np.where(variance > 0, variance, 1.0)), -np.inf)
+    spaxel = tuple(float(s) for s in scale / scale.min())
+    return adaptive_bins(signal, noise, target_snr, where=where, correlation=spatial, spaxel=spaxel)
 
 
 def at_rest(cube: Cube, velocity: np.ndarray) -> Cube:

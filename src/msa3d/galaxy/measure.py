@@ -1,12 +1,8 @@
-"""All that is measured on a galaxy, and its files.
-
-One galaxy from its cube to its numbers: continuum, kinematics, lines, bins, profiles, gradients, table.
+"""All that is measured on a galaxy, from its cube to its numbers, and the files of them in ``reduction/science``.
 
 The order matters. The disc that is fitted to Ha says where the lines of a spaxel are and how wide; with that given,
 fluxes of all lines are linear in the data and so unbiased however faint they are; the same estimator where there is
 no line says how uncertain they are; discs behind the point-spread function give gradients free of beam smearing.
-
-What was measured of a galaxy, as a table of numbers and as files under ``reduction/science``.
 """
 
 from __future__ import annotations
@@ -42,6 +38,7 @@ from msa3d.galaxy.profiles import (
     Gradient,
     Rings,
     centre_covariance,
+    disc_columns,
     fit_centre,
     fit_exponential,
     rings,
@@ -85,7 +82,7 @@ class Galaxy:
     free : LineFit
         The same with velocity and dispersion free: what maps of them show.
     bins : BinMap
-        Adaptive bins in which Ha has a signal to noise of `BIN_SNR`.
+        Adaptive bins in which the disc in Ha has a signal to noise of `BIN_SNR`.
     binned : LineFit
         Lines of the bins, maps of shape (1, n_bins); velocity and dispersion free.
     continuum : ndarray, shape (n_y, n_x)
@@ -259,7 +256,9 @@ def measure(
     geometry = replace(geometry, pa_deg=disc.best["pa_deg"] % 360.0)
     lines = fit_lines(cube, redshift, spread=spread, velocity=disc.maps["velocity"], sigma=disc.maps["sigma"])
     discs, tied, ring_means, factor = _profiles(cube, redshift, geometry, lines, spread)
-    bins = bins_for_line(cube, lines, BIN_SNR, where=_within(cube, geometry, lines))
+    predicted = _predicted(cube, geometry, discs.get("Ha"), redshift)
+    error = lines.flux_error["Ha"]
+    bins = bins_for_line(cube, predicted, error, BIN_SNR, _within(cube, geometry, predicted, error))
     stars = starlight(geometry)
     return Galaxy(
         source_id,
@@ -315,11 +314,20 @@ def _centred(image: np.ndarray, cube: Cube, geometry: Geometry, wave_um: float):
     return moved, np.array([east, north])
 
 
-def _within(cube: Cube, geometry: Geometry, lines: LineFit) -> np.ndarray:
-    """Spaxels of the part of the disc that shows Ha, by its smooth profile and not by their own noise."""
+def _predicted(cube: Cube, geometry: Geometry, disc: Exponential | None, redshift: float) -> np.ndarray:
+    """Ha of the smooth disc behind the point-spread function, in the unit of the disc; 0 where there is none."""
+    everywhere = np.ones(cube.shape, bool)
+    if disc is None:
+        return np.zeros(cube.shape)
+    column = disc_columns(cube, geometry, LINES["Ha"] * (1.0 + redshift), disc.rate, everywhere)[:, 0]
+    return np.exp(disc.log_centre) * column.reshape(cube.shape)
+
+
+def _within(cube: Cube, geometry: Geometry, predicted: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Spaxels of the part of the disc whose rings should show Ha, by the smooth disc and not by their own noise."""
     radius = geometry.radius(cube)
     edges = np.arange(0.0, radius.max(), RING_ARCSEC)
-    profile = rings(lines.flux["Ha"], cube, geometry, edges, error=lines.flux_error["Ha"])
+    profile = rings(predicted, cube, geometry, edges, error=error)
     faint = profile.radius[~(profile.mean > 3.0 * profile.error) & (profile.count > 0)]
     return radius < (faint.min() if faint.size else radius.max() + 1.0)
 
@@ -667,40 +675,6 @@ def common_offset(found: Iterable[Galaxy]) -> Table:
     for name in ("offset", "error"):
         table[name].unit, table[name].info.format = "arcsec", ".4f"
     return table
-
-
-HEADLINE = (
-    *("sigma0", "v_sin_i_re", "redshift", "metallicity_gradient", "av_gradient", "log_sfr", "scale_line"),
-    *("scale_continuum", "scale_ratio"),
-)
-"""Quantities of the report that the book quotes."""
-
-
-def headline(found: dict[int, Galaxy], dataset: Dataset | None) -> dict[str, float]:
-    """Give the numbers of the case study that the book quotes.
-
-    Parameters
-    ----------
-    found : dict of int to Galaxy
-        As `measure_targets` gives them.
-    dataset : Dataset
-        Its description.
-
-    Returns
-    -------
-    dict of str to float
-        ``headline_<quantity>_<column>`` for the columns published, injected, recovered, error and pull; NaN where
-        there is none.
-    """
-    columns = ("published", "injected", "recovered", "error", "pull")
-    values = {f"headline_{name}_{column}": float("nan") for name in HEADLINE for column in columns}
-    galaxy = found.get(dataset.case_study) if found else None
-    table = [] if galaxy is None else _table(galaxy, dataset)
-    for row in table:
-        if row["quantity"] in HEADLINE:
-            values |= {f"headline_{row['quantity']}_{column}": float(row[column]) for column in columns}
-    worst, rms, _ = (float("nan"), float("nan"), 0) if galaxy is None else report.pull_statistics(table)
-    return values | {"headline_worst": worst, "headline_rms": rms}
 
 
 def _table(galaxy: Galaxy, dataset: Dataset) -> Table:

@@ -172,6 +172,64 @@ def msa3d_imports(tree: ast.Module, module: str = "", is_package: bool = False) 
     return frozenset(name for name in names if _module_file(name))
 
 
+def behind_run(tree: ast.Module) -> tuple[frozenset[str], str]:
+    """What stands behind the methods of a `msa3d.runs.Run`, called ``run``, that the cells of a notebook use.
+
+    Parameters
+    ----------
+    tree : `ast.Module`
+        The code of the cells.
+
+    Returns
+    -------
+    modules : frozenset of str
+        Those that the methods import, and those of the figures that they draw.
+    text : str
+        SHA-256 of the code of the methods (64 hexadecimal digits).
+    """
+    path = _module_file("msa3d.runs")
+    assert path is not None
+    source = ast.parse(path.read_text(encoding="utf-8"))
+    (run,) = (node for node in source.body if isinstance(node, ast.ClassDef) and node.name == "Run")
+    methods = {node.name: node for node in run.body if isinstance(node, ast.FunctionDef)}
+    tables = {
+        ast.unparse(node.targets[0]): ast.literal_eval(node.value)
+        for node in source.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict)
+    }
+    modules, seen = set[str](), dict[str, str]()
+    todo: list[tuple[ast.AST, str]] = [(tree, "run")]
+    while todo:
+        code, owner = todo.pop()
+        calls = {node.attr for node in ast.walk(code) if isinstance(node, ast.Attribute) and _is(node.value, owner)}
+        drawn = [node for node in ast.walk(code) if isinstance(node, ast.Call) and _is(node.func, f"{owner}.figure")]
+        for name in (ast.literal_eval(call.args[0]) for call in drawn):
+            module = tables["FIGURES"][name]
+            modules.add(module)
+            takes = _arguments(module, f"plot_{name}")
+            calls |= {method for argument, method in tables["GIVES"].items() if argument in takes}
+        for name in calls & methods.keys() - seen.keys():
+            seen[name] = ast.dump(methods[name])
+            modules |= msa3d_imports(ast.Module([methods[name]], []), "msa3d.runs")
+            # What a figure needs is known from its arguments.
+            todo += [(methods[name], "self")] if name != "figure" else []
+    text = "\n".join(seen[name] for name in sorted(seen))
+    return frozenset(modules), hashlib.sha256(text.encode()).hexdigest()
+
+
+def _is(node: ast.AST, text: str) -> bool:
+    return isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node) == text
+
+
+def _arguments(module: str, function: str) -> set[str]:
+    """Names of the arguments of a function of a module."""
+    path = _module_file(module)
+    assert path is not None
+    nodes = ast.parse(path.read_text(encoding="utf-8")).body
+    (found,) = (node for node in nodes if isinstance(node, ast.FunctionDef) and node.name == function)
+    return {argument.arg for argument in (*found.args.args, *found.args.kwonlyargs)}
+
+
 def code_version(*modules: str) -> str:
     """Hash of the code that makes a product.
 

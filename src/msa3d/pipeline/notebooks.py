@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 
 from msa3d._model import read_yaml
 from msa3d.errors import DatasetError, ProductError
-from msa3d.pipeline.codeversion import msa3d_imports
+from msa3d.pipeline.codeversion import behind_run, msa3d_imports
 from msa3d.pipeline.engine import Record, is_same, read_record, sha256_of
 from msa3d.pipeline.parallel import UNWATCHED, set_environment
 from msa3d.pipeline.products import alone, working
@@ -195,14 +195,16 @@ def _record(source: Path, layout: Layout, known: Mapping[str, Any]) -> Record:
     """Make the record of an executed notebook: its code and data are found from what it imports."""
     cells = [cell for cell in json.loads(source.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     lines = "\n".join("".join(cell["source"]) for cell in cells).splitlines()
-    modules = msa3d_imports(ast.parse("\n".join(line for line in lines if not line.lstrip().startswith(("%", "!")))))
+    tree = ast.parse("\n".join(line for line in lines if not line.lstrip().startswith(("%", "!"))))
+    used, methods = behind_run(tree)
+    modules = msa3d_imports(tree) | used
     own = [step for step, (module, _) in STEPS.items() if module in modules]
     until = list(STEPS).index(own[-1]) + 1 if own else len(STEPS)
     records = [path for step in list(STEPS)[:until] for path in sorted(layout.records.glob(f"{step}_*.json"))]
     # The count rates need not be read: where only their dates changed, the steps find their products current.
     files = sorted(layout.root.glob("jw*.fits")) if set(own) & set(list(STEPS)[:2]) else []
     data = {path.name: [path.stat().st_size, path.stat().st_mtime_ns] for path in files}
-    parameters = {**known, "data": data, "steps": own}
+    parameters = {**known, "data": data, "steps": own, "run": methods}
     return Record(layout, "notebook", source.stem, inputs=records, parameters=parameters, modules=sorted(modules))
 
 
