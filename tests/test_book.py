@@ -142,7 +142,7 @@ def test_who_publishes_the_book_is_told_by_the_service(monkeypatch):
 @pytest.mark.slow
 def test_a_broken_reference_stops_the_build(pages, run):
     page = pages / "validation.md"
-    page.write_text(page.read_text() + "\n{glue:text}`notebooks/04_figures.ipynb::no_such_number:.1f`\n")
+    page.write_text(page.read_text() + "\n```{msa3d-told} 04_figures no_such_table\n```\n")
     with pytest.raises(ProductError, match="could not be built"):
         notebooks.bind(run, pages, PROJECT / "notebooks")
 

@@ -122,8 +122,8 @@ def test_the_acknowledgements_are_those_of_the_notebook(html):
 
 def test_a_notebook_that_says_nothing_says_nothing(tmp_path):
     source = PROJECT / "notebooks" / "01_process.ipynb"
-    assert book.glued(standin.execute(source, tmp_path)) is None
-    assert book.glued(tmp_path / "none.ipynb") is None
+    assert book.glued(standin.execute(source, tmp_path), book.NAME) is None
+    assert book.glued(tmp_path / "none.ipynb", book.NAME) is None
 
 
 def test_of_a_doi_the_register_is_asked():

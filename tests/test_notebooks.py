@@ -9,6 +9,7 @@ import pytest
 
 from msa3d.errors import DatasetError
 from msa3d.pipeline import notebooks
+from msa3d.runs import FIGURES, Run
 from msa3d_book import undescribed_figures
 
 from .fixtures import standin
@@ -61,30 +62,53 @@ def test_one_parameters_cell_first(cells):
     assert names == ["dataset", "root", "workers"]
 
 
-def test_only_the_data_cell_knows_the_simulator(path, cells):
-    with_simulator = [cell for cell in code(cells) if "msa3d_sim" in cell.source]
-    assert len(with_simulator) == (1 if path.stem == "01_process" else 0)
+def test_cells_see_one_object(path, cells):
+    """No library code: notebooks import `open_run` and nothing else, and only the first one makes data."""
+    imported = [node for cell in code(cells) for node in ast.walk(ast.parse(cell.source))
+                if isinstance(node, ast.Import | ast.ImportFrom)]  # fmt: skip
+    assert [ast.unparse(node) for node in imported] == ["from msa3d import open_run"]
+    assert sum("run.data()" in cell.source for cell in code(cells)) == (1 if path.stem == "01_process" else 0)
+
+
+def test_there_is_a_cell_to_change(path, cells):
+    titles = [line for cell in cells for line in cell.source.splitlines() if line.startswith("## Change this")]
+    assert len(titles) == (0 if path.stem == notebooks.START else 1)
+
+
+def test_all_that_is_called_is_there(cells):
+    for cell in code(cells):
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "run":
+                assert node.attr in {*dir(Run), "dataset", "layout", "workers"}, node.attr
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "run.figure":
+                assert node.args[0].value in FIGURES
 
 
 def test_every_figure_is_tagged_and_described(path, cells):
     assert undescribed_figures(nbformat.read(path, as_version=4)) == []
     for cell in code(cells):
-        saves = any(
-            isinstance(node, ast.Call) and getattr(node.func, "id", "") == "save"
+        draws = any(
+            isinstance(node, ast.Call) and ast.unparse(node.func) in ("run.figure", "run.atlas")
             for node in ast.walk(ast.parse(cell.source))
         )
         # A figure of a galaxy too faint to be measured is not drawn.
-        assert saves == bool({"figure", "figure-if-measured"} & set(cell.metadata.get("tags", ())))
+        assert draws == bool({"figure", "figure-if-measured"} & set(cell.metadata.get("tags", ())))
 
 
-def test_every_number_in_the_prose_is_glued_before(cells):
-    known = set()
-    for cell in cells:
-        if cell.cell_type == "code":
-            known |= set(standin.names_in(cell.source))
-        else:
-            quoted = {text.split(":")[0] for text in re.findall(r"\{glue:text\}`([^`]+)`", cell.source)}
-            assert quoted <= known
+def test_no_number_is_glued_into_the_prose(cells):
+    """Numbers in sentences are told by a cell, which knows what to say where there is none."""
+    assert not [cell for cell in cells if "{glue:" in cell.source]
+
+
+def test_pages_show_what_notebooks_tell():
+    asked = {
+        tuple(found)
+        for page in (FOLDER.parent / "book").glob("*.md")
+        for found in re.findall(r"\{msa3d-told\} (\w+) (\w+)", page.read_text(encoding="utf-8"))
+    }
+    there = {(path.stem, name) for path in PATHS for cell in code(nbformat.read(path, as_version=4).cells)
+             for name in standin.told(cell.source)}  # fmt: skip
+    assert asked and asked <= there
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

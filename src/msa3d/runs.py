@@ -419,7 +419,7 @@ class Run:
 
     # --- words
 
-    def tell(self, text: str | Table | None, name: str = "", *, otherwise: str = "", **numbers: float) -> None:
+    def tell(self, text: str | Table | None, name: str = "", /, *, otherwise: str = "", **numbers: float | str) -> None:
         """Show a sentence with numbers, or a table, as Markdown.
 
         Parameters
@@ -430,7 +430,7 @@ class Run:
             Under which a page of the book can show it, too (directive ``msa3d-told``).
         otherwise : str
             What is said without a table, or where a number is not finite: running text never says nan.
-        **numbers : float
+        **numbers : float or str
             Fill the fields.
         """
         from IPython.display import Markdown, display

@@ -1,12 +1,21 @@
 """Comparison with a truth: resampling keeps brightness and place, and the figures are what they say."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from astropy.io import fits
 from astropy.wcs import WCS
 
-from msa3d.closure.truth import compare, on_spaxels
+from msa3d.closure.truth import TrueLines, compared, on_spaxels
 from msa3d.cubes.cube import Cube
+from msa3d.galaxy.bins import stacked
+from msa3d.galaxy.fit import fit_lines
 from msa3d.galaxy.images import centroid
+from msa3d.galaxy.measure import measure
+
+from ..fixtures.cubes import REDSHIFT
+from ..fixtures.galaxies import GEOMETRY, noiseless, noisy
 
 
 def plane(ny, nx, scale, angle=0.0, ra=10.0, dec=0.0):
@@ -44,25 +53,56 @@ def test_a_source_is_seen_where_it_is():
     np.testing.assert_allclose(found, (0.3, -0.2), atol=0.01)
 
 
-def test_compare_measures_offset_scatter_and_pull():
-    rng = np.random.default_rng(1)
-    truth = rng.uniform(50.0, 150.0, (60, 60))
-    result = truth + 5.0 + rng.normal(0, 2.0, truth.shape)
-    result[0] = np.nan
-    got = compare(result, truth, quantity="v", unit="km/s", error=np.full(truth.shape, 2.0))
-    assert got.n == 59 * 60
-    assert got.median == pytest.approx(5.0, abs=0.15)
-    assert got.scatter == pytest.approx(2.0, rel=0.06)
-    assert got.pull == pytest.approx(1.0, rel=0.06)
-    assert got.ratio == pytest.approx(1.05, abs=0.01)
-    assert got.correlation > 0.99
+def test_the_blur_of_slit_and_drizzle_is_that_of_the_cubes_kernel():
+    """A point of the truth comes out as wide as top-hats and blur make it; the telescope is in the truth already."""
+    header = fits.Header({"SLITWID": 0.2, "SLITLEN": 0.1, "SLITPA": 30.0, "SLITFRAC": 1.0, "PIXFRAC": 1.0})
+    fine = plane(121, 121, (0.025, 0.025))
+    truth = cube_like(np.zeros((1, 121, 121)), fine)
+    truth.data[0, 60, 60] = 1.0
+    cube = replace(cube_like(np.zeros((1, 121, 121)), fine), header=header)
+    seen = on_spaxels(truth, cube, oversample=(1, 1)).data[0]
+    assert seen.sum() == pytest.approx(1.0, abs=1e-6)
+    east, north = cube.offsets(10.0, 0.0)
+    angle = np.radians(30.0)
+    along, across = east * np.sin(angle) + north * np.cos(angle), east * np.cos(angle) - north * np.sin(angle)
+    # Two top-hats along and across, and the blur of the spectrograph along.
+    assert (seen * along**2).sum() == pytest.approx(2 * 0.1**2 / 12 + (0.4 * 0.1) ** 2, rel=0.02)
+    assert (seen * across**2).sum() == pytest.approx(2 * 0.2**2 / 12, rel=0.02)
+    assert abs((seen * along * across).sum()) < 2e-5
 
 
-def test_a_ratio_of_signed_quantities_means_nothing():
-    truth = np.array([[-50.0, 0.0, 60.0]])
-    assert np.isnan(compare(truth + 1.0, truth, quantity="velocity", unit="km/s").ratio)
+@pytest.fixture(scope="module")
+def galaxy():
+    return measure(noisy(noiseless(), 0.1, 5), REDSHIFT, replace(GEOMETRY, pa_deg=0.0), source_id=8512, sample=False)
 
 
-def test_compare_needs_spaxels():
-    with pytest.raises(ValueError, match="only 0 spaxels"):
-        compare(np.full((3, 3), np.nan), np.ones((3, 3)), quantity="v", unit="km/s")
+def test_a_galaxy_agrees_with_its_truth_within_its_errors(galaxy):
+    """The noiseless cube as the truth of a noisy one: nothing but noise is left, for every line and the velocity."""
+    known = noiseless()
+    spaxels = fit_lines(known, REDSHIFT, names=tuple(galaxy.lines.flux))
+    binned = fit_lines(stacked(known, galaxy.bins.masks), REDSHIFT, names=tuple(galaxy.lines.flux))
+    table = compared(galaxy, TrueLines(spaxels, binned))
+    rows = {row["quantity"]: row for row in table}
+    assert set(rows) == {*galaxy.rings, "velocity", "sigma"}
+    for name in ("Ha", "[NII]6583", "[OIII]5007"):
+        assert abs(rows[name]["ratio"] - 1.0) < 4.0 * rows[name]["ratio_error"], name
+        assert rows[name]["pull"] == pytest.approx(1.0, abs=0.25), name
+    assert rows["Ha"]["ratio_error"] < 0.05
+    for name in ("velocity", "sigma"):
+        assert rows[name]["n"] == galaxy.bins.n_bins
+        assert rows[name]["pull"] == pytest.approx(1.0, abs=0.5), name
+
+
+def test_bins_are_not_chosen_by_their_own_noise():
+    """Over many seeds the flux of the bins that are shown is neither above nor below that of the truth."""
+    known, pulls = noiseless(), []
+    for seed in range(6):
+        found = measure(noisy(known, 0.2, seed), REDSHIFT, replace(GEOMETRY, pa_deg=0.0), source_id=8512, sample=False)
+        velocity, sigma = (np.array([np.mean(found.kinematics.maps[name][mask]) for mask in found.bins.masks])[None]
+                           for name in ("velocity", "sigma"))  # fmt: skip
+        options = {"names": ("Ha",), "velocity": velocity, "sigma": sigma}
+        got, put = (fit_lines(stacked(cube, found.bins.masks), REDSHIFT, **options) for cube in (found.cube, known))
+        pulls.append(((got.flux["Ha"] - put.flux["Ha"]) / got.flux_error["Ha"]).ravel())
+    pulls = np.concatenate(pulls)
+    assert pulls.size > 60
+    assert abs(np.mean(pulls)) < 0.2

@@ -5,18 +5,17 @@ import pytest
 from astropy.io import fits
 from PIL import Image
 
-from msa3d.closure.truth import compare, on_spaxels
+from msa3d.closure.truth import on_spaxels
 from msa3d.config import Dataset
 from msa3d.cubes.cube import open_cube
 from msa3d.errors import DatasetError, ProductError
 from msa3d.figures import cube as figures_cube
 from msa3d.figures import maps, observation, save, style
-from msa3d.galaxy.lines import fit_halpha
 from msa3d.pipeline.layout import POST_SUFFIX, Layout
 from msa3d.pipeline.products import mark_simulated
 from msa3d.published.rectified import SlitGeometry, SlitSpectrum
 
-from ..fixtures.run_on_disk import DEC, RA, REDSHIFT, write_run
+from ..fixtures.run_on_disk import DEC, RA, write_run
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:(matplotlib|pyparsing)")
 
@@ -34,13 +33,7 @@ def dataset():
 @pytest.fixture(scope="module")
 def measured(run):
     cube = open_cube(run.cube_medians(8512))
-    truth = on_spaxels(open_cube(run.truth / "truth_s08512.fits"), cube)
-    return (
-        cube,
-        truth,
-        fit_halpha(cube.wave_um, cube.data, REDSHIFT),
-        fit_halpha(truth.wave_um, truth.data, REDSHIFT),
-    )
+    return cube, on_spaxels(open_cube(run.truth / "truth_s08512.fits"), cube)
 
 
 def marks(figure):
@@ -99,7 +92,7 @@ def spectra(exposures, monkeypatch):
 
 
 NAMES = (
-    "collapsed", "integrated", "line_maps", "column", "detectors", "slit_stepping", "spectrum_steps",
+    "collapsed", "integrated", "column", "detectors", "slit_stepping", "spectrum_steps",
     "postprocess_effect",
 )  # fmt: skip
 
@@ -120,11 +113,10 @@ def named(request, dataset):
 @pytest.fixture(params=NAMES)
 def figure(request, run, named, measured, spectra):
     dataset = named
-    cube, truth, maps, true_maps = measured
+    _, truth = measured
     return {
         "collapsed": lambda: figures_cube.plot_collapsed(run, dataset, truth=truth),
         "integrated": lambda: figures_cube.plot_integrated(run, dataset, truth=truth),
-        "line_maps": lambda: figures_cube.plot_line_maps(dataset, cube, maps, truth=true_maps),
         "column": lambda: observation.plot_column(run, dataset),
         "detectors": lambda: observation.plot_detectors(run, "03105"),
         "slit_stepping": lambda: observation.plot_slit_stepping(run, dataset),
@@ -173,22 +165,6 @@ def test_a_figure_without_text_is_not_saved(tmp_path):
         style.finish(style.new_figure(), simulated=False, alt="  ")
 
 
-def test_the_maps_agree_with_the_truth(measured):
-    _, _, maps, true_maps = measured
-    good = maps.reliable()
-    assert good.sum() > 200
-    velocity = compare(
-        maps.velocity, true_maps.velocity, quantity="velocity", unit="km/s", error=maps.velocity_error,
-        where=good,
-    )  # fmt: skip
-    assert abs(velocity.median) < 1.0
-    assert velocity.pull == pytest.approx(1.0, abs=0.2)
-    flux = compare(maps.halpha, true_maps.halpha, quantity="flux", unit="", where=good)
-    assert flux.ratio == pytest.approx(1.0, abs=0.03)
-    assert np.isnan(maps.velocity[:2]).all()
-    assert np.isnan(maps.velocity[:, 0]).all()
-
-
 def test_a_map_is_drawn_where_it_is(measured):
     cube = measured[0]
     axes = style.new_figure().subplots()
@@ -212,7 +188,7 @@ def test_slitlets_are_where_the_spectra_say(run, dataset, spectra):
 
 
 def test_a_spectrum_is_shown_in_all_its_stages(run, dataset, spectra):
-    panels, simulated = observation.collect(run, dataset, 8512, 1.3812)
+    panels, simulated = observation._collect(run, dataset, 8512, 1.3812, tuple(observation.STAGES), None)
     assert simulated
     titles = [panel.title for panel in panels]
     assert titles[0].startswith("Count rates, NRS1")
@@ -220,6 +196,14 @@ def test_a_spectrum_is_shown_in_all_its_stages(run, dataset, spectra):
     for panel in panels[:4]:
         brightest = panel.wave_um[np.nanargmax(np.nanmean(panel.data, axis=0))]
         assert brightest == pytest.approx(1.3812, abs=1e-3)
+    figure = observation.plot_spectrum_steps(run, dataset, stages=("cal", "post"), activity="03102", half_um=0.01)
+    assert [axes.get_title() for axes in figure.axes if axes.get_title()] == [
+        f"a  {observation.STAGES['cal']}", f"b  {observation.STAGES['post']}",
+    ]  # fmt: skip
+    with pytest.raises(ProductError, match="no stage colour; there are rate, cal"):
+        observation.plot_spectrum_steps(run, dataset, stages=("colour",))
+    with pytest.raises(ProductError, match="no exposure 09999; it has 03101 to 03109"):
+        observation.plot_spectrum_steps(run, dataset, activity="09999")
 
 
 def test_path_loss_is_read_off_the_spectra(run, dataset, spectra):

@@ -9,11 +9,12 @@ import pytest
 from matplotlib.collections import QuadMesh
 from matplotlib.figure import Figure
 
+from msa3d.closure.truth import TrueLines
 from msa3d.config import Dataset
+from msa3d.figures import cube as figures_cube
 from msa3d.figures import galaxy as figures_galaxy
 from msa3d.galaxy import report
 from msa3d.galaxy.measure import Galaxy, measure
-from msa3d.galaxy.profiles import rings
 
 from ..fixtures.cubes import DEC, RA, REDSHIFT
 from ..fixtures.galaxies import GEOMETRY, noiseless, noisy
@@ -82,14 +83,29 @@ def test_attenuation_has_colours_that_dust_can_make(dataset: Dataset, galaxy: Ga
 
 
 def test_star_formation(dataset: Dataset, galaxy: Galaxy):
-    edges = np.append(galaxy.rings["Ha"].low, galaxy.rings["Ha"].high[-1])
-    continuum = rings(galaxy.continuum, galaxy.cube, galaxy.geometry, edges)
-    figure = figures_galaxy.plot_sfr_profile(dataset, galaxy, continuum, {"scale_line": 0.35, "scale_continuum": 0.38})
+    figure = figures_galaxy.plot_sfr_profile(dataset, galaxy)
     told = " ".join(labels(panel(figure, "b")))
     # Scale lengths are told in kpc, as the target's redshift has it.
     for disc in (galaxy.discs["Ha"], galaxy.stars):
         assert any(f"h = {disc.scale_arcsec * scale:.2f}" in told for scale in (8.17, 8.18, 8.19, 8.2, 8.16))
     assert "put in" in told
+
+
+def test_maps_of_a_line_and_their_errors(dataset: Dataset, galaxy: Galaxy):
+    true = TrueLines(galaxy.lines, galaxy.binned)
+    figure = figures_cube.plot_line_maps(dataset, galaxy, true)
+    titles = [axes.get_title() or axes.get_title("left") for axes in figure.axes]
+    assert [title for title in titles if title] == [
+        "a  result",
+        "b  error",
+        "c  truth",
+        "d  (result \u2212 truth) / error",
+    ]
+    pull = next(item for item in panel(figure, "d").collections if isinstance(item, QuadMesh)).get_array()
+    np.testing.assert_allclose(np.ma.filled(pull, 0.0), 0.0, atol=1e-12)
+    alone = figures_cube.plot_line_maps(dataset, galaxy)
+    assert not [axes for axes in alone.axes if axes.get_title("left").startswith("c")]
+    assert f"{galaxy.bins.n_bins} bins" in alone.msa3d_alt
 
 
 def test_atlas_entry_leaves_out_velocities_that_are_not_known(dataset: Dataset, galaxy: Galaxy):

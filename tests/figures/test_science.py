@@ -220,7 +220,7 @@ def test_observed_velocities_are_turned_to_the_receding_half(cube, maps, disc):
 
 def test_pages_of_an_atlas(dataset, cube):
     target = dataset.target(dataset.case_study)
-    assert len(list(overview.pages(dataset, [overview.Entry(target, cube)] * (overview.ROWS + 1)))) == 2
+    assert len(list(overview.pages([overview.Entry(target, cube)] * (overview.ROWS + 1)))) == 2
     with pytest.raises(ValueError, match="needs a galaxy"):
         overview.plot_atlas(dataset, [])
 

@@ -1,54 +1,32 @@
-"""Errors from the cube itself: 1 for independent voxels, larger where they share noise."""
+"""Errors from the cube itself: images of a line, and of the continuum, where there is noise alone."""
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter1d
 
-from msa3d.galaxy.lines import fit_halpha
-from msa3d.galaxy.noise import ERROR_FIELDS, error_factor, with_errors_scaled
+from msa3d.galaxy.fit import fit_lines
+from msa3d.galaxy.noise import blank_images, continuum_image
 
-REDSHIFT = 1.104
-WAVE = np.arange(1.30, 1.47, 2.35e-4)
+from ..fixtures.cubes import REDSHIFT, SPREAD, add_lines, empty, wavelengths
 
 
-def noise(seed=4, shape=(12, 12)):
-    return np.random.default_rng(seed).normal(0, 1, (WAVE.size, *shape))
+def test_blank_images_have_the_noise_of_the_line():
+    cube = empty(8, wavelengths(1.25, 1.45), sigma=0.05, seed=8)
+    add_lines(cube, {"Ha": 5e-17}, 0.0, 40.0)
+    given = {"velocity": np.zeros((8, 8)), "sigma": np.full((8, 8), 40.0), "spread": SPREAD}
+    fit = fit_lines(cube, REDSHIFT, names=("Ha",), **given)
+    blanks = blank_images(cube, REDSHIFT, fit, "Ha", spread=SPREAD, number=30)
+    assert len(blanks) > 10
+    assert (blanks / fit.flux_error["Ha"]).std() == pytest.approx(1.0, abs=0.1)
+    assert abs(np.mean(blanks)) < 0.1 * np.mean(fit.flux_error["Ha"])
 
 
-def test_independent_voxels_need_no_factor():
-    assert error_factor(WAVE, noise() + 5.0, REDSHIFT) == pytest.approx(1.0, abs=0.06)
-
-
-def test_noise_shared_along_the_wavelengths_is_found():
-    smooth = gaussian_filter1d(noise(), 3.0, axis=0)
-    factor = error_factor(WAVE, smooth, REDSHIFT)
-    assert factor > 2.0
-    # A fit of a line where there is none must then scatter by one of its errors.
-    maps = fit_halpha(WAVE, smooth, 1.04)
-    formal = (maps.halpha > 5 * maps.halpha_error).mean()
-    scaled = with_errors_scaled(maps, factor)
-    assert (scaled.halpha > 5 * scaled.halpha_error).mean() < formal
-
-
-def test_the_galaxys_own_lines_do_not_count():
-    cube = noise()
-    near = np.abs(WAVE / (0.6564614 * (1 + REDSHIFT)) - 1) < 3e-4
-    cube[near] += 500.0
-    assert error_factor(WAVE, cube, REDSHIFT) == pytest.approx(1.0, abs=0.06)
-
-
-def test_empty_spaxels_do_not_count_and_nothing_gives_nan():
-    cube = noise()
-    cube[:, :6] = 0.0
-    cube[:, 6:8] = np.nan
-    assert error_factor(WAVE, cube, REDSHIFT) == pytest.approx(1.0, abs=0.08)
-    assert np.isnan(error_factor(WAVE, np.full_like(cube, np.nan), REDSHIFT))
-
-
-def test_only_errors_are_scaled():
-    maps = fit_halpha(WAVE, noise(shape=(3, 3)), REDSHIFT)
-    scaled = with_errors_scaled(maps, 2.5)
-    for name in ERROR_FIELDS:
-        np.testing.assert_allclose(getattr(scaled, name), 2.5 * getattr(maps, name))
-    np.testing.assert_array_equal(scaled.halpha, maps.halpha)
-    np.testing.assert_array_equal(scaled.noise, maps.noise)
+def test_continuum_image_and_its_noise():
+    cube = empty(10, wavelengths(1.1, 1.2), sigma=0.1, seed=9)
+    cube.data[...] += 0.3
+    cube.data[:, 0, 0] = np.nan
+    image, error, blanks = continuum_image(cube, 1.11, 1.19)
+    assert np.isnan(image[0, 0])
+    assert np.nanmean(image) == pytest.approx(0.3, abs=0.003)
+    np.testing.assert_allclose(error[1:], 0.1 / np.sqrt(cube.between(1.11, 1.19).wave_um.size))
+    assert np.nanstd(image) == pytest.approx(error[1, 1], rel=0.3)
+    assert np.sqrt(np.nansum(blanks**2) / blanks.shape[0] / 99) == pytest.approx(error[1, 1], rel=0.1)

@@ -1,6 +1,6 @@
 """The error of a galaxy's centre is that of repeated measurements, and it reaches the systemic velocity.
 
-Exponential discs behind the point-spread function, rings, noise images.
+Exponential discs behind the point-spread function, and rings.
 """
 
 from __future__ import annotations
@@ -13,13 +13,11 @@ import pytest
 from msa3d.cubes.psf import effective_psf, telescope_mtf
 from msa3d.galaxy.discfit import fit_disc
 from msa3d.galaxy.discmodel import LineModel, exponential
-from msa3d.galaxy.fit import fit_lines
 from msa3d.galaxy.images import complete_radius, well_observed
-from msa3d.galaxy.noise import blank_images, continuum_image
 from msa3d.galaxy.profiles import centre_covariance, fit_centre, fit_exponential, rings
 from msa3d_sim.psf import psf_image
 
-from ..fixtures.cubes import DEC, RA, REDSHIFT, SPREAD, add_lines, disc, empty, header, seen, wavelengths
+from ..fixtures.cubes import DEC, RA, REDSHIFT, disc, empty, header, seen, wavelengths
 from ..fixtures.cubes import seen as behind
 from .test_discfit import TRUE, with_disc
 
@@ -148,17 +146,6 @@ def test_rings():
     np.testing.assert_allclose(found.error[:3], 0.3 / np.sqrt(found.count[:3]))
 
 
-def test_blank_images_have_the_noise_of_the_line():
-    cube = empty(8, wavelengths(1.25, 1.45), sigma=0.05, seed=8)
-    add_lines(cube, {"Ha": 5e-17}, 0.0, 40.0)
-    given = {"velocity": np.zeros((8, 8)), "sigma": np.full((8, 8), 40.0), "spread": SPREAD}
-    fit = fit_lines(cube, REDSHIFT, names=("Ha",), **given)
-    blanks = blank_images(cube, REDSHIFT, fit, "Ha", spread=SPREAD, number=30)
-    assert len(blanks) > 10
-    assert (blanks / fit.flux_error["Ha"]).std() == pytest.approx(1.0, abs=0.1)
-    assert abs(np.mean(blanks)) < 0.1 * np.mean(fit.flux_error["Ha"])
-
-
 def test_the_telescope_is_that_of_the_simulation():
     """Both know the same mirror; they do not share code."""
     # Sampled finely enough that nothing of the transfer function is aliased: it ends at 22 cycles per arcsec.
@@ -195,15 +182,3 @@ def test_spaxels_seen_by_few_are_left_out():
     radius = replace(disc(), inclination_deg=0.0).radius(cube)
     assert complete_radius(good, radius) == pytest.approx(0.4, abs=1e-3)
     assert complete_radius(np.ones((11, 11), bool), radius) == radius.max()
-
-
-def test_continuum_image_and_its_noise():
-    cube = empty(10, wavelengths(1.1, 1.2), sigma=0.1, seed=9)
-    cube.data[...] += 0.3
-    cube.data[:, 0, 0] = np.nan
-    image, error, blanks = continuum_image(cube, 1.11, 1.19)
-    assert np.isnan(image[0, 0])
-    assert np.nanmean(image) == pytest.approx(0.3, abs=0.003)
-    np.testing.assert_allclose(error[1:], 0.1 / np.sqrt(cube.between(1.11, 1.19).wave_um.size))
-    assert np.nanstd(image) == pytest.approx(error[1, 1], rel=0.3)
-    assert np.sqrt(np.nansum(blanks**2) / blanks.shape[0] / 99) == pytest.approx(error[1, 1], rel=0.1)

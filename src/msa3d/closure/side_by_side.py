@@ -13,6 +13,8 @@ from msa3d.galaxy.measure import Galaxy
 
 RATIOS = ("sigma0", "v_sin_i_re", "scale_line", "scale_continuum", "flux_Ha", "flux_[NII]6583")
 """Quantities that are compared as recovered over injected: positive, and well above their errors."""
+QUOTED = (*RATIOS, "pa_deg", "redshift", "metallicity_gradient")
+"""Quantities that the book shows of one galaxy."""
 
 
 def compared(found: Mapping[str, Mapping[int, Galaxy]], dataset: Dataset) -> Table:
@@ -63,7 +65,7 @@ def of_best(table: Table, found: Mapping[int, Galaxy]) -> Table:
         The galaxies in the cubes of the builder that is trusted.
     """
     best = max(found, key=lambda i: found[i].discs["Ha"].total / found[i].discs["Ha"].total_error)
-    rows = table[table["galaxy"] == best]
+    rows = table[(table["galaxy"] == best) & np.isin(table["quantity"], QUOTED)]
     kept = [name for name in table.colnames if name.endswith(("_ratio", "_pull"))]
     result = rows["galaxy", "quantity", *kept]
     result.rename_columns(kept, [name.replace("_", ": ") for name in kept])

@@ -24,6 +24,7 @@ from msa3d.galaxy.measure import Galaxy
 
 NO_SPREAD = LineSpread(pixel_um=1e-9)
 """The truth has not been through a spectrograph: its lines are as narrow as the gas makes them."""
+FLUX_UNIT = 1e-17
 COLUMNS = ("quantity", "unit", "n", "median", "scatter", "pull", "ratio", "ratio_error")
 
 
@@ -136,12 +137,20 @@ def compared(galaxy: Galaxy, true: TrueLines) -> Table:
         got, error, put = galaxy.lines.flux[name], galaxy.lines.flux_error[name], true.spaxels.flux.get(name)
         if put is None:
             continue
+        got, error, put = (image / FLUX_UNIT for image in (got, error, put))
         inside = np.isfinite(got + error + put) & (radius < ring.high[-1])
         weight = ring.count.astype(float)
         total = put[inside].sum()
-        noise = np.sqrt(weight @ ring.covariance @ weight)
+        noise = np.sqrt(weight @ ring.covariance @ weight) / FLUX_UNIT
         ratio = (got[inside].sum() / total, noise / total) if inside.any() else (np.nan, np.nan)
-        rows.append((name, "erg s-1 cm-2 arcsec-2", *_difference(got[inside], error[inside], put[inside]), *ratio))
+        rows.append(
+            (
+                name,
+                f"{FLUX_UNIT:g} erg s-1 cm-2 arcsec-2",
+                *_difference(got[inside], error[inside], put[inside]),
+                *ratio,
+            )
+        )
     for name in ("velocity", "sigma"):
         got, error, put = (np.ravel(value) for value in (
             getattr(galaxy.binned, name), getattr(galaxy.binned, f"{name}_error"), getattr(true.binned, name),

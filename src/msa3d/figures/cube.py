@@ -140,7 +140,14 @@ def plot_line_maps(dataset: Dataset, galaxy: Galaxy, true: TrueLines | None = No
         for images in (flux, speed):
             with np.errstate(invalid="ignore", divide="ignore"):
                 images.append((images[0] - images[2]) / images[1])
-    _row(figure, list(grid[0]), place, flux, FLUX_LABEL, signed=False)
+    _row(
+        figure,
+        list(grid[0]),
+        place,
+        flux,
+        FLUX_LABEL.replace("surface brightness\n", "").replace(" cm", "\ncm"),
+        signed=False,
+    )
     _row(figure, list(grid[1]), place, speed, VELOCITY_LABEL, signed=True)
     for row, panels in enumerate(grid):
         for axes in panels:
