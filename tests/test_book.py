@@ -116,7 +116,7 @@ def test_the_book_builds_with_warnings_as_errors(pages, run, monkeypatch):
     for page in ("intro", "method", "validation", "references", "status", "01_process", "04_figures"):
         assert page in text
     assert "closure test" in text["intro"] and "simulated" in text["intro"]
-    assert "pasted-text" in text["validation"] and "1.500" in text["validation"]
+    assert "<p>1.5</p>" in text["validation"] and "<p>1.5</p>" in text["two_builders"]
     assert "1.14.0" in text["status"] and "01_process" in text["status"]
     assert "<math" in text["method"]
     # Where it is known who publishes it, a reader can open the notebook itself, not its executed copy.

@@ -197,7 +197,7 @@ def test_a_spectrum_is_shown_in_all_its_stages(run, dataset, spectra):
         brightest = panel.wave_um[np.nanargmax(np.nanmean(panel.data, axis=0))]
         assert brightest == pytest.approx(1.3812, abs=1e-3)
     figure = observation.plot_spectrum_steps(run, dataset, stages=("cal", "post"), activity="03102", half_um=0.01)
-    assert [axes.get_title() for axes in figure.axes if axes.get_title()] == [
+    assert [axes.get_title("left") for axes in figure.axes if axes.get_title("left")] == [
         f"a  {observation.STAGES['cal']}", f"b  {observation.STAGES['post']}",
     ]  # fmt: skip
     with pytest.raises(ProductError, match="no stage colour; there are rate, cal"):

@@ -6,6 +6,7 @@ The truth is given, never sought: functions take it as arrays or as a `Cube` tha
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.io import fits
@@ -20,7 +21,9 @@ from msa3d.cubes.psf import BLUR_PIXELS
 from msa3d.galaxy.bins import stacked
 from msa3d.galaxy.fit import LineFit, fit_lines
 from msa3d.galaxy.lines import LineSpread
-from msa3d.galaxy.measure import Galaxy
+
+if TYPE_CHECKING:
+    from msa3d.galaxy.measure import Galaxy
 
 NO_SPREAD = LineSpread(pixel_um=1e-9)
 """The truth has not been through a spectrograph: its lines are as narrow as the gas makes them."""
