@@ -16,7 +16,7 @@ from msa3d.errors import ProductError
 from msa3d.observation.sky import DO_NOT_USE, tangent_offsets
 from msa3d.pipeline.products import is_simulated
 
-SR_PER_SQUARE_DEGREE = (np.pi / 180.0) ** 2
+_SR_PER_SQUARE_DEGREE = (np.pi / 180.0) ** 2
 
 CORRELATION = "CORR"
 """Extension with the mean correlation coefficient of the noise by lag, axes (wave, y, x)."""
@@ -232,7 +232,7 @@ def _read(hdus: fits.HDUList, path: Path, extension: str | None) -> Cube:
     if wave is None:
         wave = wcs.spectral.pixel_to_world_values(np.arange(data.shape[0])) * 1e6
     celestial = wcs.celestial
-    area = header.get("PIXAR_SR") or proj_plane_pixel_area(celestial) * SR_PER_SQUARE_DEGREE
+    area = header.get("PIXAR_SR") or proj_plane_pixel_area(celestial) * _SR_PER_SQUARE_DEGREE
     return Cube(
         data,
         np.asarray(wave, dtype=float),
