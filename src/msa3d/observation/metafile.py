@@ -1,6 +1,4 @@
-"""The MSA metafile, read and written.
-
-The MSA metafile: which shutters are open, in which slitlet, for which source, at every dither point.
+"""The MSA metafile: which shutters are open, in which slitlet, for which source, at every dither point.
 
 Conventions, read from jwst 1.14.0 (``assign_wcs.nirspec.get_open_msa_slits``) and a real file: ``shutter_row``
 (1 to 365) counts along dispersion, ``shutter_column`` (1 to 171) along the slit; both from the corner of their
@@ -38,11 +36,11 @@ from msa3d.pipeline.products import atomic_path
 
 if TYPE_CHECKING:
     from msa3d.config import Dataset
-    from msa3d.observation.metafile_check import Problem
+    from msa3d.observation.metafile_check import MetafileProblem
 
 
 @dataclass(frozen=True)
-class Slitlet:
+class MetafileSlitlet:
     """One slitlet.
 
     Parameters
@@ -207,7 +205,7 @@ class MsaFile:
                 owners[key] = owners[same[0]]
         return owners
 
-    def slitlets(self, metadata_id: int | None = None) -> list[Slitlet]:
+    def slitlets(self, metadata_id: int | None = None) -> list[MetafileSlitlet]:
         """List the slitlets of one MSA configuration (by default the first), in the order of their ids."""
         meta = self.shutters["msa_metadata_id"]
         if metadata_id is None and len(meta):
@@ -217,7 +215,7 @@ class MsaFile:
         for slitlet_id in np.unique(rows["slitlet_id"]):
             mine = rows[rows["slitlet_id"] == slitlet_id]
             found.append(
-                Slitlet(
+                MetafileSlitlet(
                     int(slitlet_id),
                     owners.get((metadata_id, int(slitlet_id)), 0),
                     int(mine["shutter_quadrant"][0]),
@@ -227,12 +225,12 @@ class MsaFile:
             )
         return found
 
-    def check(self) -> list[Problem]:
+    def check(self) -> list[MetafileProblem]:
         """Look for contradictions.
 
         Returns
         -------
-        list of Problem
+        list of MetafileProblem
             Errors first, each one sentence that names slitlet, source and dither point. What errors are and what
             warnings is told in `msa3d.observation.metafile_check`. Empty for a metafile without fault.
         """
@@ -313,19 +311,7 @@ class MsaFile:
         return replace(self, shutters=shutters, sources=sources)
 
     def shortened_ids(self, shorten: Literal["first", "last"], max_id: int = 100_000) -> dict[int, int]:
-        """List which ids would become which.
-
-        Parameters
-        ----------
-        shorten : {"first", "last"}
-            Which three digits go.
-        max_id : int
-            Ids from this one on are shortened.
-
-        Returns
-        -------
-        dict
-            ``{old: new}``.
+        """List which ids would become which, as `transform_ids` shortens them: ``{old: new}``.
 
         Raises
         ------
