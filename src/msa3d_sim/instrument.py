@@ -15,7 +15,7 @@ import yaml
 from astropy.modeling import Model, models
 from stdatamodels.jwst.transforms.models import AngleFromGratingEquation, Rotation3DToGWA, Unitless2DirCos
 
-DEGREE = 5
+_DEGREE = 5
 QUADRANTS = (1, 2, 3, 4)
 COLUMNS = 365
 ROWS = 171
@@ -182,9 +182,9 @@ class InstrumentModel:
 
 def _polynomial(coefficients, name: str) -> Model:
     """Polynomial of degree 5 whose 21 coefficients come with the power of x in the outer loop."""
-    powers = [(i, j) for i in range(DEGREE + 1) for j in range(DEGREE + 1 - i)]
+    powers = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
     values = {f"c{i}_{j}": c for (i, j), c in zip(powers, coefficients, strict=True)}
-    return models.Polynomial2D(DEGREE, name=name, **values)
+    return models.Polynomial2D(_DEGREE, name=name, **values)
 
 
 def _paraxial_to_sky(t: dict) -> Model:
