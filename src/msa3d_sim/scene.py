@@ -311,9 +311,9 @@ class Scene:
         self._models: dict[int, SourceModel | FieldModel] = {}
 
     @classmethod
-    def from_settings(cls, simulation, wave_range_um: Sequence[float] = WAVE_RANGE_UM) -> Scene:
+    def from_settings(cls, simulation) -> Scene:
         """Make the scene of a simulation's settings, behind the telescope unless `psf` is switched off."""
-        return cls(simulation, wave_range_um, telescope_psf(simulation.v3_pa_deg) if simulation.psf else None)
+        return cls(simulation, WAVE_RANGE_UM, telescope_psf(simulation.v3_pa_deg) if simulation.psf else None)
 
     @property
     def source_ids(self) -> list[int]:

@@ -163,12 +163,12 @@ SOLAR_I_ABSOLUTE_AB = 4.53
 """Absolute magnitude of the Sun in SDSS i, AB (Willmer 2018)."""
 
 
-def mass_to_light_i(g_minus_i: float = INTRINSIC_G_MINUS_I) -> float:
+def mass_to_light_i() -> float:
     """Stellar mass over rest-frame i luminosity in solar units (Taylor et al. 2011, equation 7).
 
-    log M/L_i = -0.68 + 0.70 (g - i), for a Chabrier initial mass function.
+    log M/L_i = -0.68 + 0.70 (g - i), for a Chabrier initial mass function, at `INTRINSIC_G_MINUS_I`.
     """
-    return float(10.0 ** (-0.68 + 0.70 * g_minus_i))
+    return float(10.0 ** (-0.68 + 0.70 * INTRINSIC_G_MINUS_I))
 
 
 def stellar_luminosity_density(wave_rest_um, log_mass: float):

@@ -147,7 +147,7 @@ def fetch_observation(
     manners, products = manners or Manners(), list(products)
     (layout.root / FOLDER).mkdir(parents=True, exist_ok=True)
     with alone(layout.root / FOLDER, "fetch"):
-        work = _Work(dataset, layout, products, manners, make_archive)
+        work = _Fetching(dataset, layout, products, manners, make_archive)
         work.learn(manifest, refresh)
         work.make_room()
         work.fetch()
@@ -156,7 +156,7 @@ def fetch_observation(
 
 
 @dataclass
-class _Work:
+class _Fetching:
     """One call of `fetch_observation`."""
 
     dataset: Dataset

@@ -77,8 +77,8 @@ def _groups(msa: MsaFile) -> _Groups:
     return {tuple(int(k) for k in key): table[part] for key, part in zip(unique, parts, strict=True)}
 
 
-def _more(items: list, one: str = "more") -> str:
-    return f" (and {len(items) - 1} {one})" if len(items) > 1 else ""
+def _more(items: list) -> str:
+    return f" (and {len(items) - 1} more)" if len(items) > 1 else ""
 
 
 def _at(points: list[tuple[int, int]]) -> str:
