@@ -23,23 +23,23 @@ from msa3d.pipeline.codeversion import code_version
 
 log = logging.getLogger(__name__)
 
-NUMBER = "9136"
-CONTEXT = f"jwst_{NUMBER}.pmap"
-INSTRUMENT_CONTEXT = f"jwst_nirspec_{NUMBER}.imap"
-EXPOSURE_TYPE = "NRS_MSASPEC"
-FILTER, GRATING = "F100LP", "G140H"
-EXPOSURE_KEY, FILTER_KEY, GRATING_KEY = (
+_NUMBER = "9136"
+CONTEXT = f"jwst_{_NUMBER}.pmap"
+_INSTRUMENT_CONTEXT = f"jwst_nirspec_{_NUMBER}.imap"
+_EXPOSURE_TYPE = "NRS_MSASPEC"
+_FILTER, _GRATING = "F100LP", "G140H"
+_EXPOSURE_KEY, _FILTER_KEY, _GRATING_KEY = (
     "META.EXPOSURE.TYPE",
     "META.INSTRUMENT.FILTER",
     "META.INSTRUMENT.GRATING",
 )
-MATCH_KEYS = {
-    "fore": {FILTER_KEY: FILTER},
-    "disperser": {GRATING_KEY: GRATING},
-    "fflat": {FILTER_KEY: FILTER, GRATING_KEY: GRATING},
+_MATCH_KEYS = {
+    "fore": {_FILTER_KEY: _FILTER},
+    "disperser": {_GRATING_KEY: _GRATING},
+    "fflat": {_FILTER_KEY: _FILTER, _GRATING_KEY: _GRATING},
 }
 """What a reference depends on beside the exposure type; any other filter or grating finds none."""
-NOT_APPLICABLE = (
+_NOT_APPLICABLE = (
     "apcorr", "cubepar", "dark", "dflat", "distortion", "drizpars", "emicorr", "extract1d",
     "filteroffset", "flat", "fringe", "gain", "ifufore", "ifupost", "ifuslicer", "ipc", "linearity", "mask",
     "mrsptcorr", "mrsxartcorr", "persat", "readnoise", "refpix", "regions", "reset", "rscd", "saturation", "sflat",
@@ -113,14 +113,14 @@ def _write(root: Path, more: Callable | None) -> None:
     mappings.mkdir(parents=True)
 
     def name(reftype, suffix):
-        return f"jwst_nirspec_{reftype}_{NUMBER}.{suffix}"
+        return f"jwst_nirspec_{reftype}_{_NUMBER}.{suffix}"
 
     files = write_optics(references, name) | write_calibration(references, name)
     if more:
         files |= more(references, name)
     for reftype, file in files.items():
-        _write_mapping(mappings / f"jwst_nirspec_{reftype}_{NUMBER}.rmap", *_reference_mapping(reftype, file))
-    _write_mapping(mappings / INSTRUMENT_CONTEXT, *_instrument_mapping(files))
+        _write_mapping(mappings / f"jwst_nirspec_{reftype}_{_NUMBER}.rmap", *_reference_mapping(reftype, file))
+    _write_mapping(mappings / _INSTRUMENT_CONTEXT, *_instrument_mapping(files))
     _write_mapping(mappings / CONTEXT, *_pipeline_mapping())
     _write_configuration(root / "config" / "jwst", sorted(p.name for p in mappings.iterdir()))
 
@@ -130,9 +130,9 @@ def _header(name: str, kind: str, **entries) -> dict:
 
 
 def _reference_mapping(reftype: str, file: Path):
-    keys = {EXPOSURE_KEY: EXPOSURE_TYPE, **MATCH_KEYS.get(reftype, {})}
+    keys = {_EXPOSURE_KEY: _EXPOSURE_TYPE, **_MATCH_KEYS.get(reftype, {})}
     header = _header(
-        f"jwst_nirspec_{reftype}_{NUMBER}.rmap", "REFERENCE",
+        f"jwst_nirspec_{reftype}_{_NUMBER}.rmap", "REFERENCE",
         classes=("Match", "UseAfter"), filekind=reftype.upper(), instrument="NIRSPEC",
         parkey=(tuple(keys), ("META.OBSERVATION.DATE", "META.OBSERVATION.TIME")),
         file_ext=file.suffix,
@@ -147,15 +147,15 @@ def _reference_mapping(reftype: str, file: Path):
 
 
 def _instrument_mapping(files):
-    header = _header(INSTRUMENT_CONTEXT, "INSTRUMENT", instrument="NIRSPEC", parkey=("REFTYPE",))
-    selections = {reftype: f"jwst_nirspec_{reftype}_{NUMBER}.rmap" for reftype in files}
-    selections |= {reftype: "N/A" for reftype in NOT_APPLICABLE if reftype not in files}
+    header = _header(_INSTRUMENT_CONTEXT, "INSTRUMENT", instrument="NIRSPEC", parkey=("REFTYPE",))
+    selections = {reftype: f"jwst_nirspec_{reftype}_{_NUMBER}.rmap" for reftype in files}
+    selections |= {reftype: "N/A" for reftype in _NOT_APPLICABLE if reftype not in files}
     return header, pprint.pformat(selections, width=100)
 
 
 def _pipeline_mapping():
     header = _header(CONTEXT, "PIPELINE", parkey=("META.INSTRUMENT.NAME",))
-    return header, pprint.pformat({"nirspec": INSTRUMENT_CONTEXT})
+    return header, pprint.pformat({"nirspec": _INSTRUMENT_CONTEXT})
 
 
 def _write_mapping(path: Path, header: dict, selector: str) -> None:

@@ -19,8 +19,8 @@ STRIPS = 7
 """Strips across the opening; each is a third of a pixel wide after dispersion."""
 FINE_X, FINE_Y = 2, 4
 """Divisions of a pixel along dispersion and across it."""
-MARGIN_PIXELS = 4
-INVERSE_DEGREES = (7, 4)
+_MARGIN_PIXELS = 4
+_INVERSE_DEGREES = (7, 4)
 """Chebyshev degrees of the fits of position and wavelength over the detector."""
 
 
@@ -106,10 +106,10 @@ class Footprint:
         """Choose the run of rows of every column from the ends of the slit."""
         low, high = self.slitlet.y_range
         columns = np.arange(DETECTOR_PIXELS)
-        row_of = Polynomial2D(x, y_slit, y, INVERSE_DEGREES)
+        row_of = Polynomial2D(x, y_slit, y, _INVERSE_DEGREES)
         ends = np.stack([row_of(columns, np.full(DETECTOR_PIXELS, end)) for end in (low, high)])
-        first = np.floor(ends.min(axis=0)).astype(int) - MARGIN_PIXELS
-        self.rows = int(np.ceil((ends.max(axis=0) - first).max())) + MARGIN_PIXELS
+        first = np.floor(ends.min(axis=0)).astype(int) - _MARGIN_PIXELS
+        self.rows = int(np.ceil((ends.max(axis=0) - first).max())) + _MARGIN_PIXELS
         self.first_row = first
 
     def fine_positions(self, columns: np.ndarray, fine_x: int):
@@ -247,8 +247,8 @@ class _Inverse:
     """Detector position to position along the slit and wavelength, for one strip of the opening."""
 
     def __init__(self, x, y, y_slit, wave_um):
-        self.y_slit = Polynomial2D(x, y, y_slit, INVERSE_DEGREES)
-        self._wave_um = Polynomial2D(x, y, wave_um, INVERSE_DEGREES)
+        self.y_slit = Polynomial2D(x, y, y_slit, _INVERSE_DEGREES)
+        self._wave_um = Polynomial2D(x, y, wave_um, _INVERSE_DEGREES)
 
     def __call__(self, x, y):
         return self.y_slit(x, y), self._wave_um(x, y)

@@ -95,7 +95,7 @@ def _clumps(radius, azimuth, rng, *, number, phase, size, on_arms):
     return total
 
 
-class Galaxy:
+class DiscGalaxy:
     """The intrinsic maps of one galaxy.
 
     Parameters

@@ -18,14 +18,14 @@ from numpy.polynomial import chebyshev
 V2_REF_ARCSEC, V3_REF_ARCSEC = 378.563202, -428.402832
 """Reference point of aperture NRS_FULL_MSA in the telescope's V2, V3 frame (arcsec); source: PRD siaf."""
 V3_IDEAL_Y_ANGLE_DEG = 138.57611
-SHUTTERS_PER_ROW = 365
+_SHUTTERS_PER_ROW = 365
 SHUTTERS_PER_COLUMN = 171
 PITCH_IN_OPENINGS = 1.15
 """Shutter pitch over open size across dispersion, as ``jwst.assign_wcs.nirspec`` rounds it."""
 DETECTOR_PIXELS = 2048
 WAVE_RANGE_UM = (0.97, 1.89)
 """Wavelengths of F100LP/G140H in the wavelengthrange reference."""
-OPTICS_REFERENCES = (
+_OPTICS_REFERENCES = (
     "wavelengthrange", "camera", "collimator", "disperser", "fore", "fpa", "msa", "ote", "msaoper",
 )  # fmt: skip
 
@@ -71,11 +71,11 @@ class Slitlet:
         return first * PITCH_IN_OPENINGS - 0.5, last * PITCH_IN_OPENINGS + 0.5
 
 
-def find_references(model) -> dict[str, str]:
+def _find_references(model) -> dict[str, str]:
     """Reference files of the optics, by type, for a data model, from the CRDS cache in use."""
     import crds
 
-    return crds.getreferences(model.get_crds_parameters(), reftypes=list(OPTICS_REFERENCES), observatory="jwst")
+    return crds.getreferences(model.get_crds_parameters(), reftypes=list(_OPTICS_REFERENCES), observatory="jwst")
 
 
 class Optics:
@@ -97,7 +97,7 @@ class Optics:
         slits = []
         for slitlet in slitlets:
             low, high = slitlet.y_range
-            shutter = slitlet.row + (slitlet.primary - 1) * SHUTTERS_PER_ROW
+            shutter = slitlet.row + (slitlet.primary - 1) * _SHUTTERS_PER_ROW
             slits.append(
                 Slit(
                     str(slitlet.slitlet_id),
@@ -113,7 +113,7 @@ class Optics:
                     "x" * len(slitlet.columns),
                 )
             )
-        self._steps = slitlets_wcs(model.copy(), find_references(model), slits)
+        self._steps = slitlets_wcs(model.copy(), _find_references(model), slits)
 
     def slit_wcs(self, slitlet: Slitlet):
         """World coordinates of one slitlet, as `jwst` would attach them.
@@ -164,7 +164,7 @@ class MsaPlane:
         from jwst.assign_wcs.pointing import dva_corr_model
         from stdatamodels.jwst.datamodels import MSAModel
 
-        references = find_references(model)
+        references = _find_references(model)
         info = model.meta.wcsinfo
         self._wave_um = wave_um
         self._msa_to_oteip = msa_to_oteip(references)
@@ -204,10 +204,10 @@ class MsaPlane:
         for quadrant, (plane, table) in self._quadrants.items():
             x, y = (float(value) for value in plane.inverse(x_msa, y_msa))
             x_pitch = float(table[1][1]) - float(table[0][1])
-            y_pitch = float(table[SHUTTERS_PER_ROW][2]) - float(table[0][2])
+            y_pitch = float(table[_SHUTTERS_PER_ROW][2]) - float(table[0][2])
             row = round((x - float(table[0][1])) / x_pitch) + 1
             column = round((y - float(table[0][2])) / y_pitch) + 1
-            if 1 <= row <= SHUTTERS_PER_ROW and 1 <= column <= SHUTTERS_PER_COLUMN:
+            if 1 <= row <= _SHUTTERS_PER_ROW and 1 <= column <= SHUTTERS_PER_COLUMN:
                 return (quadrant, row, column, *self.offset_in((quadrant, row, column), x_msa, y_msa))
         return None
 
@@ -216,7 +216,7 @@ class MsaPlane:
         quadrant, row, column = shutter
         plane, table = self._quadrants[quadrant]
         x, y = (float(value) for value in plane.inverse(x_msa, y_msa))
-        entry = table[row - 1 + (column - 1) * SHUTTERS_PER_ROW]
+        entry = table[row - 1 + (column - 1) * _SHUTTERS_PER_ROW]
         return (x - float(entry[1])) / float(entry[3]), (y - float(entry[2])) / float(entry[4])
 
 

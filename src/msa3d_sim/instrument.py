@@ -15,7 +15,9 @@ import yaml
 from astropy.modeling import Model, models
 from stdatamodels.jwst.transforms.models import AngleFromGratingEquation, Rotation3DToGWA, Unitless2DirCos
 
-DEGREE = 5
+_DEGREE = 5
+_MIDDLE_M = 1.43e-6
+"""Wavelength in the middle of the band, m."""
 QUADRANTS = (1, 2, 3, 4)
 COLUMNS = 365
 ROWS = 171
@@ -142,23 +144,23 @@ class InstrumentModel:
         """Position on the MSA (m) and wavelength (m) to V2, V3 (arcsec)."""
         return self.fore() | self.ote()
 
-    def slit_width_arcsec(self, quadrant: int, i, j, wave_m: float = 1.43e-6):
+    def slit_width_arcsec(self, quadrant: int, i, j):
         """Open width of shutter (i, j) on the sky, along dispersion, in arcsec."""
-        return self._sky_distance(quadrant, i, j, self.shutters(quadrant).open_m[0], 0.0, wave_m)
+        return self._sky_distance(quadrant, i, j, self.shutters(quadrant).open_m[0], 0.0)
 
-    def pixel_scale_arcsec(self, quadrant: int, i, j, wave_m: float = 1.43e-6):
+    def pixel_scale_arcsec(self, quadrant: int, i, j):
         """Sky length of one detector pixel along the slit at shutter (i, j), in arcsec."""
         x, y = self.shutters(quadrant).centre(i, j)
         step, to_focal_plane = 1e-5, self.msa_to_focal_plane()
-        wave = np.full_like(x, wave_m)
+        wave = np.full_like(x, _MIDDLE_M)
         _, y1 = to_focal_plane(x, y - step, wave)
         _, y2 = to_focal_plane(x, y + step, wave)
         pixels = np.abs(y2 - y1) / self.figures["detectors"]["NRS1"]["pitch_m"]
-        return self._sky_distance(quadrant, i, j, 0.0, 2 * step, wave_m) / pixels
+        return self._sky_distance(quadrant, i, j, 0.0, 2 * step) / pixels
 
-    def _sky_distance(self, quadrant, i, j, dx_m, dy_m, wave_m):
+    def _sky_distance(self, quadrant, i, j, dx_m, dy_m):
         x, y = self.shutters(quadrant).centre(i, j)
-        wave, to_sky = np.full_like(x, wave_m), self.msa_to_v2v3()
+        wave, to_sky = np.full_like(x, _MIDDLE_M), self.msa_to_v2v3()
         v2a, v3a = to_sky(x - dx_m / 2, y - dy_m / 2, wave)
         v2b, v3b = to_sky(x + dx_m / 2, y + dy_m / 2, wave)
         return np.hypot((v2b - v2a) * np.cos(np.deg2rad(v3a / 3600)), v3b - v3a)
@@ -182,9 +184,9 @@ class InstrumentModel:
 
 def _polynomial(coefficients, name: str) -> Model:
     """Polynomial of degree 5 whose 21 coefficients come with the power of x in the outer loop."""
-    powers = [(i, j) for i in range(DEGREE + 1) for j in range(DEGREE + 1 - i)]
+    powers = [(i, j) for i in range(_DEGREE + 1) for j in range(_DEGREE + 1 - i)]
     values = {f"c{i}_{j}": c for (i, j), c in zip(powers, coefficients, strict=True)}
-    return models.Polynomial2D(DEGREE, name=name, **values)
+    return models.Polynomial2D(_DEGREE, name=name, **values)
 
 
 def _paraxial_to_sky(t: dict) -> Model:

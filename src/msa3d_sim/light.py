@@ -15,14 +15,14 @@ from msa3d_sim.scene import FieldModel, SlitletSky
 from msa3d_sim.spectrum import zodiacal_mjy_sr
 from msa3d_sim.throughput import surface_brightness_factor, uniform_pathloss
 
-FIRST_FAILED_ID = 100_001
+_FIRST_FAILED_ID = 100_001
 """Slitlet numbers of failed-open shutters, far from those of any metafile."""
-DISPERSION_UM = 2.35e-4
+_DISPERSION_UM = 2.35e-4
 """Wavelength step of a pixel, for the blur of lines along dispersion."""
 
 
 @dataclass
-class LitSlitlet:
+class _LitSlitlet:
     """One slitlet that lights a detector: its footprint and what it sees."""
 
     footprint: Footprint
@@ -41,14 +41,14 @@ class DetectorLight:
         DN/s of zodiacal light, through all slitlets and failed-open shutters.
     """
 
-    slitlets: list[LitSlitlet]
+    slitlets: list[_LitSlitlet]
     background: np.ndarray
 
     @classmethod
     def trace(cls, model, slitlets, simulation) -> DetectorLight:
         """Trace the optics of a detector, given the header of any exposure with it and the slitlets commanded open."""
-        calibration = calibration_for(simulation)
-        failed = failed_slitlets() if simulation.failed_shutters else []
+        calibration = _calibration_for(simulation)
+        failed = _failed_slitlets() if simulation.failed_shutters else []
         optics = Optics(model, [*slitlets, *failed])
         background = np.zeros((DETECTOR_PIXELS, DETECTOR_PIXELS))
         lit = []
@@ -59,7 +59,7 @@ class DetectorLight:
             if simulation.background:
                 footprint.add_to(background, footprint.response * _zodiacal(footprint.wave_um))
             if slitlet.source_id:
-                lit.append(LitSlitlet(footprint, SlitletSky(optics, slitlet)))
+                lit.append(_LitSlitlet(footprint, SlitletSky(optics, slitlet)))
         return cls(lit, background)
 
 
@@ -68,7 +68,7 @@ def _zodiacal(wave_um):
     return zodiacal_mjy_sr(np.clip(wave_um, 0.9, 2.0))
 
 
-def calibration_for(simulation) -> Calibration:
+def _calibration_for(simulation) -> Calibration:
     """Turn the switches of a simulation into what the footprints need."""
     return Calibration(
         factor=surface_brightness_factor,
@@ -79,17 +79,17 @@ def calibration_for(simulation) -> Calibration:
     )
 
 
-def failed_slitlets() -> list[Slitlet]:
+def _failed_slitlets() -> list[Slitlet]:
     """Shutters that are stuck open, as slitlets of one shutter without a source."""
     return [
-        Slitlet(FIRST_FAILED_ID + k, 0, int(quadrant), int(row), (int(column),), int(column))
+        Slitlet(_FIRST_FAILED_ID + k, 0, int(quadrant), int(row), (int(column),), int(column))
         for k, (quadrant, row, column) in enumerate(failed_open())
     ]
 
 
 def blur_kms(wave_um: float) -> float:
     """Sigma of the spectrograph's blur along dispersion, as a velocity (km/s)."""
-    return SPECTROGRAPH_SIGMA_PX * DISPERSION_UM / wave_um * C_KMS
+    return SPECTROGRAPH_SIGMA_PX * _DISPERSION_UM / wave_um * C_KMS
 
 
 def fill_with_light(light: DetectorLight, sources: dict, pointing: Pointing) -> np.ndarray:
@@ -112,11 +112,11 @@ def fill_with_light(light: DetectorLight, sources: dict, pointing: Pointing) -> 
     image = light.background.copy()
     for lit in light.slitlets:
         source = sources[lit.footprint.slitlet.source_id]
-        add_source(image, lit, source, lit.sky.at(pointing, source.ra, source.dec))
+        _add_source(image, lit, source, lit.sky.at(pointing, source.ra, source.dec))
     return image
 
 
-def add_source(image: np.ndarray, lit: LitSlitlet, source, sky) -> None:
+def _add_source(image: np.ndarray, lit: _LitSlitlet, source, sky) -> None:
     """Add one source, seen through its slitlet, to a detector image (DN/s) in place; `sky` is a `SkyMap`."""
     footprint = lit.footprint
 
@@ -127,13 +127,13 @@ def add_source(image: np.ndarray, lit: LitSlitlet, source, sky) -> None:
         return source.line_intensity(*sky(x_slit, y_slit, wave_um), wave_um)
 
     rates = footprint.expose(BrightnessTable(footprint, continuum))
-    for low_um, high_um in line_windows(source):
+    for low_um, high_um in _line_windows(source):
         columns, line_rates = footprint.expose_lines(low_um, high_um, lines)
         rates[columns] += line_rates
     footprint.add_to(image, rates)
 
 
-def line_windows(source) -> list[tuple[float, float]]:
+def _line_windows(source) -> list[tuple[float, float]]:
     """Stretches of wavelength (um) in which a source's lines shine, overlapping ones merged."""
     if isinstance(source, FieldModel):
         if source.line_um is None:
@@ -146,7 +146,7 @@ def line_windows(source) -> list[tuple[float, float]]:
     )
     merged: list[tuple[float, float]] = []
     for low, high in windows:
-        if merged and low <= merged[-1][1] + 4 * DISPERSION_UM:
+        if merged and low <= merged[-1][1] + 4 * _DISPERSION_UM:
             merged[-1] = (merged[-1][0], max(high, merged[-1][1]))
         else:
             merged.append((low, high))

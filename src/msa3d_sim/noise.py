@@ -20,15 +20,15 @@ DARK_RATE_DN_S = 0.0085
 """Dark current (DN/s): subtracted in stage 1, its shot noise stays."""
 BANDING_FRACTION = 0.2
 """Standard deviation of the column offsets that 1/f noise leaves, over the read noise of the slope."""
-BAD_PIXEL_FRACTION = 0.003
-JUMP_FRACTION = 0.002
+_BAD_PIXEL_FRACTION = 0.003
+_JUMP_FRACTION = 0.002
 """Pixels whose ramp lost groups to a cosmic ray: flagged, noisier, unbiased."""
-RESIDUAL_HITS = 700
+_RESIDUAL_HITS = 700
 """Cosmic-ray events a detector and exposure that stage 1 missed."""
 BANDING_LONGEST_COLUMNS = 256
 """Slower drifts are taken out by the reference pixels that NRSIRS2 interleaves (Rauscher et al. 2017)."""
-SATURATED_SPOTS = 12
-FLAGS = dqflags.pixel
+_SATURATED_SPOTS = 12
+_FLAGS = dqflags.pixel
 
 
 @dataclass
@@ -96,19 +96,19 @@ def _banding(rng, read: np.ndarray) -> np.ndarray:
 
 def _lose_groups(dq, poisson, read, rng) -> None:
     """Ramps cut short by flagged jumps: fewer groups, larger variances."""
-    hit = rng.random(dq.shape) < JUMP_FRACTION
+    hit = rng.random(dq.shape) < _JUMP_FRACTION
     kept = rng.uniform(0.4, 0.95, size=int(hit.sum()))
-    dq[hit] |= FLAGS["JUMP_DET"]
+    dq[hit] |= _FLAGS["JUMP_DET"]
     poisson[hit] /= kept
     read[hit] /= kept**3
 
 
 def _hit(sci, sigma: float, rng) -> None:
     """Cosmic rays that stage 1 missed: short tracks of positive signal."""
-    rows, columns = rng.integers(1, sci.shape[0] - 1, size=(2, RESIDUAL_HITS))
-    peaks = sigma * (6.0 + rng.exponential(20.0, RESIDUAL_HITS))
-    steps = np.array([(0, 1), (1, 0), (1, 1), (1, -1)])[rng.integers(0, 4, RESIDUAL_HITS)]
-    lengths = rng.integers(1, 5, RESIDUAL_HITS)
+    rows, columns = rng.integers(1, sci.shape[0] - 1, size=(2, _RESIDUAL_HITS))
+    peaks = sigma * (6.0 + rng.exponential(20.0, _RESIDUAL_HITS))
+    steps = np.array([(0, 1), (1, 0), (1, 1), (1, -1)])[rng.integers(0, 4, _RESIDUAL_HITS)]
+    lengths = rng.integers(1, 5, _RESIDUAL_HITS)
     for k in range(4):
         on = lengths > k
         r = np.clip(rows[on] + k * steps[on, 0], 0, sci.shape[0] - 1)
@@ -119,18 +119,18 @@ def _hit(sci, sigma: float, rng) -> None:
 def _break_pixels(sci, dq, rng) -> None:
     """Dead and hot pixels, the same in every exposure; dead pixels come in small clusters too."""
     bad = rng.random(dq.shape)
-    dead = bad < 0.4 * BAD_PIXEL_FRACTION
-    hot = (bad >= 0.4 * BAD_PIXEL_FRACTION) & (bad < BAD_PIXEL_FRACTION)
-    dq[dead] |= FLAGS["DO_NOT_USE"] | FLAGS["DEAD"]
-    dq[hot] |= FLAGS["DO_NOT_USE"] | FLAGS["HOT"]
+    dead = bad < 0.4 * _BAD_PIXEL_FRACTION
+    hot = (bad >= 0.4 * _BAD_PIXEL_FRACTION) & (bad < _BAD_PIXEL_FRACTION)
+    dq[dead] |= _FLAGS["DO_NOT_USE"] | _FLAGS["DEAD"]
+    dq[hot] |= _FLAGS["DO_NOT_USE"] | _FLAGS["HOT"]
     sci[dead] = 0.0
     sci[hot] += rng.lognormal(-1.0, 1.5, size=int(hot.sum()))
 
 
 def _saturate(sci, dq, rng) -> None:
     """A few spots saturated in the first group: no slope at all."""
-    rows, columns = rng.integers(2, sci.shape[0] - 2, size=(2, SATURATED_SPOTS))
+    rows, columns = rng.integers(2, sci.shape[0] - 2, size=(2, _SATURATED_SPOTS))
     for row, column in zip(rows, columns, strict=True):
         spot = (slice(row - 1, row + 2), slice(column - 1, column + 2))
         sci[spot] = np.nan
-        dq[spot] |= FLAGS["SATURATED"] | FLAGS["DO_NOT_USE"]
+        dq[spot] |= _FLAGS["SATURATED"] | _FLAGS["DO_NOT_USE"]

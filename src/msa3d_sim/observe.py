@@ -31,25 +31,27 @@ if TYPE_CHECKING:
     from msa3d_sim.plan import ObservationPlan, PlannedExposure
 
 
-STEPS_PER_SIGMA = 20
+_STEPS_PER_SIGMA = 20
 """Quantisation of SCI: a step of sigma/20 adds 0.015 sigma rms."""
-RELATIVE_STEP = 1e-3
+_RELATIVE_STEP = 1e-3
 """Quantisation of the noiseless planes (ERR, VAR_*), of their median."""
-TILE = (128, 2048)
+_TILE = (128, 2048)
 """Few large tiles: a tile a row, the default, takes five times as long to write and to read."""
-EXTRAS = {"ERR": "err", "VAR_POISSON": "var_poisson", "VAR_RNOISE": "var_rnoise"}
+_EXTRAS = {"ERR": "err", "VAR_POISSON": "var_poisson", "VAR_RNOISE": "var_rnoise"}
 
 
 def write_rate(path: Path, planes: RatePlanes, primary: fits.Header, science: fits.Header, *, exact: bool) -> None:
     """Write a rate image, whole or not at all, compressed as its noise allows; without loss where `exact`."""
     sigma = float(np.median(planes.err))
     hdus = [fits.PrimaryHDU(header=primary)]
-    hdus.append(_compressed(planes.sci, science, None if exact else sigma / STEPS_PER_SIGMA, dither=True))
-    for name, attribute in EXTRAS.items():
+    hdus.append(_compressed(planes.sci, science, None if exact else sigma / _STEPS_PER_SIGMA, dither=True))
+    for name, attribute in _EXTRAS.items():
         plane = getattr(planes, attribute)
-        step = None if exact else float(np.median(plane)) * RELATIVE_STEP
+        step = None if exact else float(np.median(plane)) * _RELATIVE_STEP
         hdus.append(_compressed(plane, fits.Header({"EXTNAME": name}), step))
-    dq = fits.CompImageHDU(planes.dq, header=fits.Header({"EXTNAME": "DQ"}), compression_type="RICE_1", tile_shape=TILE)
+    dq = fits.CompImageHDU(
+        planes.dq, header=fits.Header({"EXTNAME": "DQ"}), compression_type="RICE_1", tile_shape=_TILE
+    )
     hdus.insert(3, dq)
     with atomic_path(path) as temporary:
         fits.HDUList(hdus).writeto(temporary, overwrite=True)
@@ -60,7 +62,7 @@ def _compressed(
 ) -> fits.CompImageHDU:
     """A tile-compressed plane; a fixed dither seed keeps the file the same from run to run."""
     if step is None:
-        return fits.CompImageHDU(plane, header=header, compression_type="GZIP_2", quantize_level=0.0, tile_shape=TILE)
+        return fits.CompImageHDU(plane, header=header, compression_type="GZIP_2", quantize_level=0.0, tile_shape=_TILE)
     # A negative level is the step itself, not a fraction of what the library takes for the noise. Only a noisy
     # plane is dithered: a constant one would no longer compress.
     return fits.CompImageHDU(
@@ -70,15 +72,15 @@ def _compressed(
         quantize_level=-step,
         quantize_method=SUBTRACTIVE_DITHER_1 if dither else NO_DITHER,
         dither_seed=1,
-        tile_shape=TILE,
+        tile_shape=_TILE,
     )
 
 
 logger = logging.getLogger(__name__)
 
-DETECTORS = ("NRS1", "NRS2")
-MEMORY_GB = 1.3
-MEMORY_GB_PER_SOURCE = 0.2
+_DETECTORS = ("NRS1", "NRS2")
+_MEMORY_GB = 1.3
+_MEMORY_GB_PER_SOURCE = 0.2
 """Of a worker process; light cubes and their spline coefficients."""
 
 
@@ -117,10 +119,6 @@ def simulate(dataset, layout, *, workers=None) -> SimulationReport:
     workers : int or str, optional
         See `msa3d.pipeline.parallel.run_tasks`.
 
-    Returns
-    -------
-    SimulationReport
-
     Raises
     ------
     DatasetError
@@ -141,7 +139,7 @@ def _make(dataset, layout, workers) -> SimulationReport:
     started = time.monotonic()
     build_crds_cache(layout.crds_cache)
     use_references(layout, dataset)
-    places = [(index, detector) for index in range(dataset.pattern.n_exposures) for detector in DETECTORS]
+    places = [(index, detector) for index in range(dataset.pattern.n_exposures) for detector in _DETECTORS]
     wanted = [place for place in places if not _record(dataset, layout, *place).is_current()]
     metafile = _record(dataset, layout)
     if wanted or not metafile.is_current():
@@ -155,8 +153,8 @@ def _make(dataset, layout, workers) -> SimulationReport:
         work = layout.truth / "work"
         work.mkdir(parents=True, exist_ok=True)
         _set_the_scene(dataset, layout, plan, work)
-        shared = [_Task(dataset, layout, work, plan.exposures[0], detector) for detector in DETECTORS]
-        memory_gb = MEMORY_GB + MEMORY_GB_PER_SOURCE * len(dataset.simulation.sources)
+        shared = [_Task(dataset, layout, work, plan.exposures[0], detector) for detector in _DETECTORS]
+        memory_gb = _MEMORY_GB + _MEMORY_GB_PER_SOURCE * len(dataset.simulation.sources)
         run_tasks(_prepare_detector, shared, workers=workers, memory_gb_each=memory_gb, label="optics")
         tasks = [_Task(dataset, layout, work, plan.exposures[index], detector) for index, detector in wanted]
         run_tasks(_expose, tasks, workers=workers, memory_gb_each=memory_gb, label="simulate")

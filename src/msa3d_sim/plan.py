@@ -30,15 +30,15 @@ from msa3d_sim.instrument import (
     failed_closed,
 )
 
-OPEN_OVER_PITCH = (77.0 / 105.0, 177.0 / 203.5)
+_OPEN_OVER_PITCH = (77.0 / 105.0, 177.0 / 203.5)
 """Open size of a shutter over its pitch, along dispersion and across it."""
 
 
-OVERHEAD_SECONDS = 160.0
+_OVERHEAD_SECONDS = 160.0
 """From the start of one exposure of the pattern to the next, beyond the exposure itself (ours, plausible)."""
-GWA_TILT = (0.3604269619999987, 0.1330158)
+_GWA_TILT = (0.3604269619999987, 0.1330158)
 """Grating wheel sensor readings (x, y), at the zero readings of the G140H calibration."""
-VA_SCALE = 1.00003
+_VA_SCALE = 1.00003
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def plan_observation(dataset) -> ObservationPlan:
     middle = PlannedExposure(0, simulation.activity(0), 0, 0, centre, centre, (0.0, 0.0))
     msa = MsaPlane(header_model(dataset, middle, "NRS1", centre))
     exposures = _exposures(dataset, centre, _axes_on_sky(msa))
-    slitlets = open_slitlets(msa, simulation.sources)
+    slitlets = _open_slitlets(msa, simulation.sources)
     positions = {
         source.source_id: _positions_in_shutter(msa, exposures, slitlet, source)
         for slitlet, source in zip(slitlets, simulation.sources, strict=True)
@@ -150,14 +150,8 @@ def _moved(pointing: Pointing, east_north_arcsec: np.ndarray) -> Pointing:
     return Pointing(float(moved.ra.deg), float(moved.dec.deg), pointing.roll)
 
 
-def open_slitlets(msa: MsaPlane, sources) -> tuple[Slitlet, ...]:
-    """Open a slitlet on every source, in their order, with the MSA at the pattern's middle.
-
-    Raises
-    ------
-    DatasetError
-        A source is on no shutter, or the spectra of two slitlets would overlap.
-    """
+def _open_slitlets(msa: MsaPlane, sources) -> tuple[Slitlet, ...]:
+    """Open a slitlet on every source, in their order, with the MSA at the pattern's middle."""
     slitlets: list[Slitlet] = []
     for number, source in enumerate(sources, start=1):
         x, y = msa.from_sky(source.ra, source.dec)
@@ -227,7 +221,7 @@ def _positions_in_shutter(msa, exposures, slitlet: Slitlet, source) -> np.ndarra
     for exposure in exposures:
         x, y = msa.from_sky(source.ra, source.dec, exposure.nominal)
         offset = msa.offset_in(shutter, float(x[0]), float(y[0]))
-        positions[exposure.index] = np.multiply(offset, OPEN_OVER_PITCH) + 0.5
+        positions[exposure.index] = np.multiply(offset, _OPEN_OVER_PITCH) + 0.5
     return positions
 
 
@@ -288,7 +282,7 @@ def primary_header(dataset, exposure: PlannedExposure, detector: str) -> fits.He
     """Primary header of a rate image, marked as simulated: the keywords that jwst 1.14.0 and its users read."""
     seconds = exposure_seconds(dataset.simulation.groups)
     start = Time(dataset.simulation.date, scale="utc") + TimeDelta(
-        exposure.index * (seconds + OVERHEAD_SECONDS), format="sec"
+        exposure.index * (seconds + _OVERHEAD_SECONDS), format="sec"
     )
     end = start + TimeDelta(seconds, format="sec")
     fast = 2 if detector == "NRS1" else -2
@@ -305,7 +299,7 @@ def primary_header(dataset, exposure: PlannedExposure, detector: str) -> fits.He
         "TARGPROP": "EGS", "TARGNAME": "EGS", "TARGTYPE": "FIXED", "TARG_RA": dataset.simulation.ra_ref,
         "TARG_DEC": dataset.simulation.dec_ref, "VISITYPE": "PRIME_TARGETED_FIXED",
         "DETECTOR": detector, "FILTER": dataset.filter, "GRATING": dataset.grating,
-        "GWA_XTIL": GWA_TILT[0], "GWA_YTIL": GWA_TILT[1], "GWA_TTIL": 37.5, "LAMP": "NONE", "OPMODE": "NONE",
+        "GWA_XTIL": _GWA_TILT[0], "GWA_YTIL": _GWA_TILT[1], "GWA_TTIL": 37.5, "LAMP": "NONE", "OPMODE": "NONE",
         "MSASTATE": "CONFIGURED",
         "MSAMETFL": dataset.metafile, "MSAMETID": 1, "FOCUSPOS": 0.0,
         "EXP_TYPE": "NRS_MSASPEC", "EXPSTART": start.mjd, "EXPMID": 0.5 * (start.mjd + end.mjd), "EXPEND": end.mjd,
@@ -317,7 +311,7 @@ def primary_header(dataset, exposure: PlannedExposure, detector: str) -> fits.He
         "PATTTYPE": "NONE", "PATT_NUM": exposure.index + 1, "NUMDTHPT": dataset.pattern.n_exposures,
         "XOFFSET": exposure.offset_arcsec[0], "YOFFSET": exposure.offset_arcsec[1],
         "APERNAME": "NRS_FULL_MSA", "ENGQLPTG": "CALCULATED_TRACK_TR_202111",
-        "PA_V3": exposure.nominal.roll, "VA_SCALE": VA_SCALE,
+        "PA_V3": exposure.nominal.roll, "VA_SCALE": _VA_SCALE,
         "S_DQINIT": "COMPLETE", "S_SATURA": "COMPLETE", "S_SUPERB": "COMPLETE", "S_REFPIX": "COMPLETE",
         "S_LINEAR": "COMPLETE", "S_DARK": "COMPLETE", "S_JUMP": "COMPLETE", "S_RAMP": "COMPLETE",
         "S_GANSCL": "COMPLETE",

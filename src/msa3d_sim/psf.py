@@ -13,21 +13,21 @@ from functools import lru_cache
 import numpy as np
 from scipy.signal import fftconvolve
 
-SEGMENT_FLAT_TO_FLAT_M = 1.32
-SEGMENT_PITCH_M = 1.327
-STRUT_WIDTH_M = 0.11
-SECONDARY_RADIUS_M = 0.38
-PUPIL_SAMPLES = 262
-PUPIL_WIDTH_M = 6.75
+_SEGMENT_FLAT_TO_FLAT_M = 1.32
+_SEGMENT_PITCH_M = 1.327
+_STRUT_WIDTH_M = 0.11
+_SECONDARY_RADIUS_M = 0.38
+_PUPIL_SAMPLES = 262
+_PUPIL_WIDTH_M = 6.75
 DIAMETER_M = 6.5
 WAVEFRONT_RMS_UM = 0.065
-GRATING_RADIUS_M = 3.75
+_GRATING_RADIUS_M = 3.75
 """Radius of the grating, seen as a stop in the telescope's pupil; the pupil itself ends at 3.3 m."""
 OPEN_ARCSEC = (0.199, 0.458)
 """Open width and height of a shutter on the sky, mean over the field."""
 PITCH_ARCSEC = (0.268, 0.524)
 """Pitch of the shutters on the sky, mean over the field."""
-FINE_ARCSEC = 0.01
+_FINE_ARCSEC = 0.01
 """Step at which images are computed before they are binned to pixels; below half of wave / diameter."""
 SPECTROGRAPH_SIGMA_PX = 0.40
 """Gaussian sigma, in pixels, of the spectrograph's own blur (optics, charge diffusion).
@@ -56,8 +56,8 @@ def pupil(rotation_deg: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray
     wavefront : numpy.ndarray
         Wavefront error in um, shape (n, n).
     """
-    step = PUPIL_WIDTH_M / PUPIL_SAMPLES
-    axis = (np.arange(PUPIL_SAMPLES) - (PUPIL_SAMPLES - 1) / 2) * step
+    step = _PUPIL_WIDTH_M / _PUPIL_SAMPLES
+    axis = (np.arange(_PUPIL_SAMPLES) - (_PUPIL_SAMPLES - 1) / 2) * step
     right, up = np.meshgrid(axis, axis)
     cos, sin = np.cos(np.deg2rad(rotation_deg)), np.sin(np.deg2rad(rotation_deg))
     x, y = right * cos + up * sin, up * cos - right * sin
@@ -90,9 +90,9 @@ def _mean_slope(amplitude, wavefront, axis):
 
 def _segment_centres() -> list[tuple[float, float]]:
     """Centres of the 18 segments; the second half is the first one mirrored at the origin."""
-    a, b = SEGMENT_PITCH_M * np.sqrt(3) / 2, SEGMENT_PITCH_M / 2
+    a, b = _SEGMENT_PITCH_M * np.sqrt(3) / 2, _SEGMENT_PITCH_M / 2
     ring = [(q * a, q * b + r * 2 * b) for q in range(-2, 3) for r in range(-2, 3)]
-    ring = [(x, y) for x, y in ring if 0.1 < np.hypot(x, y) < 2.2 * SEGMENT_PITCH_M]
+    ring = [(x, y) for x, y in ring if 0.1 < np.hypot(x, y) < 2.2 * _SEGMENT_PITCH_M]
     half = [(x, y) for x, y in ring if x > 1e-6 or (abs(x) < 1e-6 and y > 0)]
     return half + [(-x, -y) for x, y in half]
 
@@ -100,15 +100,15 @@ def _segment_centres() -> list[tuple[float, float]]:
 def _hexagon(dx, dy, step):
     """Coverage of pixels by a hexagon with flat sides up and down, with soft one-pixel edges."""
     slanted = np.abs(dx) * np.sqrt(3) / 2 + np.abs(dy) / 2
-    distance = np.maximum(np.abs(dy), slanted) - SEGMENT_FLAT_TO_FLAT_M / 2
+    distance = np.maximum(np.abs(dy), slanted) - _SEGMENT_FLAT_TO_FLAT_M / 2
     return np.clip(0.5 - distance / step, 0, 1)
 
 
 def _open_behind_secondary(x, y):
-    clear = (np.hypot(x, y) > SECONDARY_RADIUS_M).astype(float)
+    clear = (np.hypot(x, y) > _SECONDARY_RADIUS_M).astype(float)
     for angle in (90.0, 240.0, 300.0):
         cos, sin = np.cos(np.deg2rad(angle)), np.sin(np.deg2rad(angle))
-        clear[(x * cos + y * sin > 0) & (np.abs(-x * sin + y * cos) < STRUT_WIDTH_M / 2)] = 0
+        clear[(x * cos + y * sin > 0) & (np.abs(-x * sin + y * cos) < _STRUT_WIDTH_M / 2)] = 0
     return clear
 
 
@@ -141,7 +141,7 @@ def psf_image(wave_um: float, scale_arcsec: float = 0.05, size: int = 101, rotat
 
 @lru_cache(maxsize=256)
 def _psf(wave_um, scale_arcsec, size, rotation_deg):
-    fine = max(1, 2 * round((scale_arcsec / FINE_ARCSEC - 1) / 2) + 1)
+    fine = max(1, 2 * round((scale_arcsec / _FINE_ARCSEC - 1) / 2) + 1)
     n = size * fine
     offset = (np.arange(n) - (n - 1) / 2) * scale_arcsec / fine
     intensity = _intensity(wave_um, offset, rotation_deg)
@@ -172,11 +172,11 @@ def aperture_transmission(wave_um: float, shutters: int = 1) -> float:
 
     The light of a uniform sky is incoherent in the pupil; behind the slit the pupil's image is that of
     the pupil convolved with the slit's diffraction pattern, a squared sinc of width wave / opening in
-    either direction. What falls outside the grating's radius (`GRATING_RADIUS_M`) is lost.
+    either direction. What falls outside the grating's radius (`_GRATING_RADIUS_M`) is lost.
     """
     axis, amplitude, _ = pupil()
     step = 2 * (axis[1] - axis[0])
-    coarse = (amplitude**2).reshape(PUPIL_SAMPLES // 2, 2, PUPIL_SAMPLES // 2, 2).mean(axis=(1, 3))
+    coarse = (amplitude**2).reshape(_PUPIL_SAMPLES // 2, 2, _PUPIL_SAMPLES // 2, 2).mean(axis=(1, 3))
     half = np.arange(0, 11, step)
     reach = np.concatenate([-half[:0:-1], half])
     height = OPEN_ARCSEC[1] + (shutters - 1) * PITCH_ARCSEC[1]
@@ -186,7 +186,7 @@ def aperture_transmission(wave_um: float, shutters: int = 1) -> float:
     )
     spread = fftconvolve(coarse, np.outer(along, across), mode="full")
     centre = (np.arange(spread.shape[0]) - (spread.shape[0] - 1) / 2) * step
-    caught = np.hypot(*np.meshgrid(centre, centre)) <= GRATING_RADIUS_M
+    caught = np.hypot(*np.meshgrid(centre, centre)) <= _GRATING_RADIUS_M
     return float(spread[caught].sum() / coarse.sum())
 
 
@@ -230,9 +230,9 @@ def point_transmission(wave_um: float, x_shutter, y_shutter, shutters: int = 1) 
 @lru_cache(maxsize=1)
 def _light_before(wave_um):
     """Light of a source in the middle, summed over both coordinates up to the given edges (arcsec)."""
-    offset = np.arange(-300, 301) * FINE_ARCSEC
+    offset = np.arange(-300, 301) * _FINE_ARCSEC
     intensity = _intensity(wave_um, offset, 0.0)
-    edges = np.append(offset - FINE_ARCSEC / 2, offset[-1] + FINE_ARCSEC / 2)
+    edges = np.append(offset - _FINE_ARCSEC / 2, offset[-1] + _FINE_ARCSEC / 2)
     return edges, np.pad((intensity / intensity.sum()).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
 
 

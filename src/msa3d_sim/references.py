@@ -24,10 +24,10 @@ from msa3d_sim.psf import SPECTROGRAPH_SIGMA_PX
 
 AUTHOR = "msa3d_sim"
 USEAFTER = "2022-01-01T00:00:00"
-SHUTTER_FIELDS = [("NO", "f8"), ("XC", "f8"), ("YC", "f8"), ("SIZEX", "f8"), ("SIZEY", "f8")]
+_SHUTTER_FIELDS = [("NO", "f8"), ("XC", "f8"), ("YC", "f8"), ("SIZEX", "f8"), ("SIZEY", "f8")]
 
 
-def describe(model, reftype: str, description: str) -> None:
+def _describe(model, reftype: str, description: str) -> None:
     """Fill the header entries that every reference file must have, and mark the file as simulated."""
     model.meta.description = f"SIMULATED: {description}"
     model.meta.reftype = reftype
@@ -67,7 +67,7 @@ def write_optics(folder: Path, name) -> dict[str, Path]:
     models["fore"].meta.instrument.filter = optics.figures["configuration"]["filter"]
     written = {}
     for reftype, model in models.items():
-        describe(model, reftype, f"NIRSpec {reftype} from ESA's instrument model NRS_COMM_16")
+        _describe(model, reftype, f"NIRSpec {reftype} from ESA's instrument model NRS_COMM_16")
         written[reftype] = _save(model, folder / name(reftype, "asdf"))
     written["msaoper"] = folder / name("msaoper", "json")
     written["msaoper"].write_text(json.dumps(_msaoper(), separators=(",", ":")), encoding="utf-8")
@@ -119,12 +119,12 @@ def _msa(optics):
     tables, transforms = {}, {}
     for quadrant in QUADRANTS:
         geometry = optics.shutters(quadrant)
-        table = np.zeros(COLUMNS * ROWS, dtype=SHUTTER_FIELDS)
+        table = np.zeros(COLUMNS * ROWS, dtype=_SHUTTER_FIELDS)
         table["NO"] = np.arange(1, table.size + 1)
         table["XC"], table["YC"] = (i * geometry.pitch_m[0]).ravel(), (j * geometry.pitch_m[1]).ravel()
         table["SIZEX"], table["SIZEY"] = geometry.open_m
         tables[f"Q{quadrant}"], transforms[f"Q{quadrant}"] = table, optics.quadrant(quadrant)
-    tables["Q5"] = np.zeros(1, dtype=SHUTTER_FIELDS)
+    tables["Q5"] = np.zeros(1, dtype=_SHUTTER_FIELDS)
     transforms["Q5"] = optics.quadrant(4)
     return datamodels.MSAModel(models=transforms, data=tables)
 
@@ -150,8 +150,8 @@ def _msaoper() -> dict:
     }  # fmt: skip
 
 
-WAVES_UM = np.linspace(0.90, 2.00, 101)
-POSITIONS = 1001
+_WAVES_UM = np.linspace(0.90, 2.00, 101)
+_POSITIONS = 1001
 """Number of positions; ``jwst.barshadow`` is written for this number and for 101 wavelengths."""
 
 
@@ -216,19 +216,19 @@ def _blurred_edge(distance, pixel):
 
 def barshadow_model() -> datamodels.BarshadowModel:
     """Make the reference: `shadow` for one and for three open shutters."""
-    y_slit = np.linspace(-1.0, 1.0, POSITIONS)[:, None] * PITCH_IN_OPENINGS
-    pixel = pixel_in_openings(WAVES_UM)[None, :]
+    y_slit = np.linspace(-1.0, 1.0, _POSITIONS)[:, None] * PITCH_IN_OPENINGS
+    pixel = pixel_in_openings(_WAVES_UM)[None, :]
     model = datamodels.BarshadowModel()
     for name, shutters in (("1x1", (0,)), ("1x3", (-1, 0, 1))):
         setattr(model, f"data{name}", shadow(y_slit, pixel, shutters).astype(np.float32))
-        setattr(model, f"var{name}", np.zeros((POSITIONS, WAVES_UM.size), dtype=np.float32))
+        setattr(model, f"var{name}", np.zeros((_POSITIONS, _WAVES_UM.size), dtype=np.float32))
     # As in the files of the instrument team: wavelength in metre, position in pitches.
-    model.crval1, model.cdelt1 = float(WAVES_UM[0]) * 1e-6, float(WAVES_UM[1] - WAVES_UM[0]) * 1e-6
-    model.crval2, model.cdelt2 = -1.0, 2.0 / (POSITIONS - 1)
+    model.crval1, model.cdelt1 = float(_WAVES_UM[0]) * 1e-6, float(_WAVES_UM[1] - _WAVES_UM[0]) * 1e-6
+    model.crval2, model.cdelt2 = -1.0, 2.0 / (_POSITIONS - 1)
     return model
 
 
-POSITION_STEP = 0.05
+_POSITION_STEP = 0.05
 """Step of the pathloss reference in source position, in shutters."""
 
 
@@ -238,7 +238,7 @@ def write_calibration(folder: Path, name) -> dict[str, Path]:
     written = {}
     for reftype, make in makers.items():
         model = make()
-        describe(model, reftype, f"NIRSpec MOS {reftype}, a plausible instrument, not a measured one")
+        _describe(model, reftype, f"NIRSpec MOS {reftype}, a plausible instrument, not a measured one")
         path = folder / name(reftype, "fits")
         model.save(path)
         model.close()
@@ -310,8 +310,8 @@ def _pathloss():
     model = datamodels.PathlossModel()
     wave_um = throughput.PATHLOSS_WAVES_UM
     n, start, step = wave_um.size, float(wave_um[0]) * 1e-6, float(wave_um[1] - wave_um[0]) * 1e-6
-    x = np.arange(-10, 11) * POSITION_STEP
-    y = {shutters: np.arange(-10 * shutters, 10 * shutters + 1) * POSITION_STEP for shutters in (1, 3)}
+    x = np.arange(-10, 11) * _POSITION_STEP
+    y = {shutters: np.arange(-10 * shutters, 10 * shutters + 1) * _POSITION_STEP for shutters in (1, 3)}
     points = {shutters: [] for shutters in y}
     for wave in wave_um:
         for shutters, planes in points.items():
@@ -327,8 +327,8 @@ def _pathloss():
         entry.uniform_data = uniform.astype(np.float32)
         entry.uniform_err = np.zeros(n, dtype=np.float32)
         wcs = entry.pointsource_wcs
-        wcs.crpix1, wcs.crval1, wcs.cdelt1 = 1.0, float(x[0]), POSITION_STEP
-        wcs.crpix2, wcs.crval2, wcs.cdelt2 = 1.0, float(y[shutters][0]), POSITION_STEP
+        wcs.crpix1, wcs.crval1, wcs.cdelt1 = 1.0, float(x[0]), _POSITION_STEP
+        wcs.crpix2, wcs.crval2, wcs.cdelt2 = 1.0, float(y[shutters][0]), _POSITION_STEP
         wcs.crpix3, wcs.crval3, wcs.cdelt3 = 1.0, start, step
         entry.uniform_wcs.crpix1, entry.uniform_wcs.crval1, entry.uniform_wcs.cdelt1 = 1.0, start, step
     return model

@@ -12,7 +12,7 @@ from scipy import fft
 
 from msa3d.constants import C_KMS
 from msa3d_sim import spectrum
-from msa3d_sim.galaxy import Galaxy, TangentGrid
+from msa3d_sim.galaxy import DiscGalaxy, TangentGrid
 from msa3d_sim.geometry import WAVE_RANGE_UM, Optics, Pointing, Slitlet, rotate_to_sky, tangent_offsets
 from msa3d_sim.psf import psf_image
 from msa3d_sim.source import LineCube, SourceModel
@@ -43,37 +43,23 @@ class SlitletSky:
         self._v2, self._v3, _ = transform(x_slit, y_slit, wave_um * 1e-6)
         self._terms = _terms(x_slit, y_slit, wave_um)
 
-    def at(self, pointing: Pointing, ra: float, dec: float) -> SkyMap:
+    def at(self, pointing: Pointing, ra: float, dec: float) -> _SkyMap:
         """Fix the pointing and the origin (deg) of the offsets."""
         east, north = tangent_offsets(*rotate_to_sky(pointing)(self._v2, self._v3), ra, dec)
         coefficients, *_ = np.linalg.lstsq(self._terms, np.stack([east, north], axis=1), rcond=None)
         residual = np.abs(self._terms @ coefficients - np.stack([east, north], axis=1)).max()
-        return SkyMap(coefficients, float(residual))
+        return _SkyMap(coefficients, float(residual))
 
 
-class SkyMap:
-    """Offsets on the sky of positions in a slitlet, for one exposure.
-
-    Attributes
-    ----------
-    residual_arcsec : float
-        Largest difference between this polynomial and the optics.
-    """
+class _SkyMap:
+    """Offsets on the sky of positions in a slitlet, for one exposure, and the polynomial's largest error (arcsec)."""
 
     def __init__(self, coefficients: np.ndarray, residual_arcsec: float):
         self._coefficients = coefficients.astype(np.float64)
         self.residual_arcsec = residual_arcsec
 
     def __call__(self, x_slit, y_slit, wave_um):
-        """Offsets east and north (arcsec), of the shape that the arguments broadcast to.
-
-        Parameters
-        ----------
-        x_slit, y_slit : array_like
-            Position in units of the shutter's open size.
-        wave_um : array_like
-            Wavelength (um): the fore optics are slightly chromatic.
-        """
+        """Offsets east and north (arcsec), of the shape to which the arguments (openings; um) broadcast."""
         w = np.asarray(wave_um) - 1.4
         result = []
         for c in self._coefficients.T:
@@ -96,22 +82,22 @@ PIXEL_ARCSEC = 0.05
 GRID_PIXELS = 104
 """Pixels of a galaxy's grid a side: 5.2 arcsec, wider than any slitlet and its dithers."""
 
-OVERSAMPLE = 2
+_OVERSAMPLE = 2
 PSF_PIXELS = 129
 """Size of the point-spread function in intrinsic pixels of 0.025 arcsec: out to 1.6 arcsec."""
 
-CONTINUUM_PLANES = 12
+_CONTINUUM_PLANES = 12
 
 POINT_PIXEL_ARCSEC = 0.0125
-POINT_PIXELS = 243
+_POINT_PIXELS = 243
 """Odd, for a source in the middle of a pixel, and with divisors, for coarser truth cubes: 3.04 arcsec."""
-POINT_SIGMA_ARCSEC = 0.03
+_POINT_SIGMA_ARCSEC = 0.03
 """Sigma of the point source where the point-spread function is switched off: it must have some width."""
 
-Psf = Callable[[float, float, int], np.ndarray]
+_Psf = Callable[[float, float, int], np.ndarray]
 
 
-def telescope_psf(v3_pa_deg: float = 0.0) -> Psf:
+def telescope_psf(v3_pa_deg: float = 0.0) -> _Psf:
     """The telescope's ``psf(wave_um, scale_arcsec, size)``, of sum 1, for a position angle of V3 (deg)."""
     return partial(psf_image, rotation_deg=v3_pa_deg)
 
@@ -119,12 +105,12 @@ def telescope_psf(v3_pa_deg: float = 0.0) -> Psf:
 class _Telescope:
     """Convolution with the point-spread function, and binning from the intrinsic to the model's grid."""
 
-    def __init__(self, psf: Psf | None, grid: TangentGrid):
+    def __init__(self, psf: _Psf | None, grid: TangentGrid):
         self._psf = psf
         self._n = grid.n
         self._margin = 0 if psf is None else PSF_PIXELS - 1
-        size = OVERSAMPLE * grid.n + self._margin
-        self.grid = TangentGrid(grid.ra, grid.dec, grid.pixel_arcsec / OVERSAMPLE, size)
+        size = _OVERSAMPLE * grid.n + self._margin
+        self.grid = TangentGrid(grid.ra, grid.dec, grid.pixel_arcsec / _OVERSAMPLE, size)
 
     def transfer(self, wave_um: float) -> np.ndarray | None:
         """Fourier transform of the point-spread function at a wavelength."""
@@ -146,8 +132,8 @@ class _Telescope:
         if transfer is not None:
             planes = fft.irfft2(fft.rfft2(planes) * transfer, s=planes.shape[-2:])
         edge = self._margin // 2
-        inner = planes[..., edge : edge + OVERSAMPLE * self._n, edge : edge + OVERSAMPLE * self._n]
-        shape = (*inner.shape[:-2], self._n, OVERSAMPLE, self._n, OVERSAMPLE)
+        inner = planes[..., edge : edge + _OVERSAMPLE * self._n, edge : edge + _OVERSAMPLE * self._n]
+        shape = (*inner.shape[:-2], self._n, _OVERSAMPLE, self._n, _OVERSAMPLE)
         return inner.reshape(shape).mean(axis=(-3, -1), dtype=np.float32)
 
 
@@ -175,7 +161,7 @@ def _line_cube(species, source, surface_flux, velocity, profiles, telescope: _Te
 
 
 def build_galaxy_model(
-    source, seed: int, *, psf: Psf | None, wave_range_um: Sequence[float] = WAVE_RANGE_UM
+    source, seed: int, *, psf: _Psf | None, wave_range_um: Sequence[float] = WAVE_RANGE_UM
 ) -> SourceModel:
     """Build a galaxy as the telescope delivers it.
 
@@ -197,9 +183,9 @@ def build_galaxy_model(
         and DISPERSION in km/s, METALLICITY as 12+log(O/H), AV in mag, SFR in Msun/yr/kpc2 of the disc.
     """
     grid = TangentGrid(source.ra, source.dec, PIXEL_ARCSEC, GRID_PIXELS)
-    galaxy = Galaxy(source, seed)
+    galaxy = DiscGalaxy(source, seed)
     telescope = _Telescope(psf, grid)
-    wave = np.linspace(*wave_range_um, CONTINUUM_PLANES)
+    wave = np.linspace(*wave_range_um, _CONTINUUM_PLANES)
     intrinsic = galaxy.intrinsic_maps(telescope.grid, wave)
     continuum = np.stack(
         [telescope.observe(plane, telescope.transfer(w)) for w, plane in zip(wave, intrinsic["continuum"], strict=True)]
@@ -215,7 +201,7 @@ def build_galaxy_model(
     return model
 
 
-def _truth_maps(galaxy: Galaxy, grid: TangentGrid) -> dict[str, np.ndarray]:
+def _truth_maps(galaxy: DiscGalaxy, grid: TangentGrid) -> dict[str, np.ndarray]:
     """Intrinsic maps on the grid of the model, before the telescope."""
     maps = galaxy.intrinsic_maps(grid, [], subsamples=6)
     named = {f"FLUX_{name}": flux for name, flux in maps["lines"].items()}
@@ -228,13 +214,13 @@ def _truth_maps(galaxy: Galaxy, grid: TangentGrid) -> dict[str, np.ndarray]:
 
 
 def build_point_model(
-    source, *, flux_ujy: float, psf: Psf | None, wave_range_um: Sequence[float] = WAVE_RANGE_UM
+    source, *, flux_ujy: float, psf: _Psf | None, wave_range_um: Sequence[float] = WAVE_RANGE_UM
 ) -> SourceModel:
     """Build a point source of constant F_nu: the point-spread function, or a narrow Gaussian where that is None."""
-    grid = TangentGrid(source.ra, source.dec, POINT_PIXEL_ARCSEC, POINT_PIXELS)
-    wave = np.linspace(*wave_range_um, CONTINUUM_PLANES)
+    grid = TangentGrid(source.ra, source.dec, POINT_PIXEL_ARCSEC, _POINT_PIXELS)
+    wave = np.linspace(*wave_range_um, _CONTINUUM_PLANES)
     if psf is None:
-        profile = np.exp(-0.5 * (grid.dy_north_arcsec / POINT_SIGMA_ARCSEC) ** 2)
+        profile = np.exp(-0.5 * (grid.dy_north_arcsec / _POINT_SIGMA_ARCSEC) ** 2)
         images = [np.outer(profile, profile)] * wave.size
     else:
         images = [np.asarray(psf(w, grid.pixel_arcsec, grid.n), dtype=float) for w in wave]
@@ -318,16 +304,16 @@ class Scene:
         Point-spread function; None for a perfect telescope.
     """
 
-    def __init__(self, simulation, wave_range_um: Sequence[float], psf: Psf | None):
+    def __init__(self, simulation, wave_range_um: Sequence[float], psf: _Psf | None):
         self.simulation = simulation
         self.wave_range_um = tuple(wave_range_um)
         self._psf = psf
         self._models: dict[int, SourceModel | FieldModel] = {}
 
     @classmethod
-    def from_settings(cls, simulation, wave_range_um: Sequence[float] = WAVE_RANGE_UM) -> Scene:
+    def from_settings(cls, simulation) -> Scene:
         """Make the scene of a simulation's settings, behind the telescope unless `psf` is switched off."""
-        return cls(simulation, wave_range_um, telescope_psf(simulation.v3_pa_deg) if simulation.psf else None)
+        return cls(simulation, WAVE_RANGE_UM, telescope_psf(simulation.v3_pa_deg) if simulation.psf else None)
 
     @property
     def source_ids(self) -> list[int]:

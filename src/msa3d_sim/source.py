@@ -236,17 +236,9 @@ class SourceModel:
         return out
 
     def broadened(self, sigma_kms_of_wave: Callable[[float], float]) -> SourceModel:
-        """Convolve the lines with a line-spread function.
+        """Convolve the lines with a Gaussian of a sigma (km/s) that depends on the observed wavelength (um).
 
-        Parameters
-        ----------
-        sigma_kms_of_wave : callable
-            Gaussian sigma of the line-spread function in km/s for an observed wavelength in um.
-
-        Returns
-        -------
-        SourceModel
-            A new model; continuum and maps are shared.
+        Continuum and maps are shared.
         """
         lines = [line.broadened(float(sigma_kms_of_wave(line.centre_um))) for line in self.lines]
         return replace(self, lines=lines)

@@ -15,7 +15,7 @@ from astropy.cosmology import FlatLambdaCDM
 from msa3d.constants import C_KMS, LABELS
 from msa3d.constants import LINES as TABLE
 
-COSMOLOGY = FlatLambdaCDM(H0=70.0, Om0=0.3)
+_COSMOLOGY = FlatLambdaCDM(H0=70.0, Om0=0.3)
 """The cosmology of the simulated scene: flat, H0 = 70 km/s/Mpc, matter density 0.3."""
 
 MJY_SR_PER_CGS_ARCSEC2 = 1e17 * (180.0 * 3600.0 / np.pi) ** 2
@@ -27,19 +27,19 @@ HA_LUMINOSITY_PER_SFR = 10.0**41.27
 BALMER_DECREMENT = 2.86
 """Intrinsic Ha/Hb, case B, 1e4 K, 100 cm-3 (Osterbrock & Ferland 2006, table 4.4)."""
 
-SII_DOUBLET_RATIO = 1.40
+_SII_DOUBLET_RATIO = 1.40
 """[SII] 6716/6731 at low density, about 30 cm-3 (Osterbrock & Ferland 2006, figure 5.8)."""
 
-OIII_DOUBLET_RATIO = 2.98
+_OIII_DOUBLET_RATIO = 2.98
 """[OIII] 5007/4959 (Storey & Zeippen 2000)."""
 
-NII_DOUBLET_RATIO = 3.05
+_NII_DOUBLET_RATIO = 3.05
 """[NII] 6583/6548 (Storey & Zeippen 2000)."""
 
 METALLICITY_RANGE = (8.13, 9.05)
 """12 + log(O/H) where the relations of Pettini & Pagel (2004) hold, kept to by every simulated galaxy."""
 
-STELLAR_TO_NEBULAR_REDDENING = 0.44
+_STELLAR_TO_NEBULAR_REDDENING = 0.44
 """E(B-V) of the stars over that of the ionised gas (Calzetti et al. 2000, equation 3)."""
 
 
@@ -96,13 +96,13 @@ def line_ratios_to_halpha(metallicity):
     sii = 10.0 ** (n2 - (z - 8.77) + 0.264 * n2)
     return {
         "HB": np.full_like(z, 1.0 / BALMER_DECREMENT),
-        "OIII4959": oiii / OIII_DOUBLET_RATIO,
+        "OIII4959": oiii / _OIII_DOUBLET_RATIO,
         "OIII5007": oiii,
-        "NII6548": nii / NII_DOUBLET_RATIO,
+        "NII6548": nii / _NII_DOUBLET_RATIO,
         "HA": np.ones_like(z),
         "NII6583": nii,
-        "SII6716": sii * SII_DOUBLET_RATIO / (1.0 + SII_DOUBLET_RATIO),
-        "SII6731": sii / (1.0 + SII_DOUBLET_RATIO),
+        "SII6716": sii * _SII_DOUBLET_RATIO / (1.0 + _SII_DOUBLET_RATIO),
+        "SII6731": sii / (1.0 + _SII_DOUBLET_RATIO),
     }
 
 
@@ -150,7 +150,7 @@ def calzetti2000(wave_um, r_v: float = 4.05):
 def stellar_av(nebular_av):
     """V-band attenuation of the starlight where that of the ionised gas is `nebular_av`, both in mag."""
     # E(B-V)gas = A_V/3.1 (Cardelli et al. 1989); stars: 0.44 of it, times R_V = 4.05 (Calzetti et al. 2000).
-    return np.asarray(nebular_av) / 3.1 * STELLAR_TO_NEBULAR_REDDENING * 4.05
+    return np.asarray(nebular_av) / 3.1 * _STELLAR_TO_NEBULAR_REDDENING * 4.05
 
 
 INTRINSIC_G_MINUS_I = 0.3
@@ -163,12 +163,12 @@ SOLAR_I_ABSOLUTE_AB = 4.53
 """Absolute magnitude of the Sun in SDSS i, AB (Willmer 2018)."""
 
 
-def mass_to_light_i(g_minus_i: float = INTRINSIC_G_MINUS_I) -> float:
+def mass_to_light_i() -> float:
     """Stellar mass over rest-frame i luminosity in solar units (Taylor et al. 2011, equation 7).
 
-    log M/L_i = -0.68 + 0.70 (g - i), for a Chabrier initial mass function.
+    log M/L_i = -0.68 + 0.70 (g - i), for a Chabrier initial mass function, at `INTRINSIC_G_MINUS_I`.
     """
-    return float(10.0 ** (-0.68 + 0.70 * g_minus_i))
+    return float(10.0 ** (-0.68 + 0.70 * INTRINSIC_G_MINUS_I))
 
 
 def stellar_luminosity_density(wave_rest_um, log_mass: float):
@@ -221,10 +221,10 @@ def line_density_mjy_sr(surface_flux, phi_per_kms, velocity_kms, centre_um: floa
 
 
 def luminosity_distance_cm(redshift: float) -> float:
-    """Luminosity distance in cm in `COSMOLOGY`."""
-    return float(COSMOLOGY.luminosity_distance(redshift).to_value(u.cm))
+    """Luminosity distance in cm in `_COSMOLOGY`."""
+    return float(_COSMOLOGY.luminosity_distance(redshift).to_value(u.cm))
 
 
 def kpc_per_arcsec(redshift: float) -> float:
-    """Proper kpc in one arcsec at a redshift, in `COSMOLOGY`."""
-    return float(1.0 / COSMOLOGY.arcsec_per_kpc_proper(redshift).to_value(u.arcsec / u.kpc))
+    """Proper kpc in one arcsec at a redshift, in `_COSMOLOGY`."""
+    return float(1.0 / _COSMOLOGY.arcsec_per_kpc_proper(redshift).to_value(u.arcsec / u.kpc))

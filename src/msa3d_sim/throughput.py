@@ -15,7 +15,7 @@ from astropy import constants, units
 from msa3d_sim.instrument import COLUMNS, ROWS, InstrumentModel
 from msa3d_sim.psf import aperture_transmission
 
-COLLECTING_AREA_M2 = 25.4
+_COLLECTING_AREA_M2 = 25.4
 """Unobscured area of the telescope's pupil."""
 GAIN_E_PER_DN = 1.0
 """Electrons a count, of either detector (the real ones have about 1.0 and 1.1)."""
@@ -24,19 +24,19 @@ PEAK_THROUGHPUT = 0.42
 REFERENCE_WAVE_UM = 1.30
 DISPERSION_UM = 2.36e-4
 """Wavelength step of a pixel, taken as constant (G140H: 2.33e-4 to 2.38e-4)."""
-BLAZE_WAVE_UM = 1.30
-CUT_ON_UM = 0.975
-CUT_ON_WIDTH_UM = 0.003
-TABLE_RANGE_UM = (0.90, 2.00)
-TABLE_STEP_UM = 2.5e-4
+_BLAZE_WAVE_UM = 1.30
+_CUT_ON_UM = 0.975
+_CUT_ON_WIDTH_UM = 0.003
+_TABLE_RANGE_UM = (0.90, 2.00)
+_TABLE_STEP_UM = 2.5e-4
 PLANE_WAVES_UM = (0.90, 2.00)
 """Wavelengths of the two planes in which the flat varies over the shutters."""
 PATHLOSS_WAVES_UM = np.linspace(0.90, 2.00, 23)
 """Wavelengths of the pathloss reference."""
-QUADRANT_LEVEL = {1: (0.012, -0.006), 2: (-0.008, 0.005), 3: (0.005, 0.011), 4: (-0.010, -0.009)}
+_QUADRANT_LEVEL = {1: (0.012, -0.006), 2: (-0.008, 0.005), 3: (0.005, 0.011), 4: (-0.010, -0.009)}
 """Relative offset of a quadrant, at the two plane wavelengths."""
 ARCSEC2_SR = (1 * units.arcsec**2).to_value(units.sr)
-MJY_SR = 1e-20
+_MJY_SR = 1e-20
 """1 MJy/sr in W m-2 Hz-1 sr-1."""
 
 
@@ -51,9 +51,9 @@ def relative_throughput(wave_um):
 
 
 def _shape(wave):
-    filter_edge = 1 / (1 + np.exp(-(wave - CUT_ON_UM) / CUT_ON_WIDTH_UM))
+    filter_edge = 1 / (1 + np.exp(-(wave - _CUT_ON_UM) / _CUT_ON_WIDTH_UM))
     mirrors_and_detector = 1 - 0.16 * np.exp(-(wave - 0.9) / 0.35)
-    blaze = np.sinc(BLAZE_WAVE_UM / wave - 1) ** 2
+    blaze = np.sinc(_BLAZE_WAVE_UM / wave - 1) ** 2
     return filter_edge * mirrors_and_detector * blaze
 
 
@@ -64,7 +64,7 @@ def field_variation(quadrant: int, i, j) -> np.ndarray:
     """
     u = (np.asarray(i, dtype=float) - 1) / (COLUMNS - 1) - 0.5
     v = (np.asarray(j, dtype=float) - 1) / (ROWS - 1) - 0.5
-    blue, red = QUADRANT_LEVEL[quadrant]
+    blue, red = _QUADRANT_LEVEL[quadrant]
     turn = 1 if quadrant in (1, 4) else -1
     return np.stack(
         [
@@ -77,39 +77,35 @@ def field_variation(quadrant: int, i, j) -> np.ndarray:
 @cache
 def flat_table() -> tuple[np.ndarray, np.ndarray]:
     """Wavelength (um) and relative throughput as tabulated in the fflat reference, float32."""
-    n = round((TABLE_RANGE_UM[1] - TABLE_RANGE_UM[0]) / TABLE_STEP_UM) + 1
-    wave = np.linspace(*TABLE_RANGE_UM, n).astype(np.float32)
+    n = round((_TABLE_RANGE_UM[1] - _TABLE_RANGE_UM[0]) / _TABLE_STEP_UM) + 1
+    wave = np.linspace(*_TABLE_RANGE_UM, n).astype(np.float32)
     return wave, relative_throughput(wave).astype(np.float32)
 
 
-def flat(wave_um, quadrant: int, i: int, j: int):
+def _flat(wave_um, quadrant: int, i: int, j: int):
     """Value by which flat_field divides, for a slitlet whose main shutter is (i, j); NaN outside 0.90-2.00 um."""
     wave, fast = flat_table()
     slow = np.interp(wave, PLANE_WAVES_UM, field_variation(quadrant, i, j))
     return np.interp(wave_um, wave, fast * slow, left=np.nan, right=np.nan)
 
 
-def photon_response(wave_um):
-    """DN/s in a pixel per MJy/sr arcsec^2, at the throughput `PEAK_THROUGHPUT`.
-
-    I A Omega T (d lambda / lambda) / (h g): photons of energy h nu in a pixel's bandwidth. A real pixel sees
-    0.02 arcsec^2 (`pixel_area_arcsec2`), so that 1 MJy/sr gives about 0.014 DN/s at 1.3 um.
-    """
+def _photon_response(wave_um):
+    """DN/s in a pixel per MJy/sr arcsec^2, at the throughput `PEAK_THROUGHPUT`."""
     bandwidth = DISPERSION_UM / np.asarray(wave_um, dtype=float)
-    photons = MJY_SR * COLLECTING_AREA_M2 * ARCSEC2_SR * bandwidth / constants.h.si.value
+    photons = _MJY_SR * _COLLECTING_AREA_M2 * ARCSEC2_SR * bandwidth / constants.h.si.value
     return photons * PEAK_THROUGHPUT / GAIN_E_PER_DN
 
 
 def photom_scalar() -> float:
     """The photom reference's PHOTMJ: MJy per (DN/s) at `REFERENCE_WAVE_UM`."""
-    return float(np.float32(ARCSEC2_SR / photon_response(REFERENCE_WAVE_UM)))
+    return float(np.float32(ARCSEC2_SR / _photon_response(REFERENCE_WAVE_UM)))
 
 
 @cache
 def photom_table() -> tuple[np.ndarray, np.ndarray]:
     """Wavelength (um) and relative response of the photom reference, float32."""
     wave = flat_table()[0][::10].copy()
-    return wave, (photon_response(REFERENCE_WAVE_UM) / photon_response(wave)).astype(np.float32)
+    return wave, (_photon_response(REFERENCE_WAVE_UM) / _photon_response(wave)).astype(np.float32)
 
 
 def pixel_area_arcsec2(quadrant: int, i, j):
@@ -140,7 +136,7 @@ def surface_brightness_factor(wave_um, quadrant: int, i: int, j: int):
     """MJy/sr per DN/s of an extended source after flat_field and photom, main shutter (i, j); NaN outside 0.9-2 um."""
     wave, response = photom_table()
     scalar = photom_scalar() / (float(pixel_area_arcsec2(quadrant, i, j)) * ARCSEC2_SR)
-    return scalar * np.interp(wave_um, wave, response) / flat(wave_um, quadrant, i, j)
+    return scalar * np.interp(wave_um, wave, response) / _flat(wave_um, quadrant, i, j)
 
 
 def uniform_pathloss(wave_um, shutters: int = 3):

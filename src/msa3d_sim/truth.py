@@ -33,17 +33,17 @@ from msa3d_sim import spectrum
 from msa3d_sim.galaxy import TangentGrid
 from msa3d_sim.source import SourceModel
 
-WAVE_START_UM = 0.97
-WAVE_END_UM = 1.89
+_WAVE_START_UM = 0.97
+_WAVE_END_UM = 1.89
 WAVE_STEP_UM = 0.000235
 """Step of the truth cube, the mean step of G140H."""
 
-CUBE_PIXEL_ARCSEC = 0.1
+_CUBE_PIXEL_ARCSEC = 0.1
 """Smallest pixel of the truth cube: the finest one keeps a file below 60 MB."""
 
 _SUBSTEPS = 5
 
-UNITS = {
+_UNITS = {
     "VELOCITY": "km/s",
     "DISPERSION": "km/s",
     "METALLICITY": "",
@@ -53,7 +53,7 @@ UNITS = {
 _FLUX_UNIT = "erg/(s cm2 arcsec2)"
 
 
-def celestial_header(grid: TangentGrid) -> fits.Header:
+def _celestial_header(grid: TangentGrid) -> fits.Header:
     """Return the celestial WCS keywords of a grid: axes 1 and 2, and RADESYS."""
     header = fits.Header()
     middle = (grid.n + 1) / 2.0
@@ -79,7 +79,7 @@ def truth_cube(model: SourceModel, wave_um: np.ndarray, binning: int | None = No
         Evenly spaced wavelengths, um.
     binning : int, optional
         Pixels of the model in one of the cube, along either axis; must divide the grid. As many as make a pixel of
-        `CUBE_PIXEL_ARCSEC` or a little more, unless given.
+        `_CUBE_PIXEL_ARCSEC` or a little more, unless given.
 
     Returns
     -------
@@ -118,8 +118,8 @@ def truth_cube(model: SourceModel, wave_um: np.ndarray, binning: int | None = No
 
 
 def _binning(grid: TangentGrid) -> int:
-    """Return the smallest divisor of the grid's size that makes pixels of `CUBE_PIXEL_ARCSEC` or more."""
-    enough = (1.0 - 1e-9) * CUBE_PIXEL_ARCSEC / grid.pixel_arcsec
+    """Return the smallest divisor of the grid's size that makes pixels of `_CUBE_PIXEL_ARCSEC` or more."""
+    enough = (1.0 - 1e-9) * _CUBE_PIXEL_ARCSEC / grid.pixel_arcsec
     return next(k for k in range(1, grid.n + 1) if grid.n % k == 0 and (k >= enough or k == grid.n))
 
 
@@ -139,20 +139,7 @@ def _linear_weights(nodes: np.ndarray, points: np.ndarray, *, clamp: bool) -> np
 
 
 def truth_path(directory: Path, source_id: int) -> Path:
-    """Return the name of a source's truth file, ``truth_s<5 digits>.fits``.
-
-    Parameters
-    ----------
-    directory : Path
-        The folder of the truth.
-    source_id : int
-        As in the metafile.
-
-    Returns
-    -------
-    Path
-        The file, whether or not it exists.
-    """
+    """Return a truth file, ``truth_s<5 digits>.fits``, whether or not it exists."""
     return Path(directory) / f"truth_s{source_id:05d}.fits"
 
 
@@ -167,13 +154,8 @@ def write_truth(model: SourceModel, path: Path, *, redshift: float | None = None
         The file; replaced if there.
     redshift : float, optional
         Kept in the header.
-
-    Returns
-    -------
-    Path
-        The file written.
     """
-    wave = np.arange(WAVE_START_UM, WAVE_END_UM + 0.5 * WAVE_STEP_UM, WAVE_STEP_UM)
+    wave = np.arange(_WAVE_START_UM, _WAVE_END_UM + 0.5 * WAVE_STEP_UM, WAVE_STEP_UM)
     cube, grid = truth_cube(model, wave)
     primary = fits.PrimaryHDU()
     mark_simulated(primary.header)
@@ -187,8 +169,8 @@ def write_truth(model: SourceModel, path: Path, *, redshift: float | None = None
     hdus = [primary, science]
     maps = {f"OBS_{line.name}": line.surface_flux for line in model.lines} | model.maps
     for name, image in maps.items():
-        header = celestial_header(model.grid)
-        header["BUNIT"] = UNITS.get(name, _FLUX_UNIT)
+        header = _celestial_header(model.grid)
+        header["BUNIT"] = _UNITS.get(name, _FLUX_UNIT)
         hdus.append(fits.ImageHDU(np.asarray(image, dtype=np.float32), header, name=name))
     with atomic_path(path) as partial:
         fits.HDUList(hdus).writeto(partial)
@@ -196,7 +178,7 @@ def write_truth(model: SourceModel, path: Path, *, redshift: float | None = None
 
 
 def _cube_header(grid: TangentGrid, wave: np.ndarray) -> fits.Header:
-    header = celestial_header(grid)
+    header = _celestial_header(grid)
     header["CTYPE3"] = "WAVE"
     header["CUNIT3"] = "um"
     header["CRPIX3"] = 1.0

@@ -13,7 +13,7 @@ from msa3d.figures import cube as figures_cube
 from msa3d.figures import maps, observation, save, style
 from msa3d.pipeline.layout import POST_SUFFIX, Layout
 from msa3d.pipeline.products import mark_simulated
-from msa3d.published.rectified import SlitGeometry, SlitSpectrum
+from msa3d.published.rectified import RectifiedGeometry, SlitSpectrum
 
 from ..fixtures.run_on_disk import DEC, RA, write_run
 
@@ -85,7 +85,7 @@ def spectra(exposures, monkeypatch):
         ends = np.array([[ra, dec - 1.5 / 3600], [ra, dec + 1.5 / 3600]])
         with fits.open(path) as hdus:
             data, primary, sci = hdus["SCI"].data.astype(float), hdus[0].header, hdus["SCI"].header
-        return SlitSpectrum(path, data, SlitGeometry(exposures, ends, ends), primary, sci)
+        return SlitSpectrum(path, data, RectifiedGeometry(exposures, ends, ends), primary, sci)
 
     for module in (observation, observation, observation):
         monkeypatch.setattr(module, "read_spectrum", read)

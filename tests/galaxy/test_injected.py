@@ -10,7 +10,7 @@ from msa3d.config import Dataset
 from msa3d.galaxy import report
 from msa3d.galaxy.injected import LINES_GIVEN, line_discs
 from msa3d_sim import spectrum
-from msa3d_sim.galaxy import Galaxy
+from msa3d_sim.galaxy import DiscGalaxy
 
 NAMES = {"Ha": "HA", "Hb": "HB", "[NII]6583": "NII6583", "[OIII]5007": "OIII5007"}
 
@@ -20,7 +20,7 @@ def test_lines_are_those_of_the_simulation(source_id: int):
     dataset = Dataset.load("demo")
     truth = report.injected(dataset, source_id)
     source = next(s for s in dataset.simulation.sources if s.source_id == source_id)
-    galaxy = Galaxy(source, dataset.simulation.seed)
+    galaxy = DiscGalaxy(source, dataset.simulation.seed)
     species = {line.name: line for line in spectrum.LINES}
     radius = np.linspace(0.0, 6.0, 20001)
     found = line_discs(truth)

@@ -13,7 +13,7 @@ from msa3d.config import Dataset
 from msa3d.errors import ProductError
 from msa3d.galaxy import report
 from msa3d.galaxy.report import Row
-from msa3d_sim.galaxy import Galaxy
+from msa3d_sim.galaxy import DiscGalaxy
 
 TABLES = Path(__file__).parents[2].parent / "shared/data/msa3d_2606.27853_tables.csv"
 
@@ -57,7 +57,7 @@ def test_the_injected_curve_is_that_of_the_simulation(demo):
     assert truth["v_sin_i_re"] == pytest.approx(truth["v_sin_i"] * 2 / np.pi * np.arctan(0.65 / 0.15))
     for dataset, source in [(d, s) for d in (demo, Dataset.load("survey")) for s in d.simulation.sources]:
         # The simulated velocity field at the half-light radius, along the receding major axis.
-        simulated = float(Galaxy(source, 1).velocity(source.re_arcsec, 0.0))
+        simulated = float(DiscGalaxy(source, 1).velocity(source.re_arcsec, 0.0))
         assert simulated == pytest.approx(source.v_rot_kms * np.sin(np.radians(source.inclination_deg)))
         assert simulated == pytest.approx(report.injected(dataset, source.source_id)["v_sin_i_re"])
     assert truth["re_disc_kpc"] == pytest.approx(5.28, rel=0.02)

@@ -8,7 +8,7 @@ from scipy.integrate import trapezoid
 
 from msa3d.config import SimulatedSource
 from msa3d_sim import spectrum
-from msa3d_sim.galaxy import RE_OVER_SCALE_LENGTH, Galaxy, TangentGrid
+from msa3d_sim.galaxy import RE_OVER_SCALE_LENGTH, DiscGalaxy, TangentGrid
 
 SEED = 2136
 FINE = TangentGrid(150.0, 2.0, 0.02, 260)
@@ -40,14 +40,14 @@ def on_polar_grid(galaxy, which):
 @pytest.mark.parametrize("morphology", ["spiral", "clumps", "smooth"])
 @pytest.mark.parametrize("which", ["stars", "sfr"])
 def test_structure_has_unit_azimuthal_mean_at_every_radius(morphology, which):
-    values = on_polar_grid(Galaxy(source(morphology=morphology), SEED), which)
+    values = on_polar_grid(DiscGalaxy(source(morphology=morphology), SEED), which)
     np.testing.assert_allclose(values.mean(axis=1), 1.0, atol=1e-6)
     assert values.min() > 0.0
 
 
 def test_spirals_and_clumps_have_structure_and_smooth_discs_none():
     contrast = {
-        kind: on_polar_grid(Galaxy(source(morphology=kind), SEED), "sfr")[30:].std()
+        kind: on_polar_grid(DiscGalaxy(source(morphology=kind), SEED), "sfr")[30:].std()
         for kind in ("spiral", "clumps", "smooth")
     }
     assert contrast["spiral"] > 0.5
@@ -56,16 +56,16 @@ def test_spirals_and_clumps_have_structure_and_smooth_discs_none():
 
 
 def test_structure_depends_on_seed_and_source_and_on_nothing_else():
-    first = on_polar_grid(Galaxy(source(), SEED), "sfr")
-    np.testing.assert_array_equal(first, on_polar_grid(Galaxy(source(sfr_msun_yr=9.0), SEED), "sfr"))
-    assert np.abs(first - on_polar_grid(Galaxy(source(), SEED + 1), "sfr")).max() > 0.5
-    assert np.abs(first - on_polar_grid(Galaxy(source(source_id=7), SEED), "sfr")).max() > 0.5
+    first = on_polar_grid(DiscGalaxy(source(), SEED), "sfr")
+    np.testing.assert_array_equal(first, on_polar_grid(DiscGalaxy(source(sfr_msun_yr=9.0), SEED), "sfr"))
+    assert np.abs(first - on_polar_grid(DiscGalaxy(source(), SEED + 1), "sfr")).max() > 0.5
+    assert np.abs(first - on_polar_grid(DiscGalaxy(source(source_id=7), SEED), "sfr")).max() > 0.5
 
 
 @pytest.mark.parametrize("morphology", ["spiral", "smooth"])
 @pytest.mark.parametrize("inclination", [0.0, 55.0])
 def test_halpha_of_the_whole_galaxy_is_that_of_its_star_formation(morphology, inclination):
-    galaxy = Galaxy(source(morphology=morphology, inclination_deg=inclination, sfr_msun_yr=3.0), SEED)
+    galaxy = DiscGalaxy(source(morphology=morphology, inclination_deg=inclination, sfr_msun_yr=3.0), SEED)
     maps = galaxy.intrinsic_maps(FINE, [1.4])
     flux = maps["lines"]["HA"].sum() * FINE.pixel_arcsec**2
     luminosity = 3.0 * 10.0**41.27
@@ -76,7 +76,7 @@ def test_halpha_of_the_whole_galaxy_is_that_of_its_star_formation(morphology, in
 
 
 def test_attenuated_flux_is_the_integral_of_the_injected_profile():
-    galaxy = Galaxy(source(av_centre=1.2, av_gradient_mag_kpc=-0.06, inclination_deg=40.0), SEED)
+    galaxy = DiscGalaxy(source(av_centre=1.2, av_gradient_mag_kpc=-0.06, inclination_deg=40.0), SEED)
     flux = galaxy.intrinsic_maps(FINE, [])["lines"]["HA"].sum() * FINE.pixel_arcsec**2
     h = 0.35 / RE_OVER_SCALE_LENGTH
     r = np.linspace(0.0, 20.0 * h, 40001)
@@ -87,7 +87,7 @@ def test_attenuated_flux_is_the_integral_of_the_injected_profile():
 
 
 def test_profiles_on_the_sky_are_the_injected_exponentials():
-    galaxy = Galaxy(source(inclination_deg=45.0, pa_deg=30.0, sfr_scale_ratio=0.8), SEED)
+    galaxy = DiscGalaxy(source(inclination_deg=45.0, pa_deg=30.0, sfr_scale_ratio=0.8), SEED)
     # Fine enough for a ring of pixels to be a fair sample of a ring with clumps.
     grid = TangentGrid(150.0, 2.0, 0.0075, 340)
     maps = galaxy.intrinsic_maps(grid, [1.4], subsamples=1)
@@ -103,14 +103,14 @@ def test_profiles_on_the_sky_are_the_injected_exponentials():
 
 
 def test_half_of_the_starlight_is_within_the_half_light_radius():
-    galaxy = Galaxy(source(), SEED)
+    galaxy = DiscGalaxy(source(), SEED)
     image = galaxy.intrinsic_maps(FINE, [1.4])["continuum"][0]
     radius, _ = galaxy.disc_coordinates(FINE.dx_east_arcsec[None, :], FINE.dy_north_arcsec[:, None])
     assert image[radius < 0.35].sum() / image.sum() == pytest.approx(0.5, abs=0.01)
 
 
 def test_line_ratios_give_back_metallicity_and_attenuation_everywhere():
-    galaxy = Galaxy(source(metallicity_gradient_dex_kpc=-0.02, av_centre=1.0, av_gradient_mag_kpc=-0.05), SEED)
+    galaxy = DiscGalaxy(source(metallicity_gradient_dex_kpc=-0.02, av_centre=1.0, av_gradient_mag_kpc=-0.05), SEED)
     maps = galaxy.intrinsic_maps(FINE, [])
     lines = maps["lines"]
     middle = slice(100, 160)
@@ -124,19 +124,19 @@ def test_line_ratios_give_back_metallicity_and_attenuation_everywhere():
 
 
 def test_metallicity_gradient_is_the_one_injected():
-    galaxy = Galaxy(source(metallicity_centre=8.7, metallicity_gradient_dex_kpc=-0.02), SEED)
+    galaxy = DiscGalaxy(source(metallicity_centre=8.7, metallicity_gradient_dex_kpc=-0.02), SEED)
     r_arcsec = np.array([0.0, 10.0]) / galaxy.kpc_per_arcsec
     np.testing.assert_allclose(galaxy.metallicity(r_arcsec), [8.7, 8.5])
     assert galaxy.metallicity(100.0) == spectrum.METALLICITY_RANGE[0]
 
 
 def test_attenuation_never_falls_below_zero():
-    galaxy = Galaxy(source(av_centre=0.5, av_gradient_mag_kpc=-0.1), SEED)
+    galaxy = DiscGalaxy(source(av_centre=0.5, av_gradient_mag_kpc=-0.1), SEED)
     np.testing.assert_allclose(galaxy.av(np.array([0.0, 2.5, 50.0]) / galaxy.kpc_per_arcsec), [0.5, 0.25, 0.0])
 
 
 def test_the_receding_side_lies_at_the_position_angle():
-    galaxy = Galaxy(source(inclination_deg=30.0, pa_deg=70.0, v_rot_kms=200.0, r_turn_arcsec=0.1), SEED)
+    galaxy = DiscGalaxy(source(inclination_deg=30.0, pa_deg=70.0, v_rot_kms=200.0, r_turn_arcsec=0.1), SEED)
     pa = np.radians(70.0)
     radius, azimuth = galaxy.disc_coordinates(0.8 * np.sin(pa), 0.8 * np.cos(pa))
     assert radius == pytest.approx(0.8)
@@ -150,7 +150,7 @@ def test_the_receding_side_lies_at_the_position_angle():
 
 
 def test_dust_reddens_the_stars():
-    clear, dusty = (Galaxy(source(av_centre=av), SEED) for av in (0.0, 2.0))
+    clear, dusty = (DiscGalaxy(source(av_centre=av), SEED) for av in (0.0, 2.0))
     ratio = [float(dusty.continuum_profile(w, 0.1) / clear.continuum_profile(w, 0.1)) for w in (1.0, 1.8)]
     assert ratio[0] < ratio[1] < 1.0
     rest = 1.0 / 2.104

@@ -19,7 +19,7 @@ from msa3d.errors import ObservationError, ProductError
 from msa3d.observation.source import place_exposures, sources_of
 from msa3d.pipeline.layout import POST_SUFFIX, Layout
 from msa3d.published import spectra
-from msa3d.published.rectified import SlitGeometry, geometry_of_wcs, read_geometry
+from msa3d.published.rectified import RectifiedGeometry, geometry_of_wcs, read_geometry
 from msa3d.published.settings import CosmicRays, PaperPostprocess
 
 from ..fixtures.stepping import Stepping, blob, write_s2d
@@ -192,7 +192,7 @@ def test_the_geometry_in_the_product_is_that_of_the_wcs_to_the_last_bit(tiny, ru
             hdus.writeto(final.with_name("no_wcs.fits"), overwrite=True)
         for path in (final, final.with_name("no_wcs.fits")):
             read = read_geometry(path)
-            for name in SlitGeometry.__dataclass_fields__:
+            for name in RectifiedGeometry.__dataclass_fields__:
                 assert getattr(read, name).tobytes() == getattr(from_wcs, name).tobytes()
                 assert getattr(read, name).dtype == np.dtype(float)
             assert read.native_pixel_arcsec == from_wcs.native_pixel_arcsec
@@ -248,7 +248,7 @@ def test_the_shadow_of_the_bars_is_taken_out_where_the_slitlet_is_open():
         )
     )
     wave = np.linspace(1, 1.5, 7)
-    geometry = SlitGeometry(wave, np.zeros((2, 2)), np.zeros((2, 2)), np.array([2.5, -2.0]))
+    geometry = RectifiedGeometry(wave, np.zeros((2, 2)), np.zeros((2, 2)), np.array([2.5, -2.0]))
     got = spectra.bar_transmission(bars, geometry, 46, "1x1 ")
     along = np.linspace(2.5, -2.0, 46)
     np.testing.assert_array_equal(got, np.repeat(got[:, :1], 7, axis=1))

@@ -1,11 +1,7 @@
-"""Reference files of CRDS: the context of a run, and what of it is on disk.
-
-Which calibration references a run uses: those of its own simulated cache, or the user's CRDS.
+"""Which CRDS references a run uses, and fetching and verifying them before any worker starts.
 
 CRDS is told by environment variables, which worker processes inherit. A root that holds a simulated cache uses
 that one, offline, whatever the user's own settings are; real data use the user's settings.
-
-References from CRDS: exactly those that an observation's files need, verified, before any worker starts.
 
 The crds client downloads straight to a file's final name, so that a killed download leaves a short file that it takes
 for whole ever after. Here every file is compared, size and SHA-1, with what the server says of it; what was verified
@@ -43,11 +39,6 @@ NO_SERVER = "https://crds-serverless-mode.stsci.edu"
 
 def cached_context(cache: Path) -> str | None:
     """Operational context of a CRDS cache on disk, without asking any server.
-
-    Parameters
-    ----------
-    cache : Path
-        The directory that CRDS_PATH names.
 
     Returns
     -------
@@ -132,7 +123,7 @@ def _offline(cache: Path, context: str) -> dict[str, str]:
 def _fetched(layout: Layout) -> dict[str, str] | None:
     """Environment variables for the references that were fetched for this run; None where the user has others."""
     try:
-        record = json.loads((layout.root / "fetch" / "references.json").read_text(encoding="utf-8"))
+        record = json.loads(record_path(layout).read_text(encoding="utf-8"))
         cache, context = Path(record["path"]), str(record["context"])
     except (OSError, ValueError, KeyError):
         return None
@@ -144,11 +135,6 @@ def _fetched(layout: Layout) -> dict[str, str] | None:
 
 def use_references(layout: Layout, dataset: Dataset) -> str:
     """Make CRDS use the references of a run, in this process and those it starts.
-
-    Parameters
-    ----------
-    layout, dataset
-        As for `environment`.
 
     Returns
     -------
@@ -294,46 +280,25 @@ def check_whole(path: Path) -> None:
         ) from error
 
 
-SERVER = "https://jwst-crds.stsci.edu"
+_SERVER = "https://jwst-crds.stsci.edu"
 #: What msa3d itself reads, whatever steps of jwst run.
-OWN_TYPES = frozenset({"pathloss", "barshadow", "area"})
+_OWN_TYPES = frozenset({"pathloss", "barshadow", "area"})
 
 
 def record_path(layout: Layout) -> Path:
-    """Where a run keeps which references were verified.
-
-    Parameters
-    ----------
-    layout : Layout
-        The run.
-
-    Returns
-    -------
-    Path
-    """
+    """Where a run keeps which references were verified."""
     return layout.root / FOLDER / "references.json"
 
 
 def types_needed(dataset: Dataset) -> list[str]:
-    """List the types of references that the steps of a dataset read.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        Which steps run.
-
-    Returns
-    -------
-    list of str
-        Sorted; those of skipped steps are not among them.
-    """
+    """Sorted types of references that the steps of a dataset read, those that it skips left out."""
     from jwst.pipeline import Detector1Pipeline, Spec2Pipeline, Spec3Pipeline
 
     settings = dataset.process
     chosen = [(Spec2Pipeline, settings.spec2), (Spec3Pipeline, settings.spec3)]
     if settings.run_stage1:
         chosen.append((Detector1Pipeline, settings.detector1))
-    types = set(OWN_TYPES)
+    types = set(_OWN_TYPES)
     for pipeline, parameters in chosen:
         for name, step in pipeline.step_defs.items():
             usual = "default=True" in "".join(str(step.load_spec_file()["skip"]).split())
@@ -382,7 +347,7 @@ def prefetch(dataset: Dataset, layout: Layout, files: Iterable[Path]) -> dict[st
     wanted = {"context": context, "path": str(cache), "types": types, "rates": sorted(path.name for path in files)}
     if done and all(done.get(key) == value for key, value in wanted.items()):
         return done
-    server = os.environ.get("CRDS_SERVER_URL") or SERVER
+    server = os.environ.get("CRDS_SERVER_URL") or _SERVER
     _point_crds(cache, context, server)
     try:
         _verify(_mappings(context))
@@ -400,17 +365,7 @@ def prefetch(dataset: Dataset, layout: Layout, files: Iterable[Path]) -> dict[st
 
 
 def verified(layout: Layout) -> dict[str, Any] | None:
-    """Return the record of verified references, where all of them are still there with their sizes.
-
-    Parameters
-    ----------
-    layout : Layout
-        The run.
-
-    Returns
-    -------
-    dict or None
-    """
+    """Return the record of verified references, where all of them are still there with their sizes."""
     try:
         record = json.loads(record_path(layout).read_text(encoding="utf-8"))
         cache = Path(record["path"])

@@ -82,18 +82,7 @@ class _Trouble(Exception):
 
 
 def partial_path(final: Path) -> Path:
-    """Name under which a file grows.
-
-    Parameters
-    ----------
-    final : Path
-        The file.
-
-    Returns
-    -------
-    Path
-        A hidden sibling, the same in every run, so that a later one can go on.
-    """
+    """Name under which a file grows: a hidden sibling, the same in every run, so that a later one can go on."""
     return final.with_name(f".{final.name}.part")
 
 
@@ -125,10 +114,6 @@ def download(
         Attempts and waits.
     progress : callable, optional
         Called with the number of bytes that came, or minus those that had to be thrown away.
-
-    Returns
-    -------
-    Download
 
     Raises
     ------

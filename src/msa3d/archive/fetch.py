@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Left free beside what is fetched, GB.
-SPARE_GB = 0.5
+_SPARE_GB = 0.5
 
 
 @dataclass(frozen=True)
@@ -97,32 +97,12 @@ class FetchReport:
 
 
 def manifest_path(layout: Layout) -> Path:
-    """Where a run keeps the list of its files.
-
-    Parameters
-    ----------
-    layout : Layout
-        The run.
-
-    Returns
-    -------
-    Path
-    """
+    """Where a run keeps the list of its files."""
     return layout.root / FOLDER / "manifest.yaml"
 
 
 def log_path(layout: Layout) -> Path:
-    """Where a run keeps what happened, a line of JSON a file fetched, over all attempts.
-
-    Parameters
-    ----------
-    layout : Layout
-        The run.
-
-    Returns
-    -------
-    Path
-    """
+    """Where a run keeps what happened, a line of JSON a file fetched, over all attempts."""
     return layout.root / FOLDER / "log.jsonl"
 
 
@@ -159,20 +139,15 @@ def fetch_observation(
     make_archive : callable, optional
         Gives the archive; called when it is first needed.
 
-    Returns
-    -------
-    FetchReport
-
     Raises
     ------
     FetchError
         Where the archive or a file is not to be had, the disk is too full, or another process is at it.
     """
     manners, products = manners or Manners(), list(products)
-    layout.root.mkdir(parents=True, exist_ok=True)
     (layout.root / FOLDER).mkdir(parents=True, exist_ok=True)
     with alone(layout.root / FOLDER, "fetch"):
-        work = _Work(dataset, layout, products, manners, make_archive)
+        work = _Fetching(dataset, layout, products, manners, make_archive)
         work.learn(manifest, refresh)
         work.make_room()
         work.fetch()
@@ -181,7 +156,7 @@ def fetch_observation(
 
 
 @dataclass
-class _Work:
+class _Fetching:
     """One call of `fetch_observation`."""
 
     dataset: Dataset
@@ -230,10 +205,10 @@ class _Work:
                 part = partial_path(self.layout.root / entry.name)
                 need += max((entry.size or 0) - (part.stat().st_size if part.exists() else 0), 0)
         free = shutil.disk_usage(self.layout.root).free
-        if need and need + SPARE_GB * 1e9 > free:
+        if need and need + _SPARE_GB * 1e9 > free:
             raise FetchError(
                 f"{self.layout.root} has {free / 1e9:.2f} GB free, but {need / 1e9:.2f} GB are still to be fetched and "
-                f"{SPARE_GB} GB stay free; make room, or choose another root."
+                f"{_SPARE_GB} GB stay free; make room, or choose another root."
             )
 
     def fetch(self) -> None:

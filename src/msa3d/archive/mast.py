@@ -1,11 +1,8 @@
-"""Observations of MAST: what the archive has, what of it is on disk, and fetching the rest.
+"""MAST, asked through astroquery for the files of an observation, and what is known of these.
 
-MAST, asked through astroquery for the files of an observation.
-
-Which files an observation consists of: names, sizes and checksums as far as they are known.
-
-A manifest is a YAML file. Those that are packaged hold what was known when they were committed; what the archive
-answers is kept in the run's own, ``<root>/fetch/manifest.yaml``, together with the checksums of what came.
+A manifest is a YAML file of names, sizes and checksums. Those that are packaged hold what was known when they were
+committed; what the archive answers is kept in the run's own, ``<root>/fetch/manifest.yaml``, together with the
+checksums of what came.
 """
 
 from __future__ import annotations
@@ -38,7 +35,7 @@ logger = logging.getLogger(__name__)
 #: Observations whose products are asked for in one request.
 _BATCH = 50
 #: Environment variable that names another server, for a mirror or a test.
-SERVER_VARIABLE = "MSA3D_MAST_SERVER"
+_SERVER_VARIABLE = "MSA3D_MAST_SERVER"
 
 
 class Mast:
@@ -58,7 +55,7 @@ class Mast:
             warnings.simplefilter("ignore")
             from astroquery.mast import ObservationsClass, conf
 
-        self.server = (server or os.environ.get(SERVER_VARIABLE) or conf.server).rstrip("/")
+        self.server = (server or os.environ.get(_SERVER_VARIABLE) or conf.server).rstrip("/")
         self._client = ObservationsClass()
         portal = self._client._portal_api_connection
         portal.MAST_REQUEST_URL = f"{self.server}/api/v0/invoke"
@@ -77,17 +74,7 @@ class Mast:
         return self._portal._session
 
     def url(self, entry: FileEntry) -> str:
-        """Address of a file.
-
-        Parameters
-        ----------
-        entry : FileEntry
-            Which.
-
-        Returns
-        -------
-        str
-        """
+        """Address of a file."""
         from urllib.parse import quote
 
         return f"{self._portal.MAST_DOWNLOAD_URL}?uri={quote(entry.address, safe=':/')}"
@@ -172,19 +159,7 @@ class Mast:
 
 
 def offline(server: str, error: Exception) -> FetchError:
-    """Say that a server cannot be reached.
-
-    Parameters
-    ----------
-    server : str
-        Its address.
-    error : Exception
-        What happened.
-
-    Returns
-    -------
-    FetchError
-    """
+    """Make the error of a server (by its address) that cannot be reached."""
     return FetchError(
         f"{server} cannot be reached ({_short(error)}): this machine may be offline. Check the network, or put the "
         "files into the root by hand and look at them with `msa3d check`."
@@ -231,18 +206,7 @@ class FileEntry(Model):
         return self.uri or f"mast:JWST/product/{self.name}"
 
     def is_whole(self, folder: Path) -> bool:
-        """Whether the file lies in a folder and is not cut short.
-
-        Parameters
-        ----------
-        folder : Path
-            Where it should be.
-
-        Returns
-        -------
-        bool
-            By its size; where that is not known, by its FITS structure.
-        """
+        """Whether the file lies in a folder and is whole, by its size or, if that is not known, its FITS structure."""
         path = folder / self.name
         if not path.is_file():
             return False
@@ -270,16 +234,7 @@ class Manifest(Model):
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
-        """Read a manifest.
-
-        Parameters
-        ----------
-        path : Path
-            A YAML file.
-
-        Returns
-        -------
-        Manifest
+        """Read a manifest from a YAML file.
 
         Raises
         ------
@@ -296,57 +251,23 @@ class Manifest(Model):
             raise FetchError(f"This is not a manifest: {error}") from error
 
     def write(self, path: Path) -> None:
-        """Write it.
-
-        Parameters
-        ----------
-        path : Path
-            Appears when whole; replaced where it is there.
-        """
+        """Write it to a path, where it appears when whole and replaces what is there."""
         text = yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False, width=200)
         with atomic_path(path) as partial:
             partial.write_text(text, encoding="utf-8")
 
     def of(self, products: list[Product]) -> list[FileEntry]:
-        """List the files of some products, sorted by name.
-
-        Parameters
-        ----------
-        products : list of str
-            Which.
-
-        Returns
-        -------
-        list of FileEntry
-        """
+        """List the files of some products, sorted by name."""
         return sorted((entry for entry in self.files if entry.product in products), key=lambda entry: entry.name)
 
     def knows(self, products: list[Product]) -> bool:
-        """Whether all files of some products are listed.
-
-        Parameters
-        ----------
-        products : list of str
-            Which.
-
-        Returns
-        -------
-        bool
-        """
+        """Whether all files of some products are listed."""
         return set(products) <= set(self.complete)
 
     def merged(self, other: Manifest) -> Manifest:
-        """Replace what another manifest knows better: its files, and its word on what is complete.
+        """Replace what another, newer manifest knows better: its files, and its word on what is complete.
 
-        Parameters
-        ----------
-        other : Manifest
-            The newer one.
-
-        Returns
-        -------
-        Manifest
-            A checksum is kept where the size is the same and the other has none.
+        A checksum is kept where the size is the same and the other has none.
         """
         files = {entry.name: entry for entry in self.files if entry.product not in other.complete}
         old = {entry.name: entry for entry in self.files}
@@ -360,18 +281,7 @@ class Manifest(Model):
 
 
 def is_whole_fits(path: Path) -> bool:
-    """Whether a FITS file goes on to its end.
-
-    Parameters
-    ----------
-    path : Path
-        A file.
-
-    Returns
-    -------
-    bool
-        False also for what is not FITS.
-    """
+    """Whether a file is FITS and goes on to its end."""
     try:
         read_headers(path)
     except (ObservationError, OSError):
@@ -380,37 +290,15 @@ def is_whole_fits(path: Path) -> bool:
 
 
 def packaged(dataset: Dataset) -> Manifest:
-    """Read the manifest that is packaged with a dataset.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        The dataset.
-
-    Returns
-    -------
-    Manifest
-        An empty one where there is none.
-    """
+    """Read the manifest that is packaged with a dataset; an empty one where there is none."""
     path = Path(str(resources.files("msa3d"))) / "datasets" / "manifests" / f"{dataset.name}.yaml"
     return Manifest.load(path) if path.is_file() else Manifest()
 
 
 def pattern_of(dataset: Dataset, product: Product) -> re.Pattern[str]:
-    """Names that files of a product of a visit have in the archive.
+    """Names, to be matched in full, that files of a product of a dataset's visit have in the archive.
 
-    Parameters
-    ----------
-    dataset : Dataset
-        Programme, observation, visit and detectors.
-    product : {"rate", "metafile", "uncal"}
-        Which.
-
-    Returns
-    -------
-    re.Pattern
-        To be matched in full. Rates are those of single exposures: association products and integrations
-        (``rateints``) are not among them.
+    Rates are those of single exposures: association products and integrations (``rateints``) are not among them.
     """
     if product == "metafile":
         if dataset.metafile:

@@ -28,22 +28,7 @@ BUILDERS: dict[str, ModuleType] = {"drizzle": drizzle, "paper": cube}
 
 
 def builder(name: str) -> ModuleType:
-    """Find a cube builder.
-
-    Parameters
-    ----------
-    name : str
-        ``cubebuild.builder`` of the dataset.
-
-    Returns
-    -------
-    module
-
-    Raises
-    ------
-    msa3d.errors.DatasetError
-        If this release has no such builder.
-    """
+    """Find a cube builder by its ``cubebuild.builder`` name; a DatasetError if this release has none of that name."""
     try:
         return BUILDERS[name]
     except KeyError:
@@ -68,7 +53,7 @@ def columns(result: Result) -> dict[str, Any]:
 def tasks(
     dataset: Dataset, layout: Layout, sources: Iterable[int] | None = None, builders: Iterable[str] | None = None
 ) -> list[Task]:
-    """Make the tasks of this step: one a source that has post-processed spectra or slits, and builder.
+    """One task a source that has post-processed spectra or slits, and builder.
 
     Parameters
     ----------
@@ -80,10 +65,6 @@ def tasks(
         Only these ids; by default all with an id greater than ``postprocess.min_source_id``, as published.
     builders : iterable of str, optional
         Names of the builders, by default those of the dataset (``cubebuild.builder`` and ``also``).
-
-    Returns
-    -------
-    list of Task
 
     Raises
     ------
@@ -126,12 +107,12 @@ def _tasks(
     return made
 
 
-def build_cube(job: tuple[str, SourceTask]) -> Made:
+def _build_cube(job: tuple[str, SourceTask]) -> Made:
     """Build the cube of one source by the builder of a name."""
     name, source = job
     notes = builder(name).build(source)
     return Made(builder(name).products(source), {"source_id": source.source_id, "builder": name, **notes})
 
 
-STEP = Step("cubebuild", tasks, build_cube, columns, memory_gb=2.0)
+STEP = Step("cubebuild", tasks, _build_cube, columns, memory_gb=2.0)
 run = STEP.run

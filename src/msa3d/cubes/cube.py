@@ -16,7 +16,7 @@ from msa3d.errors import ProductError
 from msa3d.observation.sky import DO_NOT_USE, tangent_offsets
 from msa3d.pipeline.products import is_simulated
 
-SR_PER_SQUARE_DEGREE = (np.pi / 180.0) ** 2
+_SR_PER_SQUARE_DEGREE = (np.pi / 180.0) ** 2
 
 CORRELATION = "CORR"
 """Extension with the mean correlation coefficient of the noise by lag, axes (wave, y, x)."""
@@ -180,7 +180,7 @@ class Cube:
         return cubes_psf.gaussian_psf(self.header, self.wcs, wave_um, self.name)
 
 
-def open_cube(path: str | Path, extension: str | None = None) -> Cube:
+def open_cube(path: str | Path) -> Cube:
     """Read a cube with its wavelengths and its place on the sky; voxels flagged DO_NOT_USE become NaN.
 
     It needs no plane but the image itself, and so reads truth files and other people's cubes as well.
@@ -188,9 +188,7 @@ def open_cube(path: str | Path, extension: str | None = None) -> Cube:
     Parameters
     ----------
     path : str or pathlib.Path
-        A FITS file with an image ``[wave, y, x]``.
-    extension : str, optional
-        Name of the HDU; without it ``SCI``, or else the first HDU with three axes.
+        A FITS file with an image ``[wave, y, x]``: ``SCI``, or else the first HDU with three axes.
 
     Returns
     -------
@@ -207,13 +205,14 @@ def open_cube(path: str | Path, extension: str | None = None) -> Cube:
         raise ProductError(f"{path} is missing: run the step that makes it (cubebuild) first")
     try:
         with fits.open(path, memmap=False) as hdus:
-            return _read(hdus, path, extension)
+            return _read(hdus, path)
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise ProductError(f"{path}: not a whole cube ({error}); delete it and run `msa3d cubebuild`") from error
 
 
-def _read(hdus: fits.HDUList, path: Path, extension: str | None) -> Cube:
-    hdu = _find_image(hdus, extension)
+def _read(hdus: fits.HDUList, path: Path) -> Cube:
+    images = [hdu for hdu in hdus if hdu.is_image and hdu.header.get("NAXIS") == 3]
+    hdu = next((image for image in images if image.name == "SCI"), images[0] if images else None)
     if hdu is None:
         raise ProductError(f"{path} holds no image with three axes: make it again with cubebuild")
     header, primary = hdu.header.copy(), hdus[0].header.copy()
@@ -232,7 +231,7 @@ def _read(hdus: fits.HDUList, path: Path, extension: str | None) -> Cube:
     if wave is None:
         wave = wcs.spectral.pixel_to_world_values(np.arange(data.shape[0])) * 1e6
     celestial = wcs.celestial
-    area = header.get("PIXAR_SR") or proj_plane_pixel_area(celestial) * SR_PER_SQUARE_DEGREE
+    area = header.get("PIXAR_SR") or proj_plane_pixel_area(celestial) * _SR_PER_SQUARE_DEGREE
     return Cube(
         data,
         np.asarray(wave, dtype=float),
@@ -246,16 +245,6 @@ def _read(hdus: fits.HDUList, path: Path, extension: str | None) -> Cube:
         header=header,
         **planes,
     )
-
-
-def _find_image(hdus: fits.HDUList, extension: str | None) -> fits.ImageHDU | None:
-    """Return the named image, or SCI, or the first image with three axes; None when there is none."""
-    wanted = [h for h in hdus if h.is_image and h.header.get("NAXIS") == 3]
-    for name in (extension, "SCI") if extension is None else (extension,):
-        for hdu in wanted:
-            if name is not None and hdu.name == name:
-                return hdu
-    return wanted[0] if wanted and extension is None else None
 
 
 def _wavelength_table(hdus: fits.HDUList) -> np.ndarray | None:

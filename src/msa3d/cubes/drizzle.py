@@ -11,7 +11,7 @@ import numpy as np
 from astropy.io import fits
 from astropy.table import Table
 
-from msa3d.cubes.files import Footprint, science_header, write_cube
+from msa3d.cubes.files import PixelFootprint, science_header, write_cube
 from msa3d.cubes.grid import make_grid, median_pixel, slit_pa
 from msa3d.cubes.operator import CubeOperator, Planes, mean_correlation
 from msa3d.cubes.outliers import Rejection, find_outliers
@@ -62,15 +62,7 @@ def _registered(task: SourceTask) -> bool:
 def read_slits(task: SourceTask) -> list[SlitPixels]:
     """Read the pixels of a source from all exposures, moved by their measured offsets if these are applied.
 
-    Parameters
-    ----------
-    task : SourceTask
-        The source.
-
-    Returns
-    -------
-    list of SlitPixels
-        In observing order, NRS1 before NRS2; files in which the source has no light are left out.
+    In observing order, NRS1 before NRS2; files in which the source has no light are left out.
 
     Raises
     ------
@@ -99,11 +91,6 @@ def read_slits(task: SourceTask) -> list[SlitPixels]:
 def build(task: SourceTask) -> dict[str, Any]:
     """Build the drizzled cube of one source.
 
-    Parameters
-    ----------
-    task : SourceTask
-        The source.
-
     Returns
     -------
     dict
@@ -112,7 +99,7 @@ def build(task: SourceTask) -> dict[str, Any]:
     """
     settings = task.dataset.cubebuild.drizzle
     grid, slits = make_grid(read_slits(task), settings)
-    footprint = footprint_of(slits, settings.slit_frac, settings.pixfrac)
+    footprint = _footprint_of(slits, settings.slit_frac, settings.pixfrac)
     operator = CubeOperator(slits, grid, settings.weighting, settings.slit_frac * settings.pixfrac)
     rejection = find_outliers(operator, settings.outliers)
     planes = operator.combine(rejection.masks)
@@ -129,17 +116,17 @@ def build(task: SourceTask) -> dict[str, Any]:
         "pixels": int(sum(len(slit.flat) for slit in slits)),
         "rejected": int(rejection.table["rejected"].sum()),
         "entries": int(sum(block.matrix.nnz for block in operator.blocks)),
-        "empty_voxels": empty_fraction(planes),
+        "empty_voxels": _empty_fraction(planes),
     }
 
 
-def empty_fraction(planes: Planes) -> float:
+def _empty_fraction(planes: Planes) -> float:
     """Fraction of the voxels of covered spaxels that have no data."""
     covered = np.isfinite(planes.sci).any(axis=0)
     return float(np.isnan(planes.sci[:, covered]).mean()) if covered.any() else 1.0
 
 
-def footprint_of(slits: Sequence[SlitPixels], slit_frac: float, pixfrac: float) -> Footprint:
+def _footprint_of(slits: Sequence[SlitPixels], slit_frac: float, pixfrac: float) -> PixelFootprint:
     """Measure what a pixel sees, from the corners of those of all slits (medians)."""
     wide, high = [], []
     for slit in slits:
@@ -147,7 +134,7 @@ def footprint_of(slits: Sequence[SlitPixels], slit_frac: float, pixfrac: float) 
         high.append(np.median(np.hypot(slit.east[:, 3] - slit.east[:, 0], slit.north[:, 3] - slit.north[:, 0])))
     width, height = float(np.median(wide)) / slit_frac, float(np.median(high)) / pixfrac
     pixel_um = round(median_pixel(slits), 9)
-    return Footprint(round(width, 6), round(height, 6), round(slit_pa(slits), 6), slit_frac, pixfrac, pixel_um)
+    return PixelFootprint(round(width, 6), round(height, 6), round(slit_pa(slits), 6), slit_frac, pixfrac, pixel_um)
 
 
 def _spectral_system(slit: SlitPixels) -> str:

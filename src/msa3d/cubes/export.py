@@ -17,10 +17,10 @@ from msa3d.pipeline.products import atomic_path, stamp
 WAVELENGTH_UNITS = ("Angstrom", "nm", "um", "m")
 """Units that an exported cube's wavelengths may have."""
 
-NO_DATA_ERROR = 1e10
+_NO_DATA_ERROR = 1e10
 """Errors of voxels without data, in medians of the others (as CALIFA's cubes have them, Garcia-Benito et al. 2015)."""
 
-UNEVEN = 1e-2
+_UNEVEN = 1e-2
 """Wavelengths may stray from an even grid by this part of a step."""
 
 _OF_JWST = ("DATAMODL", "FILENAME", "DATE", "EXTEND", "CHECKSUM", "DATASUM", "NEXTEND")
@@ -66,8 +66,8 @@ def export(
         If the cube cannot be read, its wavelengths are not evenly spaced, or the copy would replace a file.
     """
     path = Path(path)
-    if to not in FORMATS:
-        raise ProductError(f"{path.name} cannot be exported to {to!r}: choose one of {', '.join(FORMATS)}")
+    if to not in _FORMATS:
+        raise ProductError(f"{path.name} cannot be exported to {to!r}: choose one of {', '.join(_FORMATS)}")
     if unit not in WAVELENGTH_UNITS:
         raise ProductError(f"wavelengths cannot be exported in {unit!r}: choose one of {', '.join(WAVELENGTH_UNITS)}")
     out = path.with_name(f"{path.stem}_{to}.fits") if out is None else Path(out)
@@ -79,7 +79,7 @@ def export(
             raise ProductError(f"{out} exists: give the copy another name, or say --overwrite")
     header = _image_header(cube, u.Unit(unit))
     primary = _primary_header(cube, out, to)
-    hdus = FORMATS[to](cube, primary, header, keep_nan)
+    hdus = _FORMATS[to](cube, primary, header, keep_nan)
     with atomic_path(out) as partial:
         fits.HDUList(hdus).writeto(partial, checksum=True)
     return out
@@ -90,7 +90,7 @@ def _image_header(cube: Cube, unit: u.Unit) -> fits.Header:
     wave = (cube.wave_um * u.um).to_value(unit)
     # Whole steps, so that no rounding of neighbouring wavelengths adds up along the axis.
     step = (wave[-1] - wave[0]) / max(wave.size - 1, 1) if wave.size > 1 else 1.0
-    if np.abs(wave - (wave[0] + step * np.arange(wave.size))).max() > UNEVEN * abs(step):
+    if np.abs(wave - (wave[0] + step * np.arange(wave.size))).max() > _UNEVEN * abs(step):
         raise ProductError(f"{cube.name}: its wavelengths are not evenly spaced, which an exported cube has to be")
     # to_header() writes CDELT and PC, and what is not at its default only.
     header = cube.wcs.to_header()
@@ -165,12 +165,12 @@ def _plain(cube: Cube, primary: fits.Header, header: fits.Header, keep_nan: bool
     hdus = [fits.PrimaryHDU(image.astype(np.float32), both)]
     if cube.err is not None:
         known = np.isfinite(cube.err) & ~empty
-        large = NO_DATA_ERROR * np.median(cube.err[known]) if known.any() else NO_DATA_ERROR
+        large = _NO_DATA_ERROR * np.median(cube.err[known]) if known.any() else _NO_DATA_ERROR
         error = np.where(known, cube.err, np.nan if keep_nan else large)
         hdus.append(fits.ImageHDU(error.astype(np.float32), header, name="ERROR"))
     hdus.append(fits.ImageHDU(empty.astype(np.uint8), _with_unit(header, None), name="MASK"))
     return hdus
 
 
-FORMATS: dict[str, Callable] = {"mpdaf": _mpdaf, "plain": _plain}
+_FORMATS: dict[str, Callable] = {"mpdaf": _mpdaf, "plain": _plain}
 """What a cube can be exported to."""

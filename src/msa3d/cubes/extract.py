@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from specutils import Spectrum1D
 
 
-DISC_THICKNESS = 0.2
+_DISC_THICKNESS = 0.2
 """Axis ratio of a disc seen edge-on (Hubble 1926), for inclinations."""
 
 
-class Aperture(Protocol):
+class CubeAperture(Protocol):
     """Anything that tells how much of each spaxel of a cube it covers."""
 
     def weights(self, cube: Cube) -> np.ndarray:
@@ -77,7 +77,7 @@ class Ellipse:
         semi_major_arcsec: float,
         inclination_deg: float,
         pa_deg: float,
-        thickness: float = DISC_THICKNESS,
+        thickness: float = _DISC_THICKNESS,
     ) -> Ellipse:
         """Make the outline of an inclined disc.
 
@@ -93,27 +93,15 @@ class Ellipse:
             Position angle of the major axis, east of north.
         thickness : float
             Axis ratio q0 of the disc edge-on: q^2 = q0^2 + (1 - q0^2) cos^2 i; 0 for an infinitely thin one.
-
-        Returns
-        -------
-        Ellipse
         """
         cosine = np.cos(np.radians(inclination_deg))
         ratio = float(np.sqrt(thickness**2 + (1.0 - thickness**2) * cosine**2))
         return cls(ra, dec, semi_major_arcsec, ratio, pa_deg)
 
     def weights(self, cube: Cube) -> np.ndarray:
-        """Part of every spaxel that lies inside.
+        """Part, 0 to 1, of every spaxel (they may be rotated, oblong or sheared) that lies inside, shape (n_y, n_x).
 
-        Parameters
-        ----------
-        cube : Cube
-            The cube; its spaxels may be rotated, oblong or sheared.
-
-        Returns
-        -------
-        numpy.ndarray, shape (n_y, n_x)
-            0 to 1; the sum is the ellipse's area in spaxels where all of it lies on the cube.
+        The sum is the ellipse's area in spaxels where all of it lies on the cube.
         """
         x, y = (float(value) for value in cube.wcs.world_to_pixel_values(self.ra, self.dec))
         around = cube.wcs.pixel_to_world_values(x + np.array([0.0, 1.0, 0.0]), y + np.array([0.0, 0.0, 1.0]))
@@ -141,19 +129,7 @@ class Ellipse:
 
 
 def circle(ra: float, dec: float, radius_arcsec: float) -> Ellipse:
-    """Make a circular aperture.
-
-    Parameters
-    ----------
-    ra, dec : float
-        Centre, ICRS, deg.
-    radius_arcsec : float
-        Its radius.
-
-    Returns
-    -------
-    Ellipse
-    """
+    """Make a circular aperture, its centre ICRS (deg)."""
     return Ellipse(ra, dec, radius_arcsec)
 
 
@@ -174,16 +150,7 @@ class Mask:
 
     @classmethod
     def read(cls, path: Path) -> Mask:
-        """Read a mask.
-
-        Parameters
-        ----------
-        path : pathlib.Path
-            A FITS file; its first two-dimensional image is taken.
-
-        Returns
-        -------
-        Mask
+        """Read a mask from the first two-dimensional image of a FITS file.
 
         Raises
         ------
@@ -200,22 +167,12 @@ class Mask:
         return cls(np.asarray(images[0], dtype=float), Path(path).name)
 
     def weights(self, cube: Cube) -> np.ndarray:
-        """Give the image, after a look at its shape and values.
-
-        Parameters
-        ----------
-        cube : Cube
-            The cube.
-
-        Returns
-        -------
-        numpy.ndarray, shape (n_y, n_x)
-            0 to 1.
+        """The image, 0 to 1, shape (n_y, n_x), NaN as 0.
 
         Raises
         ------
         msa3d.errors.ProductError
-            If the image has another shape, or values outside 0 to 1.
+            If the image has another shape than the cube's spaxels, or values outside 0 to 1.
         """
         image = np.nan_to_num(np.asarray(self.image, dtype=float))
         if image.shape != cube.shape:
@@ -229,12 +186,13 @@ class Mask:
         return self.name
 
 
-JY_PER_MJY = 1e6
-LEAST_COVERAGE = 0.5
+_JY_PER_MJY = 1e6
+_LEAST_COVERAGE = 0.5
 """Wavelengths at which less of the aperture than this holds data have no flux."""
 
-CLOSE_ENOUGH_ARCSEC = 1e-3
-MOST_STEPS = 50
+_LIGHT_ARCSEC = 0.3
+_CLOSE_ENOUGH_ARCSEC = 1e-3
+_MOST_STEPS = 50
 
 
 @dataclass(frozen=True, eq=False)
@@ -328,16 +286,40 @@ class ApertureSpectrum:
             The file; another of that name is replaced.
         srctype : str
             Keyword SRCTYPE, by which readers choose: POINT shows them FLUX, EXTENDED shows SURF_BRIGHT.
-
-        Returns
-        -------
-        pathlib.Path
-            The file.
         """
-        return write_x1d(self, Path(path), srctype)
+        from stdatamodels.jwst.datamodels import MultiSpecModel
+
+        path = Path(path)
+        primary = self.primary.copy()
+        for key in ("DATAMODL", "FILENAME", "DATE", "CHECKSUM", "DATASUM"):
+            primary.remove(key, ignore_missing=True)
+        stamp(
+            primary,
+            inputs=[self.name],
+            simulated=self.simulated or None,
+            step="extract",
+            history=[f"Spectrum of {self.aperture}."],
+        )
+        ours = [fits.ImageHDU(self.weights, self.wcs.to_header(), name="APERTURE")]
+        if self.correlation is not None:
+            ours.append(fits.ImageHDU(self.correlation, name=CORRELATION))
+            ours[-1].header.add_comment("Correlation coefficient of the errors, by lag 0, 1, ... in wavelength.")
+        whole = io.BytesIO()
+        with warnings.catch_warnings():
+            # What the data model does not know is kept as it is, with a warning.
+            warnings.filterwarnings("ignore", module="stdatamodels|astropy")
+            with MultiSpecModel(fits.HDUList([fits.PrimaryHDU(header=primary), _table(self, srctype)])) as model:
+                model.meta.filename = path.name
+                model.to_fits(whole)
+        whole.seek(0)
+        # specutils knows a file of jwst by its ASDF extension, which the data model writes.
+        with fits.open(whole) as saved, atomic_path(path) as partial:
+            at = saved.index_of("ASDF")
+            fits.HDUList([*saved[:at], *ours, *saved[at:]]).writeto(partial, checksum=True)
+        return path
 
 
-def extract(cube: Cube, aperture: Aperture) -> ApertureSpectrum:
+def extract(cube: Cube, aperture: CubeAperture) -> ApertureSpectrum:
     """Take the spectrum of an aperture.
 
     Spaxels count with the part of them that lies in the aperture. A voxel without data, in a spaxel that has
@@ -347,12 +329,8 @@ def extract(cube: Cube, aperture: Aperture) -> ApertureSpectrum:
     ----------
     cube : Cube
         The cube.
-    aperture : Aperture
+    aperture : CubeAperture
         `Ellipse`, `circle` or `Mask`.
-
-    Returns
-    -------
-    ApertureSpectrum
 
     Raises
     ------
@@ -367,7 +345,7 @@ def extract(cube: Cube, aperture: Aperture) -> ApertureSpectrum:
     if total <= 0:
         raise ProductError(f"{cube.name} has no data in the aperture ({aperture.describe()}): choose another place")
     covered = np.tensordot(finite, weights, axes=([1, 2], [0, 1])) / total
-    enough = covered >= LEAST_COVERAGE
+    enough = covered >= _LEAST_COVERAGE
     with np.errstate(divide="ignore", invalid="ignore"):
         mean = 1.0 / np.where(enough, covered * total, np.nan)
     brightness = np.tensordot(np.where(finite, cube.data, 0.0), weights, axes=([1, 2], [0, 1])) * mean
@@ -376,8 +354,8 @@ def extract(cube: Cube, aperture: Aperture) -> ApertureSpectrum:
     area = total * cube.pixel_sr
     return ApertureSpectrum(
         wave_um=cube.wave_um,
-        flux_jy=brightness * area * JY_PER_MJY,
-        err_jy=None if error is None else error * area * JY_PER_MJY,
+        flux_jy=brightness * area * _JY_PER_MJY,
+        err_jy=None if error is None else error * area * _JY_PER_MJY,
         brightness=brightness,
         brightness_err=error,
         coverage=covered,
@@ -406,20 +384,10 @@ def _along_wavelength(cube: Cube, weights: np.ndarray) -> np.ndarray | None:
     return np.array(variance) / variance[0] if variance[0] > 0 else None
 
 
-def brightest(cube: Cube, radius_arcsec: float = 0.3) -> tuple[float, float]:
-    """Find the middle of the brightest thing in a cube.
+def brightest(cube: Cube) -> tuple[float, float]:
+    """Right ascension and declination, ICRS, deg, of the middle of the brightest thing in a cube.
 
-    Parameters
-    ----------
-    cube : Cube
-        The cube.
-    radius_arcsec : float
-        The centre of light is taken within this, first of the brightest spaxel, then of the centre found.
-
-    Returns
-    -------
-    tuple of float
-        Right ascension and declination, ICRS, deg.
+    It is the centre of light within 0.3 arcsec, first of the brightest spaxel, then of the centre found.
 
     Raises
     ------
@@ -435,68 +403,20 @@ def brightest(cube: Cube, radius_arcsec: float = 0.3) -> tuple[float, float]:
         raise ProductError(f"{cube.name} holds no data to find a centre in: give right ascension and declination")
     y, x = np.unravel_index(np.nanargmax(image), image.shape)
     ra, dec = (float(value) for value in cube.wcs.pixel_to_world_values(x, y))
-    for _ in range(MOST_STEPS):
-        near = circle(ra, dec, radius_arcsec).weights(cube) * np.isfinite(image)
+    for _ in range(_MOST_STEPS):
+        near = circle(ra, dec, _LIGHT_ARCSEC).weights(cube) * np.isfinite(image)
         weight = near * np.nan_to_num(image - np.nanmin(np.where(near > 0, image, np.nan)))
         if weight.sum() <= 0:
             break
         # The circle follows the light, as a circle off the middle cuts off more on one side.
         east, north = (float((weight * axis).sum() / weight.sum()) for axis in cube.offsets(ra, dec))
         ra, dec = (float(value) for value in from_tangent(east, north, ra, dec))
-        if np.hypot(east, north) < CLOSE_ENOUGH_ARCSEC:
+        if np.hypot(east, north) < _CLOSE_ENOUGH_ARCSEC:
             break
     return ra, dec
 
 
 _VARIANCES = ("POISSON", "RNOISE", "FLAT")
-
-
-def write_x1d(spectrum: ApertureSpectrum, path: Path, srctype: str) -> Path:
-    """Write a spectrum.
-
-    Parameters
-    ----------
-    spectrum : ApertureSpectrum
-        The spectrum.
-    path : pathlib.Path
-        The file; another of that name is replaced.
-    srctype : str
-        Keyword SRCTYPE.
-
-    Returns
-    -------
-    pathlib.Path
-        The file.
-    """
-    from stdatamodels.jwst.datamodels import MultiSpecModel
-
-    primary = spectrum.primary.copy()
-    for key in ("DATAMODL", "FILENAME", "DATE", "CHECKSUM", "DATASUM"):
-        primary.remove(key, ignore_missing=True)
-    stamp(
-        primary,
-        inputs=[spectrum.name],
-        simulated=spectrum.simulated or None,
-        step="extract",
-        history=[f"Spectrum of {spectrum.aperture}."],
-    )
-    ours = [fits.ImageHDU(spectrum.weights, spectrum.wcs.to_header(), name="APERTURE")]
-    if spectrum.correlation is not None:
-        ours.append(fits.ImageHDU(spectrum.correlation, name=CORRELATION))
-        ours[-1].header.add_comment("Correlation coefficient of the errors, by lag 0, 1, ... in wavelength.")
-    whole = io.BytesIO()
-    with warnings.catch_warnings():
-        # What the data model does not know is kept as it is, with a warning.
-        warnings.filterwarnings("ignore", module="stdatamodels|astropy")
-        with MultiSpecModel(fits.HDUList([fits.PrimaryHDU(header=primary), _table(spectrum, srctype)])) as model:
-            model.meta.filename = path.name
-            model.to_fits(whole)
-    whole.seek(0)
-    # specutils knows a file of jwst by its ASDF extension, which the data model writes.
-    with fits.open(whole) as saved, atomic_path(path) as partial:
-        at = saved.index_of("ASDF")
-        fits.HDUList([*saved[:at], *ours, *saved[at:]]).writeto(partial, checksum=True)
-    return path
 
 
 def _table(spectrum: ApertureSpectrum, srctype: str) -> fits.BinTableHDU:

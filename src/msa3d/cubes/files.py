@@ -17,12 +17,12 @@ from msa3d.cubes.operator import Planes
 from msa3d.observation.sky import DO_NOT_USE
 from msa3d.pipeline.products import atomic_path
 
-NON_SCIENCE = 512
+_NON_SCIENCE = 512
 """jwst's flag of a pixel that no light reaches."""
 
 
 @dataclass(frozen=True, eq=False)
-class Footprint:
+class PixelFootprint:
     """What a pixel of the cube's exposures sees, and where it is laid down.
 
     Attributes
@@ -45,12 +45,12 @@ class Footprint:
     pixel_um: float
 
 
-def quality(planes: Planes) -> np.ndarray:
-    """DQ of a cube: DO_NOT_USE and NON_SCIENCE where no good pixel reaches a voxel; uint32, ``[wave, y, x]``."""
-    return np.where(np.isnan(planes.sci), np.uint32(DO_NOT_USE | NON_SCIENCE), np.uint32(0))
+def _quality(planes: Planes) -> np.ndarray:
+    """DQ of a cube: DO_NOT_USE and NON_SCIENCE where no good pixel reaches a voxel."""
+    return np.where(np.isnan(planes.sci), np.uint32(DO_NOT_USE | _NON_SCIENCE), np.uint32(0))
 
 
-def science_header(grid: SkyGrid, footprint: Footprint, spectral_system: str) -> fits.Header:
+def science_header(grid: SkyGrid, footprint: PixelFootprint, spectral_system: str) -> fits.Header:
     """Header of the SCI unit: WCS, unit, areas, and what the point-spread function is made of."""
     header = grid.wcs().to_header()
     for axis in (1, 2, 3):  # astropy writes SI units, and leaves out what is at its default; jwst reads all.
@@ -102,7 +102,7 @@ def write_cube(
     hdus = [fits.PrimaryHDU(header=primary), fits.ImageHDU(planes.sci.astype(np.float32), header, name="SCI")]
     hdus += [
         _image("ERR", planes.err.astype(np.float32), plain, "MJy/sr"),
-        fits.ImageHDU(quality(planes), name="DQ"),
+        fits.ImageHDU(_quality(planes), name="DQ"),
         _image("WMAP", planes.weight.astype(np.float32), plain, "overlap times weight, in voxels"),
     ]
     ours = [

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from msa3d.cubes.slit import SlitPixels
 
 
-MAX_VOXELS = 2**31 - 1
-UNEVEN = 0.8
+_MAX_VOXELS = 2**31 - 1
+_UNEVEN = 0.8
 """Shortest pixel over the median, below which the bins follow the former. That of a grating is above 0.9."""
 
 
@@ -144,7 +144,7 @@ def make_grid(slits: Sequence[SlitPixels], settings: DrizzleSettings) -> tuple[S
     slits = [slit.around(ra, dec) for slit in slits]
     nx, ny = (int(n) for n in 2 * np.ceil(half - 0.5) + 1)
     wave0, step, nw = _wavelengths(slits, settings)
-    if nw * ny * nx > MAX_VOXELS:
+    if nw * ny * nx > _MAX_VOXELS:
         raise ProductError(
             f"a cube of {nw} x {ny} x {nx} voxels is too large: choose a larger drizzle.scalexy or scalew, or "
             "limit it with wavemin and wavemax"
@@ -165,13 +165,13 @@ def _extent(turn: SkyGrid, slit: SlitPixels) -> np.ndarray:
 def _wavelengths(slits: Sequence[SlitPixels], settings: DrizzleSettings) -> tuple[float, float, int]:
     """First wavelength, step and number of bins.
 
-    The step is a pixel; of a prism, whose pixels differ by more than `UNEVEN`, the shortest one, so that none is lost.
+    The step is a pixel; of a prism, whose pixels differ by more than `_UNEVEN`, the shortest one, so that none is lost.
     """
     step = settings.scalew
     if not step:
         step = median_pixel(slits)
         shortest = float(min(np.diff(slit.wave_um).min() for slit in slits))
-        step = round(shortest if shortest < UNEVEN * step else step, 9)
+        step = round(shortest if shortest < _UNEVEN * step else step, 9)
     lowest = min(slit.wave_um.min() for slit in slits)
     highest = max(slit.wave_um.max() for slit in slits)
     first = lowest if settings.wavemin is None else settings.wavemin

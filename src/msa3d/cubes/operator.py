@@ -17,27 +17,17 @@ from msa3d.cubes.grid import SkyGrid
 from msa3d.cubes.overlap import compiled, overlaps
 from msa3d.cubes.slit import SlitPixels
 
-LEAST_WEIGHT = 1e-6
+_LEAST_WEIGHT = 1e-6
 """Voxels with less overlap than this part of a voxel are empty: what touches a corner is rounding."""
 
 
 @dataclass(frozen=True, eq=False)
-class Block:
-    """The operator's columns of one slit image.
-
-    Attributes
-    ----------
-    slit : SlitPixels
-        The pixels.
-    exposure : str
-        Exposure it belongs to; both detectors of one share it.
-    matrix : scipy.sparse.csc_matrix, shape (n_voxels, n_pixels)
-        Overlaps, in volumes of a voxel.
-    """
+class _Block:
+    """The operator's columns of one slit image."""
 
     slit: SlitPixels
-    exposure: str
-    matrix: csc_matrix
+    exposure: str  # both detectors of one share it
+    matrix: csc_matrix  # (n_voxels, n_pixels), overlaps in volumes of a voxel
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,25 +81,13 @@ def _mark(indptr, indices, weight, number, last, nexp):  # pragma: no cover - co
                 nexp[v] += 1
 
 
-def block_of(slit: SlitPixels, grid: SkyGrid) -> Block:
-    """Build the operator's columns of one slit image.
-
-    Parameters
-    ----------
-    slit : SlitPixels
-        Its corners in the plane tangent at the middle of the grid.
-    grid : SkyGrid
-        The voxels.
-
-    Returns
-    -------
-    Block
-    """
+def _block_of(slit: SlitPixels, grid: SkyGrid) -> _Block:
+    """The operator's columns of one slit image, its corners in the plane tangent at the middle of the grid."""
     quads = np.stack(grid.spaxels(slit.east, slit.north), axis=-1)
     low, high = grid.bins(slit.wave_um).T
     indptr, indices, data = overlaps(quads, low, high, grid.shape)
     matrix = csc_matrix((data, indices, indptr), shape=(int(np.prod(grid.shape)), len(quads)), copy=False)
-    return Block(slit, slit.path.parent.name, matrix)
+    return _Block(slit, slit.path.parent.name, matrix)
 
 
 class CubeOperator:
@@ -130,7 +108,7 @@ class CubeOperator:
     def __init__(self, slits: Iterable[SlitPixels], grid: SkyGrid, weighting: str = "exptime", laid_down: float = 1.0):
         self.grid = grid
         self.laid_down = laid_down
-        self.blocks = [block_of(slit, grid) for slit in slits]
+        self.blocks = [_block_of(slit, grid) for slit in slits]
         self.weights = pixel_weights([block.slit for block in self.blocks], weighting)
 
     @property
@@ -144,13 +122,7 @@ class CubeOperator:
         return list(dict.fromkeys(block.exposure for block in self.blocks))
 
     def good(self, rejected: Sequence[np.ndarray] | None = None) -> list[np.ndarray]:
-        """Weights of the pixels of each block, zero where they are not to be used.
-
-        Parameters
-        ----------
-        rejected : sequence of numpy.ndarray of bool, optional
-            Pixels to leave out beside those that are flagged, a mask a block.
-        """
+        """Weights of the pixels of each block, zero where they are flagged or, a mask a block, rejected."""
         used = [np.where(block.slit.good, w, 0.0) for block, w in zip(self.blocks, self.weights, strict=True)]
         return used if rejected is None else [np.where(no, 0.0, w) for no, w in zip(rejected, used, strict=True)]
 
@@ -200,7 +172,7 @@ class CubeOperator:
 
     def least_weight(self, weights: Sequence[np.ndarray]) -> float:
         """Weight up to which a voxel is empty: a weight that is a time or a variance has a scale of its own."""
-        return LEAST_WEIGHT * max((w.max(initial=0.0) for w in weights), default=0.0)
+        return _LEAST_WEIGHT * max((w.max(initial=0.0) for w in weights), default=0.0)
 
     def combine(self, rejected: Sequence[np.ndarray] | None = None, data: Sequence[np.ndarray] | None = None) -> Planes:
         """Combine all pixels to a cube.
@@ -211,10 +183,6 @@ class CubeOperator:
             Pixels to leave out, a mask a block.
         data : sequence of numpy.ndarray, optional
             Values in place of those measured, for tests with known truth.
-
-        Returns
-        -------
-        Planes
         """
         weights = self.good(rejected)
         value, weight, variance = self.sums(range(len(self.blocks)), weights, data)
@@ -229,20 +197,10 @@ class CubeOperator:
 
 
 def pixel_weights(slits: Sequence[SlitPixels], weighting: str) -> list[np.ndarray]:
-    """Weight of every pixel in the voxels, beside their overlap.
+    """Weight of every pixel of each slit in the voxels, beside their overlap.
 
-    Parameters
-    ----------
-    slits : sequence of SlitPixels
-        The slit images.
-    weighting : {"volume", "exptime", "ivm"}
-        1; the exposure time (s); or the inverse variance of the read noise, in which a pixel without
-        one has no weight (as in jwst's resampling).
-
-    Returns
-    -------
-    list of numpy.ndarray
-        A weight a pixel, for each slit.
+    1 for "volume"; the exposure time (s); or for "ivm" the inverse variance of the read noise, in which a pixel
+    without one has no weight (as in jwst's resampling).
     """
     if weighting == "ivm":
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -251,14 +209,14 @@ def pixel_weights(slits: Sequence[SlitPixels], weighting: str) -> list[np.ndarra
     return [np.full(len(slit.flat), slit.exposure_s if weighting == "exptime" else 1.0) for slit in slits]
 
 
-REACH = (2, 4, 4)
+_REACH = (2, 4, 4)
 """Largest lags (wave, y, x) that are kept; along wavelength more where pixels are longer than so many bins."""
 
-RIM = 2.0
+_RIM = 2.0
 """Spaxels whose error is more than this many times the median are at the cube's rim,"""
-RIM_SPAXELS = 2
+_RIM_SPAXELS = 2
 """as are so many next to them, or to the outside,"""
-LEAST_INNER = 25
+_LEAST_INNER = 25
 """if so many are left."""
 
 
@@ -323,7 +281,7 @@ def mean_correlation(
         relative *= _inner(relative, lit)
         scale = np.where(relative > 0, relative / (planes.weight * planes.err), 0.0).ravel()
     longest = max(np.diff(block.slit.wave_um).max() for block in operator.blocks) / operator.grid.step_um
-    total = np.zeros(tuple(2 * reach + 1 for reach in (max(REACH[0], int(np.ceil(longest))), *REACH[1:])))
+    total = np.zeros(tuple(2 * reach + 1 for reach in (max(_REACH[0], int(np.ceil(longest))), *_REACH[1:])))
     for block, weight in zip(operator.blocks, operator.good(rejected), strict=True):
         matrix, variance = block.matrix, np.nan_to_num(block.slit.err) ** 2
         _pairs(matrix.indptr, matrix.indices, matrix.data, weight, variance, scale, ny, nx, total)
@@ -334,10 +292,10 @@ def mean_correlation(
 def _inner(relative: np.ndarray, lit: np.ndarray) -> np.ndarray:
     """Spaxels of ordinary error, away from the rim where the cube is large enough; bool, shape (y, x)."""
     typical = np.median(relative[lit], axis=0) if lit.any() else np.zeros(relative.shape[1:])
-    ordinary = (typical > 0) & (typical <= RIM)
-    for depth in (RIM_SPAXELS, 1):
+    ordinary = (typical > 0) & (typical <= _RIM)
+    for depth in (_RIM_SPAXELS, 1):
         inner = binary_erosion(ordinary, np.ones((3, 3)), iterations=depth)
-        if inner.sum() >= LEAST_INNER:
+        if inner.sum() >= _LEAST_INNER:
             return inner
     return ordinary
 

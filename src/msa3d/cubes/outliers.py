@@ -96,17 +96,17 @@ def _clear(indices, sums):  # pragma: no cover - compiled
             sums[row, v] = 0.0
 
 
-Test = Callable[[CubeOperator, float], "Judgement"]
-TESTS: dict[str, Test] = {}
+_Test = Callable[[CubeOperator, float], "Judgement"]
+TESTS: dict[str, _Test] = {}
 """Outlier tests by the name that ``cubebuild.drizzle.outliers.method`` of a dataset gives."""
 
 
-def outlier_test(name: str) -> Callable[[Test], Test]:
+def outlier_test(name: str) -> Callable[[_Test], _Test]:
     """Register a function of the operator and of the threshold (S/N) as an outlier test."""
     return lambda function: TESTS.setdefault(name, function)
 
 
-def find_test(name: str) -> Test:
+def find_test(name: str) -> _Test:
     """Find an outlier test by its name; a ValueError names those that exist."""
     if name not in TESTS:
         raise ValueError(f"there is no outlier test {name!r}{nearest(name, TESTS)}; choose one of {', '.join(TESTS)}")
@@ -114,39 +114,22 @@ def find_test(name: str) -> Test:
 
 
 def find_outliers(operator: CubeOperator, settings: OutlierSettings) -> Rejection:
-    """Judge every pixel by the test that the settings name.
-
-    Parameters
-    ----------
-    operator : CubeOperator
-        The operator of the source.
-    settings : OutlierSettings
-        Test and threshold.
-
-    Returns
-    -------
-    Rejection
-
-    Raises
-    ------
-    msa3d.errors.DatasetError
-        If there is no such test.
-    """
+    """Judge every pixel by the test that the settings name, at their threshold."""
     found = find_test(settings.method)(operator, settings.snr)
     return Rejection(found.rejected, _table(operator, found))
 
 
 @outlier_test("none")
-def no_test(operator: CubeOperator, snr: float) -> Judgement:
+def _no_test(operator: CubeOperator, snr: float) -> Judgement:
     """Reject nothing."""
     none = [np.zeros(len(block.slit.flat), dtype=bool) for block in operator.blocks]
     return Judgement(none, none, [np.nan] * len(none))
 
 
 @outlier_test("leave-one-out")
-def leave_one_out(operator: CubeOperator, snr: float) -> Judgement:
+def _leave_one_out(operator: CubeOperator, snr: float) -> Judgement:
     """Judge every pixel by what the other exposures predict, in rounds."""
-    found = no_test(operator, snr)
+    found = _no_test(operator, snr)
     for number in range(_ROUNDS):
         before, found = found, _round(operator, snr, found.rejected)
         changed = sum(int((a != b).sum()) for a, b in zip(found.rejected, before.rejected, strict=True))

@@ -1,8 +1,4 @@
-"""Overlap of the pixels of a slit with the voxels of a cube.
-
-Functions in machine code, kept on disk where that is possible.
-
-Overlap of detector pixels, projected on the sky, with the voxels of a cube.
+"""Overlap of detector pixels, projected on the sky, with the voxels of a cube, in machine code.
 
 The overlap of a pixel with a voxel is the product of two: the area that the pixel's quadrilateral on the
 sky shares with the spaxel (exact, by clipping one convex polygon with the other, Sutherland & Hodgman 1974)
@@ -22,18 +18,10 @@ from numba import njit
 
 
 def compiled(function: Callable) -> Callable:
-    """Compile a function with numba when it is first called.
+    """Compile a function of arrays and numbers with numba when it is first called.
 
-    Parameters
-    ----------
-    function : callable
-        Of arrays and numbers.
-
-    Returns
-    -------
-    callable
-        Its machine code is kept beside the source, in NUMBA_CACHE_DIR or in the home directory; where none of these
-        can be written to, every process compiles it anew.
+    Its machine code is kept beside the source, in NUMBA_CACHE_DIR or in the home directory; where none of these can be
+    written to, every process compiles it anew.
     """
     try:
         return njit(cache=True)(function)
@@ -171,20 +159,7 @@ def overlaps(quads: np.ndarray, low: np.ndarray, high: np.ndarray, shape: tuple[
 
 
 def polygon_areas(quad: np.ndarray, n: int) -> np.ndarray:
-    """Area that a quadrilateral shares with each pixel of a square image.
-
-    Parameters
-    ----------
-    quad : numpy.ndarray, shape (4, 2)
-        Corners (x, y), in order around it.
-    n : int
-        Pixels a side; the first is centred on 0.
-
-    Returns
-    -------
-    numpy.ndarray, shape (n, n)
-        In pixels.
-    """
+    """Area that a quadrilateral, corners (x, y) of shape (4, 2), shares with each pixel of an n by n image."""
     cell, area = np.empty(n * n, np.int64), np.empty(n * n)
     found = _cells(np.ascontiguousarray(quad, dtype=float), n, n, cell, area)
     image = np.zeros(n * n)

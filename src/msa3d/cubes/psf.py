@@ -1,8 +1,4 @@
-"""The effective point-spread function of a cube.
-
-Kernels that go with a cube: the noise of sums of correlated voxels, and the effective point spread.
-
-The point-spread function of a cube with the wings of the telescope.
+"""The effective point-spread function of a cube, and the noise of sums of correlated voxels.
 
 A cube's own kernel (`Cube.psf`) holds what the slit, the detector and the drizzle do, and the core of the telescope's
 image. A segmented mirror has wings as well: a tenth of the light of a point source lies beyond 0.15 arcsec, which
@@ -28,9 +24,9 @@ if TYPE_CHECKING:
     from msa3d.cubes.cube import Cube
 
 
-TELESCOPE_M = 6.5
+_TELESCOPE_M = 6.5
 """Diameter of the telescope (JWST), for the width of its image."""
-FWHM_IN_DIFFRACTION = 1.03
+_FWHM_IN_DIFFRACTION = 1.03
 """FWHM of the image over wavelength / diameter, of a filled circular pupil."""
 BLUR_PIXELS = 0.4
 """Sigma of the spectrograph's own blur along the slit, in detector pixels: assumed, as it is not published."""
@@ -104,7 +100,7 @@ def gaussian_psf(header: fits.Header, wcs: WCS, wave_um: float, name: str = "cub
     fine = 5
     n = 2 * half * fine + fine  # The whole kernel, in fine pixels: odd, with the centre on a fine pixel.
     inverse = np.linalg.inv(matrix) * fine
-    kernel = _gaussian(n, FWHM_IN_DIFFRACTION * wave_um * 1e-6 / TELESCOPE_M * ARCSEC_PER_RADIAN, scale / fine)
+    kernel = _gaussian(n, _FWHM_IN_DIFFRACTION * wave_um * 1e-6 / _TELESCOPE_M * ARCSEC_PER_RADIAN, scale / fine)
     corners = np.array([(-0.5, -0.5), (0.5, -0.5), (0.5, 0.5), (-0.5, 0.5)])
     spectrum = np.fft.rfft2(np.fft.ifftshift(kernel))
     boxes = [
@@ -134,15 +130,15 @@ def _gaussian(n: int, fwhm_arcsec: float, scale_arcsec: float) -> np.ndarray:
     return np.outer(profile, profile)
 
 
-SEGMENT_M, PITCH_M, SECONDARY_M, STRUT_M = 1.32, 1.327, 0.74, 0.11
+_SEGMENT_M, _PITCH_M, _SECONDARY_M, _STRUT_M = 1.32, 1.327, 0.74, 0.11
 """Flat-to-flat size and pitch of the segments, diameter of the secondary, width of its struts (JWST)."""
 
-WAVEFRONT_UM = 0.065
+_WAVEFRONT_UM = 0.065
 """Wavefront error in flight, rms (Rigby et al. 2023, PASP 135, 048001: 65-75 nm with NIRSpec's share)."""
 
 _SAMPLES, _STEP_M = 256, 0.06
-_CORE_FWHM = 1.03
-"""FWHM over wavelength / diameter of the Gaussian that `Cube.psf` has for the telescope."""
+_REACH_ARCSEC = 1.2
+"""Half the size of the kernel with wings."""
 
 
 @lru_cache(maxsize=1)
@@ -156,12 +152,12 @@ def _pupil_mtf() -> tuple[np.ndarray, np.ndarray]:
         for r in steps:
             if (q, r) == (0, 0) or abs(q + r) > 2:
                 continue
-            dx, dy = np.abs(x - q * PITCH_M * np.sqrt(0.75)), np.abs(y - (0.5 * q + r) * PITCH_M)
-            clear[np.maximum(dy, dx * np.sqrt(0.75) + dy / 2) <= SEGMENT_M / 2] = 1.0
-    clear[np.hypot(x, y) < SECONDARY_M / 2] = 0.0
+            dx, dy = np.abs(x - q * _PITCH_M * np.sqrt(0.75)), np.abs(y - (0.5 * q + r) * _PITCH_M)
+            clear[np.maximum(dy, dx * np.sqrt(0.75) + dy / 2) <= _SEGMENT_M / 2] = 1.0
+    clear[np.hypot(x, y) < _SECONDARY_M / 2] = 0.0
     for angle in np.radians([90.0, 240.0, 300.0]):
         on_strut = (x * np.cos(angle) + y * np.sin(angle) > 0) & (
-            np.abs(y * np.cos(angle) - x * np.sin(angle)) < STRUT_M / 2
+            np.abs(y * np.cos(angle) - x * np.sin(angle)) < _STRUT_M / 2
         )
         clear[on_strut] = 0.0
     auto = np.fft.ifft2(np.abs(np.fft.fft2(clear, s=(2 * _SAMPLES, 2 * _SAMPLES))) ** 2).real
@@ -172,38 +168,16 @@ def _pupil_mtf() -> tuple[np.ndarray, np.ndarray]:
     return np.arange(mean.size) * _STEP_M, mean / mean[0]
 
 
-def telescope_mtf(frequency, wave_um: float, wavefront_um: float = WAVEFRONT_UM) -> np.ndarray:
-    """Modulation transfer function of the telescope.
-
-    Parameters
-    ----------
-    frequency : array-like
-        Spatial frequency, cycles per arcsec.
-    wave_um : float
-        Wavelength, um.
-    wavefront_um : float
-        Rms of the wavefront error, um, correlated over a segment.
-
-    Returns
-    -------
-    ndarray
-        1 at frequency 0.
-    """
+def telescope_mtf(frequency, wave_um: float) -> np.ndarray:
+    """Modulation transfer function of the telescope at frequencies in cycles per arcsec; 1 at frequency 0."""
     separation = np.asarray(frequency) * ARCSEC_PER_RADIAN * wave_um * 1e-6
     at, value = _pupil_mtf()
     # Mean over realisations of the wavefront: exp(-phase variance (1 - correlation)) (Roddier 1981).
-    correlation = np.clip(1.0 - separation / SEGMENT_M, 0.0, None)
-    return np.interp(separation, at, value) * np.exp(-((2 * np.pi * wavefront_um / wave_um) ** 2) * (1 - correlation))
+    correlation = np.clip(1.0 - separation / _SEGMENT_M, 0.0, None)
+    return np.interp(separation, at, value) * np.exp(-((2 * np.pi * _WAVEFRONT_UM / wave_um) ** 2) * (1 - correlation))
 
 
-def effective_psf(
-    cube: Cube,
-    wave_um: float,
-    *,
-    wavefront_um: float = WAVEFRONT_UM,
-    reach_arcsec: float = 1.2,
-    spaxel: bool = True,
-):
+def effective_psf(cube: Cube, wave_um: float, *, spaxel: bool = True) -> np.ndarray:
     """Point-spread function on a cube's spaxels, wings of the telescope included.
 
     Parameters
@@ -212,10 +186,6 @@ def effective_psf(
         A cube of the drizzle builder, whose header knows slit and pixel.
     wave_um : float
         Wavelength, um.
-    wavefront_um : float
-        Rms of the wavefront error, um.
-    reach_arcsec : float
-        Half the size of the kernel.
     spaxel : bool
         Average over a spaxel; without it the kernel is for images that are means over spaxels already.
 
@@ -231,7 +201,7 @@ def effective_psf(
     """
     inner = cube.psf(wave_um)
     scale = float(np.sqrt(abs(np.linalg.det(cube.wcs.pixel_scale_matrix)))) * 3600.0
-    half = max(int(np.ceil(reach_arcsec / scale)), inner.shape[0] // 2)
+    half = max(int(np.ceil(_REACH_ARCSEC / scale)), inner.shape[0] // 2)
     # Twice the kernel in the transform: wings do not wrap around.
     n = 4 * half + 1
     padded = np.zeros((n, n))
@@ -239,9 +209,9 @@ def effective_psf(
     padded[start : start + inner.shape[0], start : start + inner.shape[1]] = inner
     u = np.fft.fftfreq(n, scale)
     frequency = np.hypot(u[:, None], u[None, :])
-    core = _CORE_FWHM * wave_um * 1e-6 / 6.5 * ARCSEC_PER_RADIAN / (2.0 * np.sqrt(2.0 * np.log(2.0)))
+    core = _FWHM_IN_DIFFRACTION * wave_um * 1e-6 / _TELESCOPE_M * ARCSEC_PER_RADIAN / FWHM_PER_SIGMA
     # The Gaussian core that the cube's kernel has is taken out: frequencies stop well before it is small.
-    change = telescope_mtf(frequency, wave_um, wavefront_um) / np.exp(-2.0 * (np.pi * core * frequency) ** 2)
+    change = telescope_mtf(frequency, wave_um) / np.exp(-2.0 * (np.pi * core * frequency) ** 2)
     if not spaxel:
         change = change / np.sinc(u[:, None] * scale) / np.sinc(u[None, :] * scale)
     folded = np.fft.fftshift(np.fft.ifft2(np.fft.fft2(np.fft.ifftshift(padded)) * change).real)

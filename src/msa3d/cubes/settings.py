@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from msa3d._model import Model, PlainName, Positive
 
-Fraction = Annotated[float, Field(gt=0, le=1.5)]
+_Fraction = Annotated[float, Field(gt=0, le=1.5)]
 
 
 class OutlierSettings(Model):
@@ -114,8 +114,8 @@ class DrizzleSettings(Model):
     scalew: Annotated[float, Field(ge=1e-5, le=1)] | None = None
     ra_center: Annotated[float, Field(ge=0, lt=360)] | None = None
     dec_center: Annotated[float, Field(ge=-90, le=90)] | None = None
-    slit_frac: Fraction = 1.0
-    pixfrac: Fraction = 1.0
+    slit_frac: _Fraction = 1.0
+    pixfrac: _Fraction = 1.0
     weighting: Literal["volume", "exptime", "ivm"] = "ivm"
     wavemin: Positive | None = None
     wavemax: Positive | None = None

@@ -36,13 +36,13 @@ logger = logging.getLogger(__name__)
 GB_EACH = 0.0125
 
 #: Kinds of problems of the pointing, for ``ignore_problems``.
-PLANNED, OFF_PATTERN = "planned pointing", "pointing off the pattern"
+_PLANNED, _OFF_PATTERN = "planned pointing", "pointing off the pattern"
 
 #: Largest distance of a pointing from the pattern: a quarter of a shutter. Guiding is ten times better.
-POINTING_TOLERANCE_ARCSEC = 0.05
+_POINTING_TOLERANCE_ARCSEC = 0.05
 
 #: Largest difference in roll, degrees: it moves a slitlet 100 arcsec from the reference point by as much.
-ROLL_TOLERANCE_DEG = 0.03
+_ROLL_TOLERANCE_DEG = 0.03
 
 #: Keywords of the SCI header in which all files agree, as they look through the same aperture, and by how much they
 #: may differ (arcsec, degrees).
@@ -331,34 +331,34 @@ class Observation:
         ignored = self.dataset.ignore_problems
         cure = "get them again from the archive, or correct RA_REF, DEC_REF and ROLL_REF in copies"
         planned = [rate.path for rate in self.rates if str(rate.primary.get("ENGQLPTG", "")).strip() == "PLANNED"]
-        if planned and PLANNED not in ignored:
+        if planned and _PLANNED not in ignored:
             yield (
                 f"ENGQLPTG is PLANNED in {listed(planned)}: their pointing was not measured, and the dither is "
-                f"missing; {cure}, or put '{PLANNED}' under ignore_problems in the dataset."
+                f"missing; {cure}, or put '{_PLANNED}' under ignore_problems in the dataset."
             )
-        if OFF_PATTERN in ignored or not self.exposures:
+        if _OFF_PATTERN in ignored or not self.exposures:
             return
-        cure = f"{cure}, or put '{OFF_PATTERN}' under ignore_problems in the dataset."
+        cure = f"{cure}, or put '{_OFF_PATTERN}' under ignore_problems in the dataset."
         # The median of differences from one of them: rolls may lie on both sides of 0 degrees.
         turns = [_turn(exposure.roll, self.exposures[0].roll) for exposure in self.exposures]
         for exposure, turn in zip(self.exposures, turns, strict=True):
             name = next(iter(exposure.rates.values())).name
             turned = abs(turn - float(np.median(turns)))
-            if turned > ROLL_TOLERANCE_DEG:
+            if turned > _ROLL_TOLERANCE_DEG:
                 yield (
                     f"ROLL_REF of {name} is {exposure.roll:.4f}, {turned:.3f} degrees from the median of all exposures "
-                    f"(at most {ROLL_TOLERANCE_DEG:g}); {cure}"
+                    f"(at most {_ROLL_TOLERANCE_DEG:g}); {cure}"
                 )
         if len(self.exposures) != self.dataset.pattern.n_exposures:
             return
         ra, dec, row, column = zip(*((e.ra, e.dec, e.row, e.column) for e in self.exposures), strict=True)
         distance = off_grid(ra, dec, row, column)
         for exposure, off in zip(self.exposures, distance, strict=True):
-            if off > POINTING_TOLERANCE_ARCSEC:
+            if off > _POINTING_TOLERANCE_ARCSEC:
                 yield (
                     f"RA_REF and DEC_REF of {next(iter(exposure.rates.values())).name} are {off:.2f} arcsec off the "
                     f"{self.dataset.pattern.rows} x {self.dataset.pattern.columns} pattern of the other exposures (at "
-                    f"most {POINTING_TOLERANCE_ARCSEC:g}); {cure}"
+                    f"most {_POINTING_TOLERANCE_ARCSEC:g}); {cure}"
                 )
         if len(ra) > 1 and 3600.0 * max(np.ptp(ra), np.ptp(dec)) < 1e-3:
             yield f"All {len(ra)} exposures have the same RA_REF and DEC_REF: the pattern is missing; {cure}"
@@ -376,22 +376,22 @@ class Observation:
                     one, two = mine.primary.get(keyword), other.primary.get(keyword)
                     if (one is None) != (two is None) or (one is not None and abs(one - two) > most):
                         yield f"{keyword} {both} differs ({one}, {two}), though they are one exposure; {cure}."
-                if OFF_PATTERN not in self.dataset.ignore_problems:
+                if _OFF_PATTERN not in self.dataset.ignore_problems:
                     yield from self._point_alike(exposure, other, both, cure)
 
     def _point_alike(self, exposure: Exposure, other: Rate, both: str, cure: str) -> Iterator[str]:
-        cure = f"{cure}, or put '{OFF_PATTERN}' under ignore_problems in the dataset."
+        cure = f"{cure}, or put '{_OFF_PATTERN}' under ignore_problems in the dataset."
         north = float(other.sci["DEC_REF"]) - exposure.dec
         east = _turn(float(other.sci["RA_REF"]), exposure.ra) * math.cos(math.radians(exposure.dec))
         apart, turned = 3600.0 * math.hypot(east, north), abs(_turn(float(other.sci["ROLL_REF"]), exposure.roll))
-        if apart > POINTING_TOLERANCE_ARCSEC:
+        if apart > _POINTING_TOLERANCE_ARCSEC:
             yield (
-                f"RA_REF and DEC_REF {both} differ by {apart:.2f} arcsec (at most {POINTING_TOLERANCE_ARCSEC:g}), "
+                f"RA_REF and DEC_REF {both} differ by {apart:.2f} arcsec (at most {_POINTING_TOLERANCE_ARCSEC:g}), "
                 f"though they are one exposure; {cure}"
             )
-        if turned > ROLL_TOLERANCE_DEG:
+        if turned > _ROLL_TOLERANCE_DEG:
             yield (
-                f"ROLL_REF {both} differs by {turned:.3f} degrees (at most {ROLL_TOLERANCE_DEG:g}), though they are "
+                f"ROLL_REF {both} differs by {turned:.3f} degrees (at most {_ROLL_TOLERANCE_DEG:g}), though they are "
                 f"one exposure; {cure}"
             )
 

@@ -1,6 +1,4 @@
-"""The MSA metafile, read and written.
-
-The MSA metafile: which shutters are open, in which slitlet, for which source, at every dither point.
+"""The MSA metafile: which shutters are open, in which slitlet, for which source, at every dither point.
 
 Conventions, read from jwst 1.14.0 (``assign_wcs.nirspec.get_open_msa_slits``) and a real file: ``shutter_row``
 (1 to 365) counts along dispersion, ``shutter_column`` (1 to 171) along the slit; both from the corner of their
@@ -38,11 +36,14 @@ from msa3d.pipeline.products import atomic_path
 
 if TYPE_CHECKING:
     from msa3d.config import Dataset
-    from msa3d.observation.metafile_check import Problem
+    from msa3d.observation.metafile_check import MetafileProblem
+
+#: Ids from this one on are those that the original code shortens.
+_SHORTENED_FROM = 100_000
 
 
 @dataclass(frozen=True)
-class Slitlet:
+class MetafileSlitlet:
     """One slitlet.
 
     Parameters
@@ -207,17 +208,16 @@ class MsaFile:
                 owners[key] = owners[same[0]]
         return owners
 
-    def slitlets(self, metadata_id: int | None = None) -> list[Slitlet]:
-        """List the slitlets of one MSA configuration (by default the first), in the order of their ids."""
+    def slitlets(self) -> list[MetafileSlitlet]:
+        """List the slitlets of the first MSA configuration, in the order of their ids."""
         meta = self.shutters["msa_metadata_id"]
-        if metadata_id is None and len(meta):
-            metadata_id = int(meta.min())
+        metadata_id = int(meta.min()) if len(meta) else None
         rows = self.shutters[(meta == metadata_id) & (self.shutters["slitlet_id"] > 0)]
         owners, found = self.owners(), []
         for slitlet_id in np.unique(rows["slitlet_id"]):
             mine = rows[rows["slitlet_id"] == slitlet_id]
             found.append(
-                Slitlet(
+                MetafileSlitlet(
                     int(slitlet_id),
                     owners.get((metadata_id, int(slitlet_id)), 0),
                     int(mine["shutter_quadrant"][0]),
@@ -227,12 +227,12 @@ class MsaFile:
             )
         return found
 
-    def check(self) -> list[Problem]:
+    def check(self) -> list[MetafileProblem]:
         """Look for contradictions.
 
         Returns
         -------
-        list of Problem
+        list of MetafileProblem
             Errors first, each one sentence that names slitlet, source and dither point. What errors are and what
             warnings is told in `msa3d.observation.metafile_check`. Empty for a metafile without fault.
         """
@@ -281,16 +281,14 @@ class MsaFile:
                     shutters[name][lit] = np.where(np.isfinite(shutters[name][lit]), shutters[name][lit], 0.5)
         return replace(self, shutters=shutters)
 
-    def transform_ids(self, *, shorten: Literal["first", "last"] | None = None, max_id: int = 100_000) -> MsaFile:
+    def transform_ids(self, *, shorten: Literal["first", "last"] | None = None) -> MsaFile:
         """Give every row of a slitlet the id of its source (the published transform).
 
         Parameters
         ----------
         shorten : {"first", "last"}, optional
-            The original code shortens ids of `max_id` and more by three digits; here only on request, by the
+            The original code shortens ids of 100000 and more by three digits; here only on request, by the
             first or the last three. By default ids stay as they are, jwst takes them.
-        max_id : int
-            See `shorten`.
 
         Returns
         -------
@@ -307,25 +305,13 @@ class MsaFile:
             mine = (shutters["msa_metadata_id"] == meta) & (shutters["slitlet_id"] == slitlet_id)
             shutters["source_id"][mine] = source_id
         if shorten is not None:
-            new = self.shortened_ids(shorten, max_id)
+            new = self.shortened_ids(shorten)
             for table in (shutters, sources):
                 table["source_id"] = [new.get(int(i), int(i)) for i in table["source_id"]]
         return replace(self, shutters=shutters, sources=sources)
 
-    def shortened_ids(self, shorten: Literal["first", "last"], max_id: int = 100_000) -> dict[int, int]:
-        """List which ids would become which.
-
-        Parameters
-        ----------
-        shorten : {"first", "last"}
-            Which three digits go.
-        max_id : int
-            Ids from this one on are shortened.
-
-        Returns
-        -------
-        dict
-            ``{old: new}``.
+    def shortened_ids(self, shorten: Literal["first", "last"]) -> dict[int, int]:
+        """List which ids would become which, as `transform_ids` shortens them: ``{old: new}``.
 
         Raises
         ------
@@ -334,7 +320,7 @@ class MsaFile:
         """
         every = {int(i) for table in (self.shutters, self.sources) for i in table["source_id"]}
         cut = slice(3, None) if shorten == "first" else slice(None, -3)
-        new = {i: int(str(i)[cut]) for i in sorted(every) if i >= max_id}
+        new = {i: int(str(i)[cut]) for i in sorted(every) if i >= _SHORTENED_FROM}
         taken: dict[int, list[int]] = {}
         for old in sorted(every):
             taken.setdefault(new.get(old, old), []).append(old)

@@ -26,7 +26,7 @@ _Groups = dict[tuple[int, int, int], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Problem:
+class MetafileProblem:
     """One thing that is wrong.
 
     Parameters
@@ -51,22 +51,11 @@ class Problem:
         return f"{self.level}: {self.message}"
 
 
-def find_problems(msa: MsaFile) -> list[Problem]:
-    """Look for all kinds of contradictions in a metafile.
-
-    Parameters
-    ----------
-    msa : MsaFile
-        Any.
-
-    Returns
-    -------
-    list of Problem
-        Errors first.
-    """
+def find_problems(msa: MsaFile) -> list[MetafileProblem]:
+    """Look for all kinds of contradictions in a metafile; errors come first."""
     groups = _groups(msa)
     found = [
-        *(Problem("warning", "rows left out", text) for text in msa.left_out),
+        *(MetafileProblem("warning", "rows left out", text) for text in msa.left_out),
         *_invalid_rows(msa),
         *_duplicate_slitlets(groups),
         *_slitlets(groups),
@@ -88,8 +77,8 @@ def _groups(msa: MsaFile) -> _Groups:
     return {tuple(int(k) for k in key): table[part] for key, part in zip(unique, parts, strict=True)}
 
 
-def _more(items: list, one: str = "more") -> str:
-    return f" (and {len(items) - 1} {one})" if len(items) > 1 else ""
+def _more(items: list) -> str:
+    return f" (and {len(items) - 1} more)" if len(items) > 1 else ""
 
 
 def _at(points: list[tuple[int, int]]) -> str:
@@ -105,12 +94,12 @@ def _collect(pairs: Iterator[tuple]) -> dict:
     return gathered
 
 
-def _invalid_rows(msa: MsaFile) -> Iterator[Problem]:
+def _invalid_rows(msa: MsaFile) -> Iterator[MetafileProblem]:
     table = msa.shutters
     limits = {"shutter_quadrant": (1, 4), "shutter_row": (1, 365), "shutter_column": (1, 171)}
     for name, (low, high) in limits.items():
         for number in np.flatnonzero((table[name] < low) | (table[name] > high)):
-            yield Problem(
+            yield MetafileProblem(
                 "error",
                 "invalid row",
                 f"row {number + 1} of SHUTTER_INFO (slitlet {table['slitlet_id'][number]}) has {name} "
@@ -123,14 +112,14 @@ def _invalid_rows(msa: MsaFile) -> Iterator[Problem]:
     ):
         values = np.char.strip(table[name])
         for number in np.flatnonzero(~np.isin(values, allowed)):
-            yield Problem(
+            yield MetafileProblem(
                 "error",
                 "invalid row",
                 f"row {number + 1} of SHUTTER_INFO (slitlet {table['slitlet_id'][number]}) has {name} "
                 f"{str(values[number])!r}, which must be {' or '.join(allowed)}",
             )
     for number in np.flatnonzero(table["dither_point_index"] < 1):
-        yield Problem(
+        yield MetafileProblem(
             "error",
             "invalid row",
             f"row {number + 1} of SHUTTER_INFO has dither_point_index {table['dither_point_index'][number]}, "
@@ -138,7 +127,7 @@ def _invalid_rows(msa: MsaFile) -> Iterator[Problem]:
         )
 
 
-def _duplicate_slitlets(groups: _Groups) -> Iterator[Problem]:
+def _duplicate_slitlets(groups: _Groups) -> Iterator[MetafileProblem]:
     """Find pairs of slitlets that share a shutter."""
 
     def pairs() -> Iterator[tuple]:
@@ -153,7 +142,7 @@ def _duplicate_slitlets(groups: _Groups) -> Iterator[Problem]:
     for (first, second), where in _collect(pairs()).items():
         shutters = sorted({place[2] for place in where})
         points = sorted({place[:2] for place in where})
-        yield Problem(
+        yield MetafileProblem(
             "error",
             "duplicate slitlets",
             f"slitlets {first} and {second} are duplicates: both hold shutter quadrant {shutters[0][0]}, row "
@@ -161,10 +150,10 @@ def _duplicate_slitlets(groups: _Groups) -> Iterator[Problem]:
         )
 
 
-def _slitlets(groups: _Groups) -> Iterator[Problem]:
+def _slitlets(groups: _Groups) -> Iterator[MetafileProblem]:
     """Find what is wrong within single slitlets."""
     for (level, kind, text), points in _collect(_within_slitlets(groups)).items():
-        yield Problem(level, kind, f"{text} {_at(points)}")
+        yield MetafileProblem(level, kind, f"{text} {_at(points)}")
 
 
 def _within_slitlets(groups: _Groups) -> Iterator[tuple]:
@@ -209,7 +198,7 @@ def _within_slitlets(groups: _Groups) -> Iterator[tuple]:
             yield ("warning", "gap in slitlet", text), where
 
 
-def _lost_shutters(msa: MsaFile, groups: _Groups) -> Iterator[Problem]:
+def _lost_shutters(msa: MsaFile, groups: _Groups) -> Iterator[MetafileProblem]:
     """Find shutters that a slitlet has at most dither points, but not at all, or in SHUTTER_IMAGE only.
 
     While the telescope steps, the shutters stay as they are: where one is missing, a row is lost. A configuration of
@@ -233,7 +222,7 @@ def _lost_shutters(msa: MsaFile, groups: _Groups) -> Iterator[Problem]:
                         yield (slitlet, shutter), point
 
     for (slitlet, (quadrant, row, column)), where in sorted(_collect(pairs()).items()):
-        yield Problem(
+        yield MetafileProblem(
             "error",
             "shutter missing",
             f"slitlet {slitlet} lacks shutter quadrant {quadrant}, row {row}, column {column} {_at(sorted(where))}, "
@@ -246,7 +235,7 @@ def _lost_shutters(msa: MsaFile, groups: _Groups) -> Iterator[Problem]:
     lost = [place for place in zip(*np.nonzero(msa.image > 0), strict=True) if place not in known]
     if lost:
         # Rows that were left out are known already.
-        yield Problem(
+        yield MetafileProblem(
             "warning" if msa.left_out else "error",
             "shutter missing",
             f"SHUTTER_IMAGE has slitlet {msa.image[lost[0]]} at [{lost[0][0]}, {lost[0][1]}]{_more(lost)}, for which "
@@ -254,7 +243,7 @@ def _lost_shutters(msa: MsaFile, groups: _Groups) -> Iterator[Problem]:
         )
 
 
-def _sources_in_two_slitlets(groups: _Groups) -> Iterator[Problem]:
+def _sources_in_two_slitlets(groups: _Groups) -> Iterator[MetafileProblem]:
     def pairs() -> Iterator[tuple]:
         holder: dict[tuple[int, int, int], int] = {}
         for (meta, dither, slitlet), rows in groups.items():
@@ -264,7 +253,7 @@ def _sources_in_two_slitlets(groups: _Groups) -> Iterator[Problem]:
                     yield (source, other, slitlet), (meta, dither)
 
     for (source, first, second), points in _collect(pairs()).items():
-        yield Problem(
+        yield MetafileProblem(
             "error",
             "source in two slitlets",
             f"source {source} is the primary source of slitlets {first} and {second} {_at(points)}: their spectra "
@@ -273,11 +262,11 @@ def _sources_in_two_slitlets(groups: _Groups) -> Iterator[Problem]:
         )
 
 
-def _sources(msa: MsaFile) -> Iterator[Problem]:
+def _sources(msa: MsaFile) -> Iterator[MetafileProblem]:
     ids = [int(i) for i in msa.sources["source_id"]]
     named = {int(i) for i in msa.shutters["source_id"][msa.shutters["slitlet_id"] > 0]}
     for source in sorted(i for i in named - set(ids) if i != 0):
-        yield Problem(
+        yield MetafileProblem(
             # Of what was planned as background jwst needs none.
             "error" if source > 0 else "warning",
             "source without entry",
@@ -285,7 +274,7 @@ def _sources(msa: MsaFile) -> Iterator[Problem]:
             source,
         )
     for source in sorted(set(ids) - named):
-        yield Problem(
+        yield MetafileProblem(
             # One of the dataset's targets is an error all the same: of the dataset (`msa3d.observation.exposures`).
             "warning",
             "source without slitlet",
@@ -293,12 +282,14 @@ def _sources(msa: MsaFile) -> Iterator[Problem]:
             source,
         )
     for source in sorted({i for i in ids if ids.count(i) > 1}):
-        yield Problem("error", "duplicate source", f"source {source} has several entries in SOURCE_INFO", source)
+        yield MetafileProblem(
+            "error", "duplicate source", f"source {source} has several entries in SOURCE_INFO", source
+        )
     ra, dec = msa.sources["ra"], msa.sources["dec"]
     good = np.isfinite(ra) & np.isfinite(dec) & (ra >= 0) & (ra < 360) & (np.abs(dec) <= 90)
     good &= ~((ra == 0) & (dec == 0))
     for number in np.flatnonzero(~good):
-        yield Problem(
+        yield MetafileProblem(
             "error" if ids[number] > 0 else "warning",
             "source without coordinates",
             f"source {ids[number]} has no valid coordinates in SOURCE_INFO (ra {ra[number]}, dec {dec[number]})",

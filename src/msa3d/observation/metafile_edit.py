@@ -1,10 +1,4 @@
-"""Edits of MSA metafiles.
-
-Rows of an MSA metafile, found and given other slitlets and sources: helpers of `msa3d.observation.metafile_edit`.
-
-What differs between two MSA metafiles, in sentences.
-
-Edits of an MSA metafile, each of which gives a new `MsaFile`; `changes` lists what one of them changed.
+"""Edits of MSA metafiles, each of which gives a new `MsaFile`; `changes` lists what one of them changed.
 
 Nothing is ever changed in place and no file is written over: read, edit, `MsaFile.write` to another name. What an
 edit cannot do for a slitlet (there is no shutter beyond the edge of the MSA, say) is told in the log, not passed over.
@@ -51,7 +45,7 @@ def _rows_of(msa: MsaFile, slitlet_id: int, metadata_id: int | None = None) -> n
     return mine
 
 
-def slitlets_of(msa: MsaFile, wanted: set[int]) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+def _slitlets_of(msa: MsaFile, wanted: set[int]) -> Iterator[tuple[tuple[int, int], np.ndarray]]:
     """Rows of every slitlet of every configuration; of the wanted ones where any are named."""
     there = {int(i) for i in msa.shutters["slitlet_id"]}
     missing = sorted(wanted - there)
@@ -62,7 +56,7 @@ def slitlets_of(msa: MsaFile, wanted: set[int]) -> Iterator[tuple[tuple[int, int
         yield (meta, slitlet), msa.shutters[_rows_of(msa, slitlet, meta)]
 
 
-class Names(dict):
+class _Names(dict):
     """New slitlet ids by what they are for, the same in all configurations."""
 
     def __init__(self, msa: MsaFile) -> None:
@@ -74,7 +68,7 @@ class Names(dict):
         return self[what]
 
 
-def with_rows(msa: MsaFile, shutters: np.ndarray) -> MsaFile:
+def _with_rows(msa: MsaFile, shutters: np.ndarray) -> MsaFile:
     """Give a metafile other rows, and SHUTTER_IMAGE what follows from them."""
     if len(shutters) and shutters["slitlet_id"].max() >= _LARGEST_SLITLET_ID:
         raise MetafileError(f"{_name_of(msa)}: there are no slitlet ids left, {_LARGEST_SLITLET_ID} is the greatest.")
@@ -84,7 +78,7 @@ def with_rows(msa: MsaFile, shutters: np.ndarray) -> MsaFile:
     return replace(msa, shutters=shutters, image=image)
 
 
-def entry_of(msa: MsaFile, source_id: int, coordinates: tuple[float, float] | None = None) -> np.ndarray:
+def _entry_of(msa: MsaFile, source_id: int, coordinates: tuple[float, float] | None = None) -> np.ndarray:
     """Entry of a source in SOURCE_INFO, one row; or a new one at some coordinates where there is none."""
     entry = msa.sources[msa.sources["source_id"] == source_id][:1].copy()
     if len(entry) or coordinates is None:
@@ -95,7 +89,7 @@ def entry_of(msa: MsaFile, source_id: int, coordinates: tuple[float, float] | No
     return entry
 
 
-def give_sources(msa: MsaFile, parents: Mapping[int, np.ndarray], first: int | None = None) -> MsaFile:
+def _give_sources(msa: MsaFile, parents: Mapping[int, np.ndarray], first: int | None = None) -> MsaFile:
     """Give slitlets new sources, primary in their middle shutter, each made from another entry of SOURCE_INFO."""
     shutters, known = msa.shutters.copy(), {int(i) for i in msa.sources["source_id"]}
     known |= {int(i) for i in shutters["source_id"]}
@@ -128,7 +122,7 @@ def _first_rows(shutters: np.ndarray, mine: np.ndarray) -> np.ndarray:
     return rows[np.unique(points, axis=0, return_index=True)[1]]
 
 
-def without_orphans(msa: MsaFile, before: MsaFile, *, shortened: bool = False) -> MsaFile:
+def _without_orphans(msa: MsaFile, before: MsaFile, *, shortened: bool = False) -> MsaFile:
     """Take out of SOURCE_INFO what has lost its slitlet (after shortening, all positive ids without one)."""
     there = {int(i) for i in msa.shutters["source_id"]}
     if shortened:
@@ -275,7 +269,7 @@ def transform_ids(msa: MsaFile, shorten: Literal["first", "last"] | None = None)
     MetafileError
         Where shortened ids would collide.
     """
-    return without_orphans(msa.transform_ids(shorten=shorten), msa, shortened=shorten is not None)
+    return _without_orphans(msa.transform_ids(shorten=shorten), msa, shortened=shorten is not None)
 
 
 def set_stellarity(msa: MsaFile, stellarity: Mapping[int, float]) -> MsaFile:
@@ -288,10 +282,6 @@ def set_stellarity(msa: MsaFile, stellarity: Mapping[int, float]) -> MsaFile:
     stellarity : mapping of int to float
         By source id, from 0 (extended) to 1 (a point); jwst 1.14.0 takes more than 0.75 for a point. A negative
         number means unknown.
-
-    Returns
-    -------
-    MsaFile
 
     Raises
     ------
@@ -323,10 +313,6 @@ def set_position(msa: MsaFile, source_id: int, x: float, y: float, dither_points
         0.5, 0.5 is the middle.
     dither_points : iterable of int, optional
         Dither points (``dither_point_index``) that it holds for; by default all.
-
-    Returns
-    -------
-    MsaFile
 
     Raises
     ------
@@ -371,10 +357,6 @@ def set_background(msa: MsaFile, slitlet_id: int, columns: Iterable[int] = (), b
     background : bool
         Whether they hold background; False marks them as holding the source.
 
-    Returns
-    -------
-    MsaFile
-
     Raises
     ------
     MetafileError
@@ -399,7 +381,7 @@ def set_background(msa: MsaFile, slitlet_id: int, columns: Iterable[int] = (), b
         for axis in "xy":
             shutters[f"estimated_source_in_shutter_{axis}"][mine] = np.nan
     shutters["background"][mine] = "Y" if background else "N"
-    return without_orphans(replace(msa, shutters=shutters), msa)
+    return _without_orphans(replace(msa, shutters=shutters), msa)
 
 
 # --- slitlets of other lengths
@@ -443,7 +425,7 @@ def lengthen_slitlets(msa: MsaFile, shutters: int = 1, slitlet_ids: Iterable[int
 def _one_longer(msa: MsaFile, slitlet_ids: set[int]) -> MsaFile:
     taken = {_shutter_of(row) for row in msa.shutters[msa.shutters["slitlet_id"] > 0]}
     new, stuck = [], []
-    for (_, slitlet), rows in slitlets_of(msa, slitlet_ids):
+    for (_, slitlet), rows in _slitlets_of(msa, slitlet_ids):
         columns = rows["shutter_column"]
         for end, step in ((columns.min(), -1), (columns.max(), 1)):
             at_end = rows[columns == end]
@@ -461,7 +443,7 @@ def _one_longer(msa: MsaFile, slitlet_ids: set[int]) -> MsaFile:
             "no room for another shutter (edge of the MSA, or another slitlet) at slitlet %s",
             "; ".join(dict.fromkeys(stuck)),
         )
-    return with_rows(msa, np.concatenate([msa.shutters, *new]))
+    return _with_rows(msa, np.concatenate([msa.shutters, *new]))
 
 
 def _pretended(rows: np.ndarray) -> np.ndarray:
@@ -491,10 +473,6 @@ def split_slitlets(msa: MsaFile, longest: int = 3, own_sources: bool = False) ->
         position in the middle of the shutter), so that each gets a spectrum under its own name. Otherwise they are
         background, for which jwst makes up source ids.
 
-    Returns
-    -------
-    MsaFile
-
     Raises
     ------
     MetafileError
@@ -503,8 +481,8 @@ def split_slitlets(msa: MsaFile, longest: int = 3, own_sources: bool = False) ->
     if longest < 1:
         raise MetafileError(f"the longest slitlet has 1 shutter or more, not {longest}.")
     shutters, parents, owners = msa.shutters.copy(), {}, msa.owners()
-    names = Names(msa)
-    for key, rows in slitlets_of(msa, set()):
+    names = _Names(msa)
+    for key, rows in _slitlets_of(msa, set()):
         columns = np.unique(rows["shutter_column"])
         if len(columns) <= longest:
             continue
@@ -515,9 +493,9 @@ def split_slitlets(msa: MsaFile, longest: int = 3, own_sources: bool = False) ->
             shutters["slitlet_id"][mine] = new
             shutters["source_id"][mine] = 0
             if key in owners:
-                parents[new] = entry_of(msa, owners[key])
-    made = with_rows(msa, shutters)
-    return give_sources(made, parents) if own_sources else made
+                parents[new] = _entry_of(msa, owners[key])
+    made = _with_rows(msa, shutters)
+    return _give_sources(made, parents) if own_sources else made
 
 
 def _pieces(msa: MsaFile, slitlet: int, columns: np.ndarray, primary: np.ndarray, longest: int) -> list[np.ndarray]:
@@ -574,8 +552,8 @@ def one_slitlet_per_shutter(
     if not wanted:
         raise MetafileError("name the slitlets that become one slitlet a shutter.")
     shutters, parents, owners = msa.shutters.copy(), {}, msa.owners()
-    names = Names(msa)
-    for key, rows in slitlets_of(msa, wanted):
+    names = _Names(msa)
+    for key, rows in _slitlets_of(msa, wanted):
         if key not in owners and coordinates is None:
             raise MetafileError(
                 f"{_name_of(msa)}: slitlet {key[1]} has no source; give right ascension and declination."
@@ -584,6 +562,6 @@ def one_slitlet_per_shutter(
             mine = _rows_of(msa, key[1], key[0]) & (shutters["shutter_column"] == column)
             new = names[key[1], column]
             shutters["slitlet_id"][mine] = new
-            parents[new] = entry_of(msa, owners.get(key, 0), coordinates)
-    made = give_sources(with_rows(msa, shutters), parents, first_source_id)
-    return without_orphans(made, msa)
+            parents[new] = _entry_of(msa, owners.get(key, 0), coordinates)
+    made = _give_sources(_with_rows(msa, shutters), parents, first_source_id)
+    return _without_orphans(made, msa)

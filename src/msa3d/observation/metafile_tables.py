@@ -96,17 +96,7 @@ def _type_of(values: np.ndarray, form: str) -> np.dtype:
 
 
 def table_hdu(name: str, table: np.ndarray, usual: Mapping[str, str], formats: Mapping[str, str]) -> fits.BinTableHDU:
-    """Write a structured array as a table extension.
-
-    Parameters
-    ----------
-    name : str
-        Name of the extension.
-    table : `numpy.ndarray`
-        Structured array.
-    usual, formats : mapping
-        FITS formats by column: the archive's, and by ``extension.column`` those of the file that it was read from.
-    """
+    """Write a structured array as a table; FITS formats are those of the file that it was read from, else the usual."""
     columns = []
     for column in table.dtype.names:
         values = table[column]
@@ -123,18 +113,10 @@ def table_hdu(name: str, table: np.ndarray, usual: Mapping[str, str], formats: M
 
 
 def open_rows(table: np.ndarray) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Leave out the rows of SHUTTER_INFO that are no open shutter of the MSA.
+    """The rows of SHUTTER_INFO that are open shutters of the MSA, and what was left out.
 
-    Parameters
-    ----------
-    table : `numpy.ndarray`
-        SHUTTER_INFO as it is.
-
-    Returns
-    -------
-    tuple of (`numpy.ndarray`, tuple of str)
-        The rows of open shutters, and what was left out: fixed slits, which STScI's processing has listed in a column
-        ``fixed_slit`` since 2024, and shutters that are CLOSED, which jwst takes for open ones.
+    That is fixed slits, which STScI's processing has listed in a column ``fixed_slit`` since 2024, and shutters that
+    are CLOSED, which jwst takes for open ones.
     """
     said, kept = [], np.ones(len(table), bool)
     if "fixed_slit" in table.dtype.names:

@@ -80,16 +80,12 @@ class Comparison:
     ----------
     slit_stepping_s, ifs_s : float
         With overheads.
-    slit_stepping_open_s, ifs_open_s : float
-        Without.
     factors : dict of str to float
         What multiplies to `gain`: number of targets, steps, noise, throughput, overheads.
     """
 
     slit_stepping_s: float
     ifs_s: float
-    slit_stepping_open_s: float
-    ifs_open_s: float
     factors: dict[str, float]
 
     @property
@@ -136,4 +132,4 @@ def compare(inputs: Inputs | None = None, **changes: float) -> Comparison:
         "throughput": 1.0 / i.throughput_ratio**2,
         "overheads": (ifs / own) / (ifs_open / own_open),
     }
-    return Comparison(own, ifs, own_open, ifs_open, factors)
+    return Comparison(own, ifs, factors)

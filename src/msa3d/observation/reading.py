@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-BLOCK, CARD = 2880, 80
+_BLOCK, _CARD = 2880, 80
 
 
 def read_headers(path: Path) -> list[fits.Header]:
@@ -68,7 +68,7 @@ def read_headers(path: Path) -> list[fits.Header]:
                         f"{path} is damaged: header {number} does not say what follows it; get the file again."
                     ) from error
                 # Files are whole blocks: one that ends within its last padding has lost something too.
-                end = stream.tell() + -(-length // BLOCK) * BLOCK
+                end = stream.tell() + -(-length // _BLOCK) * _BLOCK
                 if end > size:
                     raise ObservationError(
                         f"{path} is truncated: it has {size} bytes, but its {name} extension ends at byte {end}; "
@@ -87,13 +87,13 @@ def _header_text(stream, path: Path, number: int) -> str:
     """Read the blocks of one header, up to and with the one that holds END."""
     blocks = []
     while True:
-        block = stream.read(BLOCK)
+        block = stream.read(_BLOCK)
         if not blocks and number == 0 and not block.startswith(b"SIMPLE  ="):
             raise ObservationError(f"{path} is not a FITS file.")
-        if len(block) < BLOCK:
+        if len(block) < _BLOCK:
             raise ObservationError(f"{path} is truncated in header {number}; get the file again.")
         blocks.append(block)
-        if any(block[i : i + CARD].rstrip() == b"END" for i in range(0, BLOCK, CARD)):
+        if any(block[i : i + _CARD].rstrip() == b"END" for i in range(0, _BLOCK, _CARD)):
             break
     try:
         return b"".join(blocks).decode("ascii")
@@ -116,18 +116,7 @@ def _data_bytes(header: fits.Header) -> int:
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what goes wrong in the block, while a 2-D spectrum is read, into a sentence.
-
-    Parameters
-    ----------
-    path : pathlib.Path
-        The file.
-
-    Raises
-    ------
-    msa3d.errors.ProductError
-        If the file is missing, truncated or not what it should be.
-    """
+    """Turn what goes wrong in the block, while a 2-D spectrum is read, into the sentence of a ProductError."""
     if not path.is_file():
         raise ProductError(f"{path}: the 2-D spectrum is missing; run the step before this one")
     try:
@@ -165,7 +154,7 @@ SCI_KEYWORDS = {
 }
 
 #: Extensions that a rate must have.
-RATE_EXTENSIONS = ("SCI", "ERR", "DQ")
+_RATE_EXTENSIONS = ("SCI", "ERR", "DQ")
 
 
 #: EXP_TYPE of spectra through the micro-shutters.
@@ -201,20 +190,7 @@ def leave_out_others(paths: Iterable[Path]) -> list[Path]:
 
 
 def rates_of(dataset: Dataset, layout: Layout) -> dict[Path, str]:
-    """Count rates of the dataset's visit that are spectra, and the name of the exposure that each belongs to.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        Gives the visit.
-    layout : Layout
-        Where the rates are.
-
-    Returns
-    -------
-    dict of Path to str
-        In observing order (`msa3d.pipeline.layout.exposure_names`).
-    """
+    """Count rates of the visit that are spectra, in observing order, and the exposure that each belongs to."""
     mine = (path for path in layout.rates() if path.name.startswith(dataset.file_root) and parse_rate_name(path))
     return exposure_names(spectra(mine))
 
@@ -253,36 +229,19 @@ class Rate:
         parts = parse_rate_name(path)
         headers = read_headers(path)
         names = [str(header.get("EXTNAME", "")).strip() for header in headers]
-        missing = [name for name in RATE_EXTENSIONS if name not in names]
+        missing = [name for name in _RATE_EXTENSIONS if name not in names]
         if missing:
             raise ObservationError(
                 f"{path} is not a whole count-rate file: it has no extension {', '.join(missing)}; get it again."
             )
         sci = headers[names.index("SCI")]
-        check_keywords(path, headers[0], PRIMARY_KEYWORDS, "primary")
-        check_keywords(path, sci, SCI_KEYWORDS, "SCI")
+        _check_keywords(path, headers[0], PRIMARY_KEYWORDS, "primary")
+        _check_keywords(path, sci, SCI_KEYWORDS, "SCI")
         return cls(path, parts["activity"], parts["detector"].upper(), headers[0], sci)
 
 
-def check_keywords(path: Path, header: fits.Header, known: Mapping[str, tuple], where: str) -> None:
-    """See that what the path reads of a header is there, of its type and within its range.
-
-    Parameters
-    ----------
-    path : Path
-        The file, for the sentence.
-    header : `astropy.io.fits.Header`
-        One of its headers.
-    known : mapping
-        `PRIMARY_KEYWORDS` or `SCI_KEYWORDS`.
-    where : str
-        Which header.
-
-    Raises
-    ------
-    ObservationError
-        Names all keywords that are missing, else the first one that is wrong.
-    """
+def _check_keywords(path: Path, header: fits.Header, known: Mapping[str, tuple], where: str) -> None:
+    """See that what is read of a header is there (all that is missing is named), of its type and in its range."""
     values = {}
     for keyword in known:
         try:

@@ -1,17 +1,8 @@
-"""Offsets on the sky, and what a pixel and a spectrum need to count.
-
-Small sky geometry that cubes need: the tangent plane, and nothing that astropy's WCS has.
-"""
+"""Offsets on the plane tangent to the sky, and what a pixel and a spectrum need to count."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
-
-if TYPE_CHECKING:
-    pass
-
 
 MIN_COLUMNS = 9
 """Fewest columns that a slit has to light on a detector to be used."""

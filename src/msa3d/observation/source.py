@@ -78,13 +78,7 @@ class SourceTask:
 
 
 def is_background(header: fits.Header) -> bool:
-    """Tell whether a slit belongs to no source of the catalogue.
-
-    Parameters
-    ----------
-    header : `astropy.io.fits.Header`
-        Of its SCI extension: the id is zero or negative, or jwst has invented one for lack of a source.
-    """
+    """Whether a slit (header of its SCI) has no source: its id is not positive, or jwst invented one for lack of it."""
     return int(header["SOURCEID"]) <= 0 or str(header.get("SRCNAME", "")).startswith("background_")
 
 
@@ -123,41 +117,14 @@ def place_exposures(dataset: Dataset, layout: Layout) -> tuple[Placed, ...]:
 
 
 def cube_path(layout: Layout, dataset: Dataset, source_id: int) -> Path:
-    """Path of the cube that the science is done on: that of the builder which the dataset names first.
-
-    Parameters
-    ----------
-    layout : Layout
-        Where things lie.
-    dataset : Dataset
-        Names the builder.
-    source_id : int
-        The source.
-
-    Returns
-    -------
-    pathlib.Path
-    """
+    """Path of the cube that the science is done on: that of the builder which the dataset names first."""
     if dataset.cubebuild.builder == "paper":
         return layout.cube_medians(source_id)
     return layout.cube(source_id, dataset)
 
 
 def calibrated_files(layout: Layout, activity: str) -> list[Path]:
-    """List the post-processed calibrated slits of an exposure, a file a detector.
-
-    Parameters
-    ----------
-    layout : Layout
-        Where things lie.
-    activity : str
-        The exposure.
-
-    Returns
-    -------
-    list of pathlib.Path
-        Those that are there, NRS1 first.
-    """
+    """List the post-processed calibrated slits of an exposure that are there, a file a detector, NRS1 first."""
     return sorted(layout.process_dir(activity).glob(f"jw*_cal{POST_SUFFIX}.fits"))
 
 
@@ -238,10 +205,6 @@ def inherited_header(primary: fits.Header, source_id: int) -> fits.Header:
         Primary header of the source's first exposure.
     source_id : int
         Written as SOURCEID.
-
-    Returns
-    -------
-    astropy.io.fits.Header
     """
     header = fits.Header()
     for keyword in _INHERITED:

@@ -1,6 +1,4 @@
-"""The published cube: a median of the dithers, stacked slit by slit.
-
-The published cube: interpolate, stack the dithers of a column, take the median (mode ``paper``).
+"""The published cube: interpolate, stack the dithers of a column, take the median (builder `paper`).
 
 Value for value the algorithm of Barisic et al. (2024) as its public code (version of 2024) has it, known
 weaknesses included: offsets truncated to whole sub-pixels, medians that include the zeros of rows which
@@ -12,10 +10,6 @@ would have stopped, or mixed up its exposures, there is one rule here:
 - exposures may have different numbers of rows: the source's first exposure gives the stack its height.
 
 Each weakness has a switch (`msa3d.published.settings.PaperSettings`), so that its cost can be measured.
-
-How the published builder puts exposures together: their rows in a stack, and interpolation onto its grid.
-
-The `paper` builder: reads a source's post-processed spectra, writes the published files.
 """
 
 from __future__ import annotations
@@ -42,7 +36,7 @@ from msa3d.published.settings import PaperSettings
 
 log = logging.getLogger(__name__)
 
-PUBLISHED = PaperSettings()
+_PUBLISHED = PaperSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,11 +111,11 @@ class _Column:
         if not len(stack):
             return np.full(self.stack.shape[1:], np.nan)
         if self.weights is not None:
-            return weighted_mean(stack, self.weights[self.present])
+            return _weighted_mean(stack, self.weights[self.present])
         return plane_median(stack) if self.settings.zeros_in_median else known_median(stack)
 
 
-def weighted_mean(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _weighted_mean(stack: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Mean over the first axis of what is finite and has weight; NaN where nothing does."""
     weights = np.where(np.isfinite(stack), weights, 0.0)
     total = weights.sum(axis=0)
@@ -139,17 +133,7 @@ def known_median(stack: np.ndarray) -> np.ndarray:
 
 
 def plane_median(stack: np.ndarray) -> np.ndarray:
-    """Median over the first axis, NaN where any value is NaN: ``numpy.median``, in half its time.
-
-    Parameters
-    ----------
-    stack : numpy.ndarray, shape (n, ...)
-        Values; n > 0.
-
-    Returns
-    -------
-    numpy.ndarray, shape (...)
-    """
+    """Median over the first axis, NaN where any value is NaN: ``numpy.median``, in half its time."""
     ordered = np.sort(stack, axis=0)
     half = len(stack) // 2
     middle = ordered[half] if len(stack) % 2 else (ordered[half - 1] + ordered[half]) / 2
@@ -178,7 +162,7 @@ def build_median(
     n_columns: int,
     row_step_arcsec: float = 0.075,
     subpixels: int = 4,
-    settings: PaperSettings = PUBLISHED,
+    settings: PaperSettings = _PUBLISHED,
     on_column: Callable[[int, np.ndarray, np.ndarray], None] | None = None,
 ) -> MedianCube:
     """Build the published cube of one source.
@@ -198,10 +182,6 @@ def build_median(
     on_column : callable, optional
         Called with (column, stack, median) as each column is ready, so that only one stack is in memory.
         The stack has shape (row, y, wave), the median (y, wave).
-
-    Returns
-    -------
-    MedianCube
 
     Raises
     ------
@@ -250,7 +230,7 @@ def _geometry(
     )
 
 
-STACK_MARGIN_PIXELS = 4.5
+_STACK_MARGIN_PIXELS = 4.5
 """Native pixels that a stack is higher than one exposure: room for the dithers of the published pattern."""
 
 Place = tuple[int, int]
@@ -258,17 +238,9 @@ Place = tuple[int, int]
 
 
 def common_wavelengths(wavelengths: Iterable[np.ndarray]) -> np.ndarray:
-    """Linear wavelength grid of the published algorithm over all exposures of a source.
+    """Linear wavelength grid, um, over the increasing wavelengths of all exposures of a source, as published.
 
-    Parameters
-    ----------
-    wavelengths : iterable of numpy.ndarray
-        Wavelengths of each exposure, um, increasing.
-
-    Returns
-    -------
-    numpy.ndarray
-        ``arange(smallest first, largest last, smallest step)``, um: the end is left out.
+    ``arange(smallest first, largest last, smallest step)``: the end is left out.
     """
     wavelengths = list(wavelengths)
     start = np.min([wave[0] for wave in wavelengths])
@@ -328,20 +300,7 @@ class StackGeometry:
         return int(exact) if self.truncated else float(exact)
 
     def reach(self, place: Place) -> tuple[slice, np.ndarray]:
-        """Find what an exposure fills of the stack.
-
-        Parameters
-        ----------
-        place : (int, int)
-            Row and column of the exposure.
-
-        Returns
-        -------
-        rows : slice
-            Rows of the stack.
-        positions : numpy.ndarray
-            Where these rows lie in the exposure, native pixels.
-        """
+        """Rows of the stack that an exposure fills, and where these lie in the exposure, in native pixels."""
         first = self.first_row(place)
         if self.truncated:
             return slice(first, first + self.positions.size), self.positions
@@ -356,26 +315,13 @@ class StackGeometry:
     @property
     def n_rows(self) -> int:
         """Rows of the stack; for a pattern larger than the published one, as many as it needs."""
-        published = int((self.n_pixels + STACK_MARGIN_PIXELS) * (self.native_arcsec / self.sub_arcsec))
+        published = int((self.n_pixels + _STACK_MARGIN_PIXELS) * (self.native_arcsec / self.sub_arcsec))
         last = self.exact_offsets[-1] if self.measured is None else max(self.measured.values())
         return max(published, int(last) + self.positions.size)
 
 
 def measured_offsets(spectra: Mapping[Place, SlitSpectrum], sub_arcsec: float) -> dict[Place, float]:
-    """Offsets of the exposures along the slit, from their own WCS.
-
-    Parameters
-    ----------
-    spectra : mapping of (row, column) to SlitSpectrum
-        The exposures of a source.
-    sub_arcsec : float
-        Sub-pixel, arcsec.
-
-    Returns
-    -------
-    dict of (row, column) to float
-        How far the first row of each lies along the slit, in sub-pixels from the lowest of all.
-    """
+    """How far each exposure lies along the slit from the lowest of all, in sub-pixels, by their own WCS."""
     ends = np.array([spectrum.geometry.ends for spectrum in spectra.values()])
     sky = np.array([tangent_offsets(*exposure.T, *ends[0, 0]) for exposure in ends])
     slit = (sky[:, :, 1] - sky[:, :, 0]).mean(axis=0)
@@ -383,25 +329,8 @@ def measured_offsets(spectra: Mapping[Place, SlitSpectrum], sub_arcsec: float) -
     return dict(zip(spectra, (float(value) for value in along - along.min()), strict=True))
 
 
-def interpolation_weights(nodes: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find the cells and weights of linear interpolation on one axis, as scipy has them.
-
-    Parameters
-    ----------
-    nodes : numpy.ndarray, shape (n,)
-        Increasing coordinates of the samples, n > 1.
-    at : numpy.ndarray, shape (m,)
-        Coordinates wanted.
-
-    Returns
-    -------
-    cell : numpy.ndarray of int, shape (m,)
-        Index of the sample before (of the last cell at the end).
-    weight : numpy.ndarray, shape (m,)
-        Weight of the sample after it; that of ``cell`` is 1 less this.
-    outside : numpy.ndarray of bool, shape (m,)
-        True outside the samples.
-    """
+def _interpolation_weights(nodes: np.ndarray, at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Cells of linear interpolation as scipy has them, weights of their second samples, and whether outside."""
     cell = np.clip(np.searchsorted(nodes, at, side="right") - 1, 0, nodes.size - 2)
     weight = (at - nodes[cell]) / (nodes[cell + 1] - nodes[cell])
     return cell, weight, (at < nodes[0]) | (at > nodes[-1])
@@ -429,8 +358,8 @@ def interpolate(data: np.ndarray, wave_um: np.ndarray, positions: np.ndarray, gr
     numpy.ndarray, shape (m, n)
         NaN outside the spectrum.
     """
-    row, weight_y, outside_y = interpolation_weights(np.arange(data.shape[0], dtype=float), positions)
-    column, weight_x, outside_x = interpolation_weights(wave_um, grid_um)
+    row, weight_y, outside_y = _interpolation_weights(np.arange(data.shape[0], dtype=float), positions)
+    column, weight_x, outside_x = _interpolation_weights(wave_um, grid_um)
     out = np.zeros((positions.size, grid_um.size))
     for corner_y, factor_y in ((row, 1 - weight_y), (row + 1, weight_y)):
         for corner_x, factor_x in ((column, 1 - weight_x), (column + 1, weight_x)):
@@ -443,22 +372,14 @@ def interpolate(data: np.ndarray, wave_um: np.ndarray, positions: np.ndarray, gr
 
 
 def interpolate_cubic(data: np.ndarray, wave_um: np.ndarray, positions: np.ndarray, grid_um: np.ndarray) -> np.ndarray:
-    """Interpolate linearly in wavelength, and by the cubic convolution of Keys (1981) along the slit.
+    """As `interpolate`, but by the cubic convolution of Keys (1981) along the slit, where the ends go on as they are.
 
-    Parameters
-    ----------
-    data, wave_um, positions, grid_um
-        As for `interpolate`. Beyond its ends the spectrum goes on as its first and last row.
-
-    Returns
-    -------
-    numpy.ndarray, shape (m, n)
-        NaN outside the spectrum, and where any of the four rows around is NaN.
+    NaN also where any of the four rows around is NaN.
     """
     rows = np.arange(data.shape[0], dtype=float)
-    column, weight, outside_x = interpolation_weights(wave_um, grid_um)
+    column, weight, outside_x = _interpolation_weights(wave_um, grid_um)
     lines = (1 - weight) * data[:, column] + weight * data[:, column + 1]
-    cell, t, outside = interpolation_weights(rows, positions)
+    cell, t, outside = _interpolation_weights(rows, positions)
     factors = (
         t * (-0.5 + t * (1.0 - 0.5 * t)),
         1.0 + t * t * (1.5 * t - 2.5),
@@ -473,7 +394,7 @@ def interpolate_cubic(data: np.ndarray, wave_um: np.ndarray, positions: np.ndarr
     return out
 
 
-SMEARED_ARCSEC = 0.05
+_SMEARED_ARCSEC = 0.05
 """Offset of an exposure from its place, beyond which the user is told: two sub-pixels, half a dither."""
 
 
@@ -504,7 +425,7 @@ def products(task: SourceTask) -> list[Path]:
 def parameters(task: SourceTask) -> dict[str, Any]:
     """Parameters that decide what the files hold."""
     return {
-        "paper": switches(task).model_dump(mode="json"),
+        "paper": task.dataset.cubebuild.paper.model_dump(mode="json"),
         "cubebuild": task.dataset.cubebuild.model_dump(mode="json", include={"subpixels", "row_step_arcsec"}),
         "pattern": task.dataset.pattern.model_dump(mode="json"),
         "exposures": [(item.activity, item.row, item.column) for item in task.exposures],
@@ -516,18 +437,8 @@ def modules(task: SourceTask) -> tuple[str, ...]:
     return (__name__,)
 
 
-def switches(task: SourceTask) -> PaperSettings:
-    """Give the switches of the dataset: which of the published weaknesses to keep."""
-    return task.dataset.cubebuild.paper
-
-
 def build(task: SourceTask) -> dict[str, Any]:
     """Build the published cube of one source.
-
-    Parameters
-    ----------
-    task : SourceTask
-        The source.
 
     Returns
     -------
@@ -538,7 +449,7 @@ def build(task: SourceTask) -> dict[str, Any]:
     pattern, settings = task.dataset.pattern, task.dataset.cubebuild
     for path in task.missing():
         log.warning("source %d: %s is missing and takes no part in the cube", task.source_id, path)
-    chosen = switches(task)
+    chosen = settings.paper
     weights = chosen.combine == "mean"
     spectra = {place: read_spectrum(path, weights=weights) for place, path in task.spectra().items()}
     writer = _Writer(task, spectra)
@@ -568,7 +479,7 @@ def build(task: SourceTask) -> dict[str, Any]:
 def _check(task: SourceTask, frame: published_frame.SpaxelFrame) -> None:
     """Tell the user where the nominal pattern is not what the telescope did."""
     off = np.abs(np.asarray(frame.residuals["d_y"]))
-    if off.max() > SMEARED_ARCSEC:
+    if off.max() > _SMEARED_ARCSEC:
         worst = frame.residuals[int(off.argmax())]
         log.warning(
             'source %d: pointings differ from the nominal dithers by up to %.3f" along the slit (%s); the '
@@ -585,7 +496,7 @@ class _Writer:
     def __init__(self, task: SourceTask, spectra: dict[tuple[int, int], SlitSpectrum]) -> None:
         self.task = task
         self.spectra = spectra
-        self.settings = switches(task)
+        self.settings = task.dataset.cubebuild.paper
 
     def _primary(self, files: list[Path], history: list[str]) -> fits.PrimaryHDU:
         first = next(iter(self.spectra.values()))
@@ -647,7 +558,7 @@ class _Writer:
 
 def description(settings: PaperSettings) -> str:
     """Say in a sentence in what a cube differs from the published one."""
-    published = PaperSettings().model_dump()
+    published = _PUBLISHED.model_dump()
     other = [f"{name} = {value}" for name, value in settings.model_dump().items() if value != published[name]]
     if not other:
         return "Published algorithm: truncated offsets, medians with zeros, no errors."
@@ -657,18 +568,12 @@ def description(settings: PaperSettings) -> str:
 def quality(cube: MedianCube, settings: PaperSettings) -> np.ndarray:
     """Flag a published cube: DO_NOT_USE where a value is NaN, or made of the zeros around.
 
-    Parameters
-    ----------
-    cube : MedianCube
-        The cube.
-    settings : PaperSettings
-        How it was built.
+    Where zeros enter the medians and no more than half of a column's exposures reach a row, its median is made of
+    zeros (in part, for an even number of exposures).
 
     Returns
     -------
     numpy.ndarray of uint32, shape (wave, y, column)
-        Where zeros enter the medians and no more than half of a column's exposures reach a row, its median is
-        made of zeros (in part, for an even number of exposures).
     """
     bad = np.isnan(cube.data)
     if settings.zeros_in_median and settings.combine == "median":

@@ -1,7 +1,5 @@
 """The frame of the published cube on the sky, and its header.
 
-What a cube file is: its WCS on the sky, its units, how it is written and read.
-
 Axes of the array are ``[wave, y, column]``: ``column`` (FITS axis 1) counts the steps along the dispersion,
 ``y`` (FITS axis 2) the sub-pixels along the slit, ``wave`` (FITS axis 3) is linear. Both sky directions come
 from the exposures' own WCS: neither the orientation of the slit nor the sense of the dithers is assumed, so
@@ -10,7 +8,6 @@ that the two axes may be of either handedness, and are as perpendicular as the e
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,9 +21,6 @@ from msa3d.observation.sky import ARCSEC_PER_RADIAN, from_tangent, tangent_offse
 if TYPE_CHECKING:
     from msa3d.published.cube import StackGeometry
     from msa3d.published.rectified import SlitSpectrum
-
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,10 +88,6 @@ def fit_frame(
         Columns of the cube.
     column_step_arcsec : float
         Nominal step, used only where fewer than two columns have exposures.
-
-    Returns
-    -------
-    SpaxelFrame
     """
     points = _exposure_points(spectra, geometry)
     column = np.array([point[0] for point in points]) - (n_columns - 1) / 2

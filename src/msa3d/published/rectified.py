@@ -32,7 +32,7 @@ SLITGEOM = "SLITGEOM"
 
 
 @dataclass(frozen=True, eq=False)
-class SlitGeometry:
+class RectifiedGeometry:
     """What the WCS of an ``s2d`` file says, in plain numbers.
 
     Attributes
@@ -73,7 +73,7 @@ class SlitSpectrum:
         The file it was read from.
     data : numpy.ndarray, shape (ny, nx)
         SCI plane in float64, MJy/sr; zero or NaN where jwst had no data (1.14.0 writes zeros).
-    geometry : SlitGeometry
+    geometry : RectifiedGeometry
         Its wavelengths and where on the sky it lies.
     primary, sci : astropy.io.fits.Header
         Headers of the primary and the SCI unit.
@@ -83,7 +83,7 @@ class SlitSpectrum:
 
     path: Path
     data: np.ndarray
-    geometry: SlitGeometry
+    geometry: RectifiedGeometry
     primary: fits.Header
     sci: fits.Header
     weight: np.ndarray | None = None
@@ -109,10 +109,6 @@ def read_spectrum(path: str | Path, *, weights: bool = False) -> SlitSpectrum:
     weights : bool
         Whether to read the variance of the read noise as well.
 
-    Returns
-    -------
-    SlitSpectrum
-
     Raises
     ------
     msa3d.errors.ProductError
@@ -134,17 +130,8 @@ def inverse(variance: np.ndarray) -> np.ndarray:
     return np.divide(1.0, variance, out=np.zeros_like(variance), where=known)
 
 
-def read_geometry(path: str | Path) -> SlitGeometry:
+def read_geometry(path: str | Path) -> RectifiedGeometry:
     """Read what the WCS of an ``s2d`` file says: from the table `SLITGEOM`, or from the gwcs where there is none.
-
-    Parameters
-    ----------
-    path : str or pathlib.Path
-        The file.
-
-    Returns
-    -------
-    SlitGeometry
 
     Raises
     ------
@@ -156,32 +143,21 @@ def read_geometry(path: str | Path) -> SlitGeometry:
         return _geometry_of(hdus, path)
 
 
-def _geometry_of(hdus: fits.HDUList, path: Path) -> SlitGeometry:
+def _geometry_of(hdus: fits.HDUList, path: Path) -> RectifiedGeometry:
     """Geometry in an open file."""
     if SLITGEOM in hdus:
         row = hdus[SLITGEOM].data[0]
         # In the machine's byte order, as the gwcs gives them.
-        return SlitGeometry(*(np.array(row[name], dtype=float) for name in SlitGeometry.__dataclass_fields__))
+        return RectifiedGeometry(*(np.array(row[name], dtype=float) for name in RectifiedGeometry.__dataclass_fields__))
     return geometry_of_wcs(hdus, path)
 
 
-def geometry_of_wcs(hdus: fits.HDUList, path: Path) -> SlitGeometry:
+def geometry_of_wcs(hdus: fits.HDUList, path: Path) -> RectifiedGeometry:
     """Evaluate the gwcs of an ``s2d`` file.
 
     The WCS is evaluated without its bounding box, as published. The extension is read by asdf itself and not
     checked against its schemas, which ``jwst.datamodels.open`` does at several times the cost; the WCS is
     the same.
-
-    Parameters
-    ----------
-    hdus : astropy.io.fits.HDUList
-        The open file.
-    path : pathlib.Path
-        Its name, for errors.
-
-    Returns
-    -------
-    SlitGeometry
 
     Raises
     ------
@@ -215,23 +191,12 @@ def geometry_of_wcs(hdus: fits.HDUList, path: Path) -> SlitGeometry:
         raise UnlitSlitError(f"{path} ({detector}): it has {np.isfinite(wave_um).sum()} columns of a spectrum, too few")
     if not np.all(np.diff(wave_um) > 0):
         raise ProductError(f"{path}: the wavelengths of its WCS do not increase along the first row")
-    return SlitGeometry(wave_um, np.transpose(ends[:2]).astype(float), np.transpose(last[:2]).astype(float), along)
+    return RectifiedGeometry(wave_um, np.transpose(ends[:2]).astype(float), np.transpose(last[:2]).astype(float), along)
 
 
-def geometry_table(geometry: SlitGeometry) -> fits.BinTableHDU:
-    """Write a geometry as a table of one row, in float64: nothing is rounded.
-
-    Parameters
-    ----------
-    geometry : SlitGeometry
-        What the WCS of a 2-D spectrum says.
-
-    Returns
-    -------
-    astropy.io.fits.BinTableHDU
-        Named `SLITGEOM`.
-    """
-    names = SlitGeometry.__dataclass_fields__
+def geometry_table(geometry: RectifiedGeometry) -> fits.BinTableHDU:
+    """Write a geometry as a table of one row, named `SLITGEOM`, in float64: nothing is rounded."""
+    names = RectifiedGeometry.__dataclass_fields__
     table = Table({name: np.asarray(getattr(geometry, name), dtype=float)[None] for name in names})
     table["wave_um"].unit = "um"
     table["ends"].unit = table["last"].unit = "deg"

@@ -1,7 +1,4 @@
-"""Settings of the published algorithm.
-
-Switches of the published algorithm: each of its named weaknesses, one by one. The defaults are as published.
-"""
+"""Settings of the published algorithm: each of its named weaknesses has a switch; the defaults are as published."""
 
 from __future__ import annotations
 
@@ -10,8 +7,6 @@ from typing import Literal
 from pydantic import Field
 
 from msa3d._model import Model, OneLine, Positive, SourceId
-
-__all__ = ["PaperPostprocess", "PaperSettings"]
 
 
 class PaperSettings(Model):
@@ -88,7 +83,7 @@ class CosmicRays(Model):
     block: int = Field(100, ge=1, le=10_000)
 
 
-class Pathloss(Model):
+class PathlossSettings(Model):
     """Correction for light lost in the spectrograph.
 
     Parameters
@@ -111,12 +106,12 @@ class PostprocessSettings(Model):
     min_source_id : int
         Only sources with a greater id are treated.
     cosmic_rays, pathloss
-        See `CosmicRays` and `Pathloss`.
+        See `CosmicRays` and `PathlossSettings`.
     paper : PaperPostprocess
         Weaknesses of the published post-processing, to be switched off one by one.
     """
 
     min_source_id: SourceId = 100
     cosmic_rays: CosmicRays = CosmicRays()
-    pathloss: Pathloss = Pathloss()
+    pathloss: PathlossSettings = PathlossSettings()
     paper: PaperPostprocess = PaperPostprocess()

@@ -1,20 +1,11 @@
-"""The published post-processing of rectified 2-D spectra.
-
-What post-processing does to the image of a rectified 2-D spectrum: cosmic rays, and the shadow of the bars.
-
-The published algorithm is the default; each of its weaknesses has a switch (`msa3d.published.settings`).
-
-Path loss of the published post-processing: one aperture of the CRDS reference, for a uniform source.
-
-Cosmic rays and path loss of the 2-D spectra, as published: ``s2d`` -> ``s2d_pathcorr_astrocorr``.
+"""The published post-processing of rectified 2-D spectra: ``s2d`` -> ``s2d_pathcorr_astrocorr``.
 
 Only the SCI plane changes. The published order is kept: first L.A.Cosmic in blocks of wavelengths, then
 division by the uniform-source path loss of the CRDS reference, one vector a source for all exposures, made
-from the wavelengths of the middle exposure.
+from the wavelengths of the middle exposure. Each weakness has a switch (`msa3d.published.settings`).
 
 Two things to know. With gain and read noise left at their defaults on data of order 0.1 to 1, as published, a
-hit on a single pixel below about 3 to 5 data units is never flagged (`msa3d.published.settings.PaperPostprocess` has
-switches for this and other weaknesses). And NaN goes through as the published
+hit on a single pixel below about 3 to 5 data units is never flagged. And NaN goes through as the published
 code lets it: astroscrappy never flags a NaN, leaves it NaN, and spreads none.
 """
 
@@ -44,22 +35,22 @@ from msa3d.reduce.slit import PITCH_IN_OPENINGS, open_ranges
 if TYPE_CHECKING:
     from msa3d.config import Dataset
     from msa3d.pipeline.layout import Layout
-    from msa3d.published.rectified import SlitGeometry
+    from msa3d.published.rectified import RectifiedGeometry
     from msa3d.published.settings import CosmicRays, PostprocessSettings
     from msa3d.reduce.corrections import BarShadows
 
 
-PUBLISHED = PaperPostprocess()
+_PUBLISHED = PaperPostprocess()
 
-LEAST_TRANSMISSION = 0.2
+_LEAST_TRANSMISSION = 0.2
 """Darker pixels are left as they are: dividing by less makes noise."""
 
 
 def corrected(
     hdus: fits.HDUList,
-    geometry: SlitGeometry,
+    geometry: RectifiedGeometry,
     cosmic_rays: CosmicRays,
-    switches: PaperPostprocess = PUBLISHED,
+    switches: PaperPostprocess = _PUBLISHED,
     *,
     vector: PathlossVector | None = None,
     bars: BarShadows | None = None,
@@ -71,7 +62,7 @@ def corrected(
     ----------
     hdus : astropy.io.fits.HDUList
         The open file, which is not changed.
-    geometry : SlitGeometry
+    geometry : RectifiedGeometry
         What its WCS says.
     cosmic_rays : CosmicRays
         Parameters of the rejection.
@@ -99,7 +90,7 @@ def corrected(
         variance = np.array(hdus["VAR_POISSON"].data) + np.array(hdus["VAR_RNOISE"].data)
     cleaned, mask, examined = reject_cosmic_rays(data, cosmic_rays, switches, variance)
     if vector is not None:
-        cleaned = cleaned / matching(vector, name, geometry.wave_um, own=not switches.one_pathloss)
+        cleaned = cleaned / _matching(vector, name, geometry.wave_um, own=not switches.one_pathloss)
     if bars is not None:
         cleaned = cleaned / bar_transmission(bars, geometry, data.shape[0], hdus["SCI"].header["SHUTSTA"])
     return cleaned, mask, examined
@@ -108,7 +99,7 @@ def corrected(
 def reject_cosmic_rays(
     data: np.ndarray,
     settings: CosmicRays,
-    switches: PaperPostprocess = PUBLISHED,
+    switches: PaperPostprocess = _PUBLISHED,
     variance: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """L.A.Cosmic (van Dokkum 2001) in blocks of wavelengths, as published.
@@ -169,14 +160,14 @@ def _known_noise(image: np.ndarray, variance: np.ndarray) -> dict[str, object]:
     return {"inmask": mask, "invar": known, "gain": 1.0, "readnoise": 0.0, "satlevel": np.inf}
 
 
-def bar_transmission(bars: BarShadows, geometry: SlitGeometry, n_rows: int, state: str) -> np.ndarray:
+def bar_transmission(bars: BarShadows, geometry: RectifiedGeometry, n_rows: int, state: str) -> np.ndarray:
     """Shadow of the bars on a rectified 2-D spectrum.
 
     Parameters
     ----------
     bars : BarShadows
         The CRDS reference.
-    geometry : SlitGeometry
+    geometry : RectifiedGeometry
         Gives the places of the rows in the slitlet, and the wavelengths.
     n_rows : int
         Rows of the spectrum.
@@ -186,8 +177,7 @@ def bar_transmission(bars: BarShadows, geometry: SlitGeometry, n_rows: int, stat
     Returns
     -------
     numpy.ndarray, shape (n_rows, nx)
-        Fraction of uniform light that passes; 1 outside the open slitlet, and where less than `LEAST_TRANSMISSION`
-        passes.
+        Fraction of uniform light that passes; 1 outside the open slitlet, and where hardly any (below 0.2) passes.
     """
     along = np.linspace(*geometry.along, n_rows)
     first, last = open_ranges(state)[0][0], open_ranges(state)[-1][1]
@@ -195,7 +185,7 @@ def bar_transmission(bars: BarShadows, geometry: SlitGeometry, n_rows: int, stat
     middle = ((len(state.strip()) - 1) / 2 - state.strip().index("x")) * PITCH_IN_OPENINGS
     where = np.broadcast_arrays((along - middle)[:, None], geometry.wave_um[None, :])
     at = bars.transmission(state.strip(), *where)
-    return np.where(inside[:, None] & (at >= LEAST_TRANSMISSION), at, 1.0)
+    return np.where(inside[:, None] & (at >= _LEAST_TRANSMISSION), at, 1.0)
 
 
 log = logging.getLogger(__name__)
@@ -313,24 +303,8 @@ def _distance(one: Placed, other: Placed, exposures: tuple[Placed, ...]) -> int:
     return abs(exposures.index(one) - exposures.index(other))
 
 
-def matching(vector: PathlossVector, spectrum: Path | str, wave_um: np.ndarray, *, own: bool = False) -> np.ndarray:
-    """Give the vector for one spectrum: that of the middle exposure, or its own where the widths differ.
-
-    Parameters
-    ----------
-    vector : PathlossVector
-        The source's.
-    spectrum : path
-        The 2-D spectrum, for the warning.
-    wave_um : numpy.ndarray, shape (width,)
-        Its wavelengths, um.
-    own : bool
-        Whether its own wavelengths are to be used in any case.
-
-    Returns
-    -------
-    numpy.ndarray, shape (width,)
-    """
+def _matching(vector: PathlossVector, spectrum: Path | str, wave_um: np.ndarray, *, own: bool = False) -> np.ndarray:
+    """The vector at a spectrum's wavelengths (um): the middle exposure's, or its own if wanted or of another width."""
     if own:
         return np.interp(wave_um, vector.reference_um, vector.reference)
     if vector.at.size == wave_um.size:
@@ -339,10 +313,7 @@ def matching(vector: PathlossVector, spectrum: Path | str, wave_um: np.ndarray, 
     return np.interp(wave_um, vector.reference_um, vector.reference)
 
 
-MEMORY_GB_EACH = 1.0
-MODULES = ("msa3d.published.spectra",)
-
-REJECTED = "CRMASK"
+_REJECTED = "CRMASK"
 """Extension of the product that marks replaced pixels with 1."""
 
 STATISTICS = "postprocess_statistics.ecsv"
@@ -350,7 +321,7 @@ STATISTICS = "postprocess_statistics.ecsv"
 
 
 @dataclass(frozen=True)
-class PostprocessTask:
+class _PostprocessTask:
     """One exposure with all its sources: spectrum and product of each."""
 
     name: str
@@ -361,7 +332,7 @@ class PostprocessTask:
     bars: BarShadows | None = field(repr=False, default=None)
 
 
-def columns(result: Result) -> dict[str, Any]:
+def _columns(result: Result) -> dict[str, Any]:
     """Sources and rejected pixels of an exposure."""
     rows = result.notes["rows"]
     return {"sources": len(rows), "rejected": sum(row["rejected"] for row in rows)}
@@ -372,11 +343,11 @@ def statistics(report: Report) -> Table:
     rows = [{"exposure": item.name, **row} for item in report.results for row in item.notes["rows"]]
     names = ("exposure", "source_id", "pixels", "nan", "examined", "rejected", "fraction")
     table = Table(rows=rows, names=names) if rows else Table(names=names)
-    table.meta["comments"] = [f"rejected pixels are marked in the extension {REJECTED} of each product"]
+    table.meta["comments"] = [f"rejected pixels are marked in the extension {_REJECTED} of each product"]
     return table
 
 
-def finish(layout: Layout, report: Report, done: bool) -> None:
+def _finish(layout: Layout, report: Report, done: bool) -> None:
     """Write the statistics of all exposures beside these."""
     path = layout.process / STATISTICS
     if done or not path.is_file():
@@ -384,27 +355,8 @@ def finish(layout: Layout, report: Report, done: bool) -> None:
             statistics(report).write(partial, format="ascii.ecsv")
 
 
-def tasks(dataset: Dataset, layout: Layout) -> list[Task]:
-    """Make the tasks of this step: one an exposure, with every source of an id above ``postprocess.min_source_id``.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        The observation and its parameters.
-    layout : Layout
-        Where things lie.
-
-    Returns
-    -------
-    list of Task
-
-    Raises
-    ------
-    ProductError
-        If there is no 2-D spectrum, or one cannot be read.
-    CrdsError
-        If there is no path loss reference.
-    """
+def _tasks(dataset: Dataset, layout: Layout) -> list[Task]:
+    """One task an exposure, with every source of an id above ``postprocess.min_source_id``."""
     exposures = place_exposures(dataset, layout)
     sources = sources_of(dataset, layout, exposures)
     if not sources:
@@ -449,29 +401,23 @@ def _task(
         exposure.activity,
         inputs=[spectrum for spectrum, _ in here.values()],
         parameters=parameters,
-        modules=(*MODULES, "-msa3d.reduce.corrections") if switches(dataset).ignore_bars else MODULES,
+        modules=(__name__, "-msa3d.reduce.corrections") if dataset.postprocess.paper.ignore_bars else (__name__,),
     )
     reference, bars = files
     names = {"pathloss": reference.name} if reference else {}
     if bars is not None:
         names["barshadow"] = bars.name
     return Task(
-        f"exposure {exposure.activity}", record, PostprocessTask(exposure.activity, dataset, here, used, names, bars)
+        f"exposure {exposure.activity}", record, _PostprocessTask(exposure.activity, dataset, here, used, names, bars)
     )
-
-
-def switches(dataset: Dataset) -> PaperPostprocess:
-    """Give the switches of the dataset: which of the published weaknesses to keep."""
-    return dataset.postprocess.paper
 
 
 def _bars(
     dataset: Dataset, layout: Layout, exposures: tuple[Placed, ...], sources: Mapping[int, list[Placed]]
 ) -> BarShadows | None:
     """Read the reference of the bar shadow, if it is wanted."""
-    if switches(dataset).ignore_bars:
+    if dataset.postprocess.paper.ignore_bars:
         return None
-    from msa3d.archive import crds
     from msa3d.reduce.corrections import BarShadows
 
     crds.use_references(layout, dataset)
@@ -481,12 +427,12 @@ def _bars(
     return BarShadows.read(crds.reference_for(header_of, "barshadow"))
 
 
-def postprocess_exposure(task: PostprocessTask) -> Made:
-    """Post-process all sources of one exposure; the notes hold a row a source (`postprocess_spectrum`)."""
+def _postprocess_exposure(task: _PostprocessTask) -> Made:
+    """Post-process all sources of one exposure; the notes hold a row a source."""
     rows, made = [], []
     for source_id, (spectrum, final) in task.sources.items():
         try:
-            rows.append(postprocess_spectrum(task, spectrum, final, source_id))
+            rows.append(_postprocess_spectrum(task, spectrum, final, source_id))
             made.append(final)
         except UnlitSlitError as error:
             log.warning("source %d is left out of exposure %s: %s", source_id, task.name, error)
@@ -494,28 +440,8 @@ def postprocess_exposure(task: PostprocessTask) -> Made:
     return Made(made, {"rows": rows})
 
 
-def postprocess_spectrum(task: PostprocessTask, spectrum: Path, final: Path, source_id: int) -> dict[str, Any]:
-    """Post-process one 2-D spectrum.
-
-    All extensions but SCI are copied as they are; `REJECTED` is added, and `msa3d.published.rectified.SLITGEOM`, what
-    the cube builder needs of the WCS. SCI becomes float64, as in the published products, so that nothing is
-    rounded away.
-
-    Parameters
-    ----------
-    task : PostprocessTask
-        The exposure: parameters, references, and what is stamped.
-    spectrum, final : pathlib.Path
-        Input and product.
-    source_id : int
-        The source.
-
-    Returns
-    -------
-    dict
-        ``source_id``, ``pixels``, ``nan``, ``examined`` (pixels that the rejection looked at), ``rejected``,
-        ``fraction`` (rejected of examined).
-    """
+def _postprocess_spectrum(task: _PostprocessTask, spectrum: Path, final: Path, source_id: int) -> dict[str, Any]:
+    """Post-process one 2-D spectrum, SCI in float64, the rest as it is; give its row of the statistics."""
     settings = task.dataset.postprocess
     with readable(spectrum):
         hdus = fits.open(spectrum, memmap=False)
@@ -530,7 +456,7 @@ def postprocess_spectrum(task: PostprocessTask, spectrum: Path, final: Path, sou
                 hdus,
                 geometry,
                 settings.cosmic_rays,
-                switches(task.dataset),
+                settings.paper,
                 vector=task.vectors.get(source_id),
                 bars=task.bars,
                 name=spectrum,
@@ -546,7 +472,7 @@ def postprocess_spectrum(task: PostprocessTask, spectrum: Path, final: Path, sou
         hdus[hdus.index_of("SCI")] = _science(cleaned, hdus["SCI"].header, row["rejected"], settings)
         # Before the rest, so that the builders need not read on.
         hdus.insert(hdus.index_of("SCI") + 1, geometry_table(geometry))
-        hdus.append(fits.ImageHDU(mask.astype(np.uint8), name=REJECTED))
+        hdus.append(fits.ImageHDU(mask.astype(np.uint8), name=_REJECTED))
         products.stamp(
             hdus[0].header,
             dataset=task.dataset,
@@ -564,12 +490,12 @@ def _science(data: np.ndarray, header: fits.Header, rejected: int, settings: Pos
     """Put new pixels under an old header, and say in it what was done."""
     sci = fits.ImageHDU(data, header, name="SCI")
     sci.header["CRMETHOD"] = (settings.cosmic_rays.method, "rejection of cosmic rays")
-    sci.header["NREJECT"] = (rejected, f"pixels replaced, see extension {REJECTED}")
+    sci.header["NREJECT"] = (rejected, f"pixels replaced, see extension {_REJECTED}")
     sci.header["PLSOURCE"] = (settings.pathloss.source, "path loss that SCI was divided by")
     if settings.pathloss.source != "none":
         sci.header["PLAPER"] = (settings.pathloss.aperture, "aperture of the path loss")
     return sci
 
 
-STEP = Step("postprocess", tasks, postprocess_exposure, columns, memory_gb=MEMORY_GB_EACH, finish=finish)
+STEP = Step("postprocess", _tasks, _postprocess_exposure, _columns, memory_gb=1.0, finish=_finish)
 run = STEP.run
