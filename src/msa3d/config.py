@@ -382,6 +382,15 @@ class Dataset(Model):
         DatasetError
             Where the file is missing, is not YAML, or has an unknown key or a bad value; the sentence
             names file, key and the nearest valid key.
+
+        Examples
+        --------
+        >>> Dataset.load("go2136").source_ids[:3]
+        [2111, 2145, 2465]
+        >>> Dataset.load("demmo")
+        Traceback (most recent call last):
+        ...
+        msa3d.errors.DatasetError: There is no dataset 'demmo' (did you mean 'demo'?); packaged are ...
         """
         path = _find(name_or_path, Path())
         return cls.from_mapping(_read(path, ()), str(path))
@@ -399,7 +408,8 @@ class Dataset(Model):
     def replaced(self, **changes: Any) -> Dataset:
         """A copy with some values changed and checked again; nested mappings are merged.
 
-        >>> Dataset.load("tiny").replaced(simulation={"noise": False})  # doctest: +SKIP
+        >>> Dataset.load("tiny").replaced(pattern={"rows": 7}).pattern.n_exposures
+        21
         """
         return self.from_mapping(_merge(self.model_dump(mode="json"), changes), self.name)
 

@@ -336,6 +336,21 @@ def extract(cube: Cube, aperture: CubeAperture) -> ApertureSpectrum:
     ------
     msa3d.errors.ProductError
         If no spaxel with data lies in the aperture.
+
+    Examples
+    --------
+    A cube of 1 MJy/sr everywhere, with spaxels of 0.1 arcsec, and a circle of 0.3 arcsec:
+
+    >>> import numpy as np
+    >>> from astropy.wcs import WCS
+    >>> from msa3d import Cube, circle, extract
+    >>> wcs = WCS(naxis=2)
+    >>> wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [215.0, 52.9], [8, 8]
+    >>> wcs.wcs.cdelt = [-0.1 / 3600, 0.1 / 3600]
+    >>> cube = Cube(np.ones((3, 15, 15)), np.array([1.3, 1.4, 1.5]), wcs, np.radians(0.1 / 3600) ** 2)
+    >>> spectrum = extract(cube, circle(215.0, 52.9, 0.3))
+    >>> np.round(spectrum.flux_jy * 1e6, 2)
+    array([6.65, 6.65, 6.65])
     """
     finite = np.isfinite(cube.data)
     # The published builder fills with zeros what no exposure saw.

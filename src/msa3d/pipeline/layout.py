@@ -88,6 +88,12 @@ class Layout:
     ----------
     root : Path
         Directory that holds the rates and the metafile at its top, and everything made from them.
+
+    Examples
+    --------
+    >>> layout = Layout("runs/demo")
+    >>> layout.s2d("0311r", 8512).relative_to(layout.root).as_posix()
+    'reduction/process/exp_0311r_nobar/newoutput_s08512_s2d.fits'
     """
 
     root: Path
