@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from msa3d._model import Model, NotNegative, OneLine, PlainName, Positive, SourceId, nearest, read_yaml
 from msa3d.cubes.settings import DrizzleSettings
 from msa3d.errors import DatasetError
+from msa3d.galaxy.settings import ScienceSettings
 from msa3d.published.settings import PaperSettings, PostprocessSettings
 from msa3d.reduce.settings import (
     CalpostSettings,
@@ -310,7 +311,7 @@ class Dataset(Model):
         (`msa3d.observation.exposures`) that are only told, not errors.
     source : list of str
         Where the figures in it come from.
-    pattern, targets, process, postprocess, calpost, cubebuild, simulation
+    pattern, targets, process, postprocess, calpost, cubebuild, science, simulation
         See the models of these names.
     case_study : int
         Source id of the galaxy that the figures show.
@@ -337,6 +338,7 @@ class Dataset(Model):
     postprocess: PostprocessSettings = PostprocessSettings()
     calpost: CalpostSettings = CalpostSettings()
     cubebuild: CubeSettings = CubeSettings()
+    science: ScienceSettings = ScienceSettings()
     simulation: Simulation | None = None
 
     @model_validator(mode="after")

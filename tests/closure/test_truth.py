@@ -107,7 +107,7 @@ def test_bins_are_not_chosen_by_their_own_noise():
         flux, error = fit.flux["Ha"], fit.flux_error["Ha"]
         disc = fit_exponential(flux, cube, GEOMETRY, LINES["Ha"] * (1 + REDSHIFT), error=error)
         predicted = _predicted(cube, GEOMETRY, disc, REDSHIFT)
-        within = _within(cube, GEOMETRY, predicted, error)
+        within = _within(cube, GEOMETRY, predicted, error, 0.2)
         for name, signal in (("predicted", predicted), ("measured", flux)):
             bins = bins_for_line(cube, signal, error, 10.0, within)
             mean = [np.array([[np.mean(image[mask]) for mask in bins.masks]]) for image in (true.velocity, true.sigma)]

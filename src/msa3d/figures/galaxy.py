@@ -22,7 +22,6 @@ from msa3d.galaxy import measure, metals, report
 from msa3d.galaxy.disc import Disc, kpc_per_arcsec
 from msa3d.galaxy.dust import balmer_av
 from msa3d.galaxy.measure import Galaxy
-from msa3d.galaxy.metals import DEFAULT_METALLICITY
 from msa3d.galaxy.profiles import Exponential, Gradient, Rings, rings
 
 
@@ -480,8 +479,9 @@ def plot_kinematics(dataset: Dataset, galaxy: Galaxy) -> Figure:
     )  # fmt: skip
 
 
-def plot_metallicity(dataset: Dataset, galaxy: Galaxy, calibration: str = DEFAULT_METALLICITY) -> Figure:
-    """Draw the metallicity of bins and rings, and its gradient."""
+def plot_metallicity(dataset: Dataset, galaxy: Galaxy, calibration: str | None = None) -> Figure:
+    """Draw the metallicity of bins and rings, and its gradient, by a calibration or by that of the dataset."""
+    calibration = calibration or galaxy.science.metallicity
     value, _ = metals.metallicity(galaxy.binned.flux, galaxy.binned.flux_error, calibration=calibration)
     means, errors = ({name: getattr(ring, key) for name, ring in galaxy.rings.items()} for key in ("mean", "error"))
     points = metals.metallicity(means, errors, calibration=calibration, snr=2.0)
@@ -498,10 +498,11 @@ def plot_attenuation(dataset: Dataset, galaxy: Galaxy) -> Figure | None:
     if galaxy.av is None:
         return None
     flux, error, around = galaxy.binned.flux, galaxy.binned.flux_error, galaxy.rings
-    value, sigma = balmer_av(flux["Ha"], flux["Hb"], error["Ha"], error["Hb"])
+    law = galaxy.science.dust_law
+    value, sigma = balmer_av(flux["Ha"], flux["Hb"], error["Ha"], error["Hb"], law=law)
     with np.errstate(invalid="ignore"):
         value = np.where(sigma < AV_ERROR, value, np.nan)
-    points = balmer_av(around["Ha"].mean, around["Hb"].mean, around["Ha"].error, around["Hb"].error)
+    points = balmer_av(around["Ha"].mean, around["Hb"].mean, around["Ha"].error, around["Hb"].error, law=law)
     with np.errstate(invalid="ignore"):
         points = [np.where(points[1] < 3.0 * AV_ERROR, part, np.nan) for part in points]
     most = max(AV_SHOWN[1], float(np.nanmax(points[0], initial=0.0)))

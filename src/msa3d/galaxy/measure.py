@@ -30,7 +30,6 @@ from msa3d.galaxy.fit import SIGMA_LIMITS, LineFit, fit_lines
 from msa3d.galaxy.images import complete_radius, well_observed
 from msa3d.galaxy.injected import LINES_GIVEN
 from msa3d.galaxy.lines import SPECIES, LineSpread, line_spread_of
-from msa3d.galaxy.metals import DEFAULT_METALLICITY
 from msa3d.galaxy.noise import blank_images, continuum_image
 from msa3d.galaxy.profiles import (
     Exponential,
@@ -44,19 +43,14 @@ from msa3d.galaxy.profiles import (
     rings,
 )
 from msa3d.galaxy.report import Row
+from msa3d.galaxy.settings import ScienceSettings
 from msa3d.pipeline.layout import Layout
 from msa3d.pipeline.products import atomic_path, stamp
 from msa3d.published import for_analysis
 
 log = logging.getLogger(__name__)
 
-CONTINUUM_REST_UM = (0.508, 0.62)
-"""Free of strong lines."""
-BIN_SNR = 10.0
-RING_ARCSEC = 0.2
-RINGS_TO_ARCSEC = 1.2
-CENTRE_MOVED_ARCSEC = 0.15
-"""A centre farther than this from where the target should be is not believed."""
+_DEFAULTS = ScienceSettings()
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +65,8 @@ class Galaxy:
         Whose cube.
     redshift : float
         What velocities refer to.
+    science : ScienceSettings
+        How it was measured.
     cube : Cube
         The cube.
     geometry : Geometry
@@ -82,7 +78,7 @@ class Galaxy:
     free : LineFit
         The same with velocity and dispersion free: what maps of them show.
     bins : BinMap
-        Adaptive bins in which the disc in Ha has a signal to noise of `BIN_SNR`.
+        Adaptive bins in which the disc in Ha has a signal to noise of ``bin_snr``.
     binned : LineFit
         Lines of the bins, maps of shape (1, n_bins); velocity and dispersion free.
     continuum : ndarray, shape (n_y, n_x)
@@ -115,6 +111,7 @@ class Galaxy:
     source_id: int
     builder: str
     redshift: float
+    science: ScienceSettings = field(repr=False)
     cube: Cube = field(repr=False)
     geometry: Geometry
     kinematics: DiscFit = field(repr=False)
@@ -144,7 +141,6 @@ def analyse(
     *,
     inclination_deg: float = 0.0,
     pa_deg: float | None = None,
-    spread: LineSpread | None = None,
     sample: bool = True,
 ) -> Galaxy:
     """Measure a galaxy of a run.
@@ -154,7 +150,7 @@ def analyse(
     layout : Layout
         The run.
     dataset : Dataset
-        Its description; redshift and place of the target come from there.
+        Its description; redshift and place of the target, and how to measure (``science``), come from there.
     source_id : int
         The galaxy.
     builder : str
@@ -163,8 +159,6 @@ def analyse(
         Taken as known (`report.published` has those of the survey): a nearly face-on disc does not tell its own.
     pa_deg : float, optional
         First guess of the position angle.
-    spread : LineSpread, optional
-        Line-spread function; without it that of the cube's header (of `for_analysis` for the published builder).
     sample : bool
         Sample the posterior of the kinematics, rather than take errors from the curvature.
 
@@ -181,8 +175,9 @@ def analyse(
     target = dataset.target(source_id)
     paper = builder == "paper"
     cube = open_cube(layout.cube_medians(source_id) if paper else layout.cube(source_id, dataset))
+    spread = None
     if paper:
-        cube, spread = for_analysis.prepared(cube, target.redshift), spread or for_analysis.spread_of(cube)
+        cube, spread = for_analysis.prepared(cube, target.redshift), for_analysis.spread_of(cube)
     geometry = Geometry(target.ra, target.dec, inclination_deg, pa_deg or 0.0, kpc_per_arcsec(target.redshift))
     return measure(
         cube,
@@ -193,6 +188,7 @@ def analyse(
         spread=spread,
         sample=sample,
         pa_deg=pa_deg,
+        science=dataset.science,
     )
 
 
@@ -206,6 +202,7 @@ def measure(
     spread: LineSpread | None = None,
     sample: bool = True,
     pa_deg: float | None = None,
+    science: ScienceSettings = _DEFAULTS,
 ) -> Galaxy:
     """Measure a galaxy in a cube.
 
@@ -219,15 +216,20 @@ def measure(
         Where the disc should be, its inclination and scale; centre and position angle are fitted.
     source_id, builder
         As in `Galaxy`.
-    spread, sample, pa_deg
+    spread : LineSpread, optional
+        Line-spread function; without it that of ``science.resolution`` and the cube's header.
+    sample, pa_deg
         As in `analyse`.
+    science : ScienceSettings
+        What to measure, and with which relations.
 
     Returns
     -------
     Galaxy
         All that was measured.
     """
-    spread = spread or line_spread_of(cube.header, step_um=float(np.median(np.diff(cube.wave_um))))
+    step_um = float(np.median(np.diff(cube.wave_um)))
+    spread = spread or line_spread_of(cube.header, curve=science.resolution, step_um=step_um)
     wide = spread.sigma_kms(LINES["Ha"] * (1.0 + redshift))
     if wide > SIGMA_LIMITS[1]:
         raise ProductError(
@@ -235,10 +237,10 @@ def measure(
             "deviation): it shows no rotation and does not part Ha from [NII]; msa3d.galaxy.fit.fit_lines "
             "measures their sum"
         )
-    first, last = (edge * (1.0 + redshift) for edge in CONTINUUM_REST_UM)
+    first, last = (edge * (1.0 + redshift) for edge in science.continuum_rest_um)
     image, error, noise = continuum_image(cube, first, last)
     continuum_um = 0.5 * (first + last)
-    geometry, offset = _centred(image, cube, geometry, continuum_um)
+    geometry, offset = _centred(image, cube, geometry, continuum_um, science.centre_moved_arcsec)
     good = well_observed(cube)
     light = np.where(good, image, np.nan)
     options = {"error": error, "blanks": noise, "background": True, "unit": "MJy/sr"}
@@ -254,23 +256,28 @@ def measure(
         place["centre_covariance"] = sure
     disc = fit_disc(cube, redshift, **place, pa_deg=pa_deg, spread=spread, sample=sample)
     geometry = replace(geometry, pa_deg=disc.best["pa_deg"] % 360.0)
-    lines = fit_lines(cube, redshift, spread=spread, velocity=disc.maps["velocity"], sigma=disc.maps["sigma"])
-    discs, tied, ring_means, factor = _profiles(cube, redshift, geometry, lines, spread)
+    fit = {"names": tuple(science.lines), "spread": spread}
+    lines = fit_lines(cube, redshift, **fit, velocity=disc.maps["velocity"], sigma=disc.maps["sigma"])
+    edges = np.arange(0.0, science.rings_to_arcsec + 1e-6, science.ring_arcsec)
+    discs, tied, ring_means, factor = _profiles(cube, redshift, geometry, lines, spread, edges)
     predicted = _predicted(cube, geometry, discs.get("Ha"), redshift)
     error = lines.flux_error["Ha"]
-    bins = bins_for_line(cube, predicted, error, BIN_SNR, _within(cube, geometry, predicted, error))
+    bins = bins_for_line(
+        cube, predicted, error, science.bin_snr, _within(cube, geometry, predicted, error, science.ring_arcsec)
+    )
     stars = starlight(geometry)
     return Galaxy(
         source_id,
         builder,
         redshift,
+        science,
         cube,
         geometry,
         disc,
         lines,
-        fit_lines(cube, redshift, spread=spread),
+        fit_lines(cube, redshift, **fit),
         bins,
-        fit_lines(stacked(cube, bins.masks), redshift, spread=spread),
+        fit_lines(stacked(cube, bins.masks), redshift, **fit),
         image,
         continuum_um,
         stars,
@@ -279,8 +286,8 @@ def measure(
         ring_means,
         factor,
         _metallicity(discs, geometry),
-        dust.gradient(discs["Ha"], discs["Hb"], geometry) if "Hb" in discs else None,
-        dust.star_formation(discs["Ha"], tied, redshift),
+        dust.gradient(discs["Ha"], discs["Hb"], geometry, law=science.dust_law) if "Hb" in discs else None,
+        dust.star_formation(discs["Ha"], tied, redshift, law=science.dust_law, calibration=science.star_formation),
         offset_arcsec=offset,
         offset_covariance=sure,
     )
@@ -298,17 +305,17 @@ def _metallicity(discs: dict[str, Exponential], geometry: Geometry) -> dict[str,
     return found
 
 
-def _centred(image: np.ndarray, cube: Cube, geometry: Geometry, wave_um: float):
+def _centred(image: np.ndarray, cube: Cube, geometry: Geometry, wave_um: float, most_arcsec: float):
     """Centre of the starlight, unless it is far from where the target should be, and its offset from there, arcsec."""
     moved = fit_centre(np.where(well_observed(cube), image, np.nan), cube, geometry, wave_um)
     east = (moved.ra - geometry.ra) * np.cos(np.radians(geometry.dec)) * 3600.0
     north = (moved.dec - geometry.dec) * 3600.0
     log.info("%s: centre of the starlight %.3f arcsec east, %.3f north of the target", cube.name, east, north)
-    if np.hypot(east, north) > CENTRE_MOVED_ARCSEC:
+    if np.hypot(east, north) > most_arcsec:
         log.warning(
             "%s: the centre of the starlight is %.2f arcsec east and %.2f north of the target, more than %.2f away: "
             "the position of the catalogue is taken",
-            *(cube.name, east, north, CENTRE_MOVED_ARCSEC),
+            *(cube.name, east, north, most_arcsec),
         )
         return geometry, np.array([east, north])
     return moved, np.array([east, north])
@@ -323,18 +330,17 @@ def _predicted(cube: Cube, geometry: Geometry, disc: Exponential | None, redshif
     return np.exp(disc.log_centre) * column.reshape(cube.shape)
 
 
-def _within(cube: Cube, geometry: Geometry, predicted: np.ndarray, error: np.ndarray) -> np.ndarray:
+def _within(cube: Cube, geometry: Geometry, predicted: np.ndarray, error: np.ndarray, ring_arcsec: float) -> np.ndarray:
     """Spaxels of the part of the disc whose rings should show Ha, by the smooth disc and not by their own noise."""
     radius = geometry.radius(cube)
-    edges = np.arange(0.0, radius.max(), RING_ARCSEC)
+    edges = np.arange(0.0, radius.max(), ring_arcsec)
     profile = rings(predicted, cube, geometry, edges, error=error)
     faint = profile.radius[~(profile.mean > 3.0 * profile.error) & (profile.count > 0)]
     return radius < (faint.min() if faint.size else radius.max() + 1.0)
 
 
-def _profiles(cube: Cube, redshift: float, geometry: Geometry, lines: LineFit, spread: LineSpread):
+def _profiles(cube: Cube, redshift: float, geometry: Geometry, lines: LineFit, spread: LineSpread, edges: np.ndarray):
     """Discs behind the point-spread function and rings as observed, for each line that is covered."""
-    edges = np.arange(0.0, RINGS_TO_ARCSEC + 1e-6, RING_ARCSEC)
     discs, means, factor, tied = {}, {}, {}, None
     good = well_observed(cube)
     for name in [n for n in SPECIES if n in lines.flux and np.isfinite(lines.flux[n]).sum() > 10]:
@@ -410,8 +416,8 @@ def rows(galaxy: Galaxy, dataset: Dataset) -> list[Row]:
 def _gradients(galaxy: Galaxy, truth: dict[str, float]) -> list[Row]:
     found = []
     for name, gradient in galaxy.metallicity.items():
-        default = name == DEFAULT_METALLICITY
-        known = truth if default or name == "PP04_O3N2" else {}
+        default = name == galaxy.science.metallicity
+        known = truth if name in report.INJECTED_BY else {}
         for quantity, unit, value, error in (
             ("metallicity_gradient", "dex/kpc", gradient.slope, gradient.slope_error),
             ("metallicity_centre", "dex", gradient.centre, gradient.centre_error),
@@ -504,11 +510,11 @@ def maps(galaxy: Galaxy) -> dict[str, tuple[np.ndarray, str]]:
         found[f"BIN_{key.upper()}_ERR"] = spread(getattr(binned, f"{key}_error")), "km/s"
     found["CONTINUUM"] = galaxy.continuum, "MJy/sr"
     found["BINS"] = galaxy.bins.labels, ""
-    metals = galaxy_metals.metallicity(binned.flux, binned.flux_error)
+    metals = galaxy_metals.metallicity(binned.flux, binned.flux_error, calibration=galaxy.science.metallicity)
     found["BIN_OH"], found["BIN_OH_ERR"] = ((spread(value), "") for value in metals)
     if "Hb" in binned.flux:
         lines = (*(binned.flux[n] for n in ("Ha", "Hb")), *(binned.flux_error[n] for n in ("Ha", "Hb")))
-        av = dust.balmer_av(*lines)
+        av = dust.balmer_av(*lines, law=galaxy.science.dust_law)
         found["BIN_AV"], found["BIN_AV_ERR"] = ((spread(value), "mag") for value in av)
     return found
 
@@ -636,7 +642,7 @@ def measure_targets(
         try:
             found[target.source_id] = measure_source(
                 *(layout, dataset, target.source_id, builder or dataset.cubebuild.builder),
-                sample=sample and target.source_id == dataset.case_study,
+                sample=sample and dataset.science.sample and target.source_id == dataset.case_study,
             )
         # A fit to noise can fail in any of these ways, and must not end the measurement of the other galaxies.
         except (ProductError, ValueError, KeyError, IndexError, np.linalg.LinAlgError) as error:

@@ -33,6 +33,8 @@ COLUMNS = (
 )
 
 FLUX_UNIT = "1e-17 erg s-1 cm-2"
+INJECTED_BY = ("PP04_N2", "PP04_O3N2")
+"""Calibrations by which a metallicity is injected, as ratios of lines; others turn the same ratios into other numbers."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,8 @@ def injected(dataset, source_id: int) -> dict[str, float]:
     -------
     dict of str to float
         Empty for real data, and for a source that the simulation has no galaxy for. Angles in deg, velocities
-        in km/s, ``scale_*`` and ``r_turn`` in arcsec, gradients per kpc, ``flux_<line>`` in `FLUX_UNIT`.
+        in km/s, ``scale_*`` and ``r_turn`` in arcsec, gradients per kpc, ``flux_<line>`` in `FLUX_UNIT`. No metallicity
+        where the dataset's calibration is not one of `INJECTED_BY`.
     """
     simulation = getattr(dataset, "simulation", None)
     sources = [] if simulation is None else simulation.sources
@@ -177,6 +180,8 @@ def injected(dataset, source_id: int) -> dict[str, float]:
         "av_gradient": source.av_gradient_mag_kpc,
     }
     values |= {f"flux_{line}": 1e17 * flux for line, (flux, _) in line_discs(values).items()}
+    if dataset.science.metallicity not in INJECTED_BY:
+        values = {name: value for name, value in values.items() if not name.startswith("metallicity")}
     return {name: float(value) for name, value in values.items()}
 
 

@@ -31,6 +31,7 @@ DECIDES_NOTHING = frozenset(
         "config",
         "cubes.settings",
         "errors",
+        "galaxy.settings",
         "observation.exposures",
         "observation.metafile_check",
         "observation.pattern",
