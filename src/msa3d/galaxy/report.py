@@ -34,7 +34,7 @@ COLUMNS = (
 
 FLUX_UNIT = "1e-17 erg s-1 cm-2"
 INJECTED_BY = ("PP04_N2", "PP04_O3N2")
-"""Calibrations by which a metallicity is injected, as ratios of lines; others turn the same ratios into other numbers."""
+"""Calibrations by which a metallicity is injected, as ratios of lines; others make other numbers of the same ratios."""
 
 
 @dataclass(frozen=True)
