@@ -394,7 +394,7 @@ class Run:
         for parameter in takes.keys() & GIVES.keys() - options.keys():
             values[parameter] = getattr(self, GIVES[parameter])(source_id)
         if (drawn := plot(**values, **options)) is None:
-            return Sentence(f"There is no {name}: it needs what the cube of this galaxy does not show.")
+            return Sentence(f"There is no {name}: nothing that it shows was measured.")
         own = source_id is None
         return save(drawn, self.layout.figures, name if own else f"{name}_{source_id}")
 

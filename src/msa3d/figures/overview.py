@@ -149,7 +149,7 @@ UNITS = {"dex(solMass/yr)": "dex", "1e-17 erg s-1 cm-2": "10$^{-17}$ cgs"}
 
 
 @style.house_style()
-def plot_recovered(tables: Mapping[str, Table], *, simulated: bool = True) -> Figure:
+def plot_recovered(tables: Mapping[str, Table], *, simulated: bool = True) -> Figure | None:
     """Draw the pulls of all quantities.
 
     Parameters
@@ -162,18 +162,13 @@ def plot_recovered(tables: Mapping[str, Table], *, simulated: bool = True) -> Fi
 
     Returns
     -------
-    matplotlib.figure.Figure
-        Left: a row a quantity, pulls of all tables; right: numbers of the first table.
-
-    Raises
-    ------
-    ValueError
-        If no row has a pull.
+    matplotlib.figure.Figure or None
+        Left: a row a quantity, pulls of all tables; right: numbers of the first table. None if no row has a pull.
     """
     pulls = {name: _pulls(table) for name, table in tables.items()}
     quantities = list(dict.fromkeys(quantity for rows in pulls.values() for quantity in rows))
     if not quantities:
-        raise ValueError("no quantity has both an injected value and an error: there is nothing to compare")
+        return None
     figure = style.new_figure(style.FULL_WIDTH, 0.27 * len(quantities) + 1.5)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.2, 1.0])
     rows = {quantity: len(quantities) - 1 - index for index, quantity in enumerate(quantities)}
