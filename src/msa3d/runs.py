@@ -104,7 +104,7 @@ class Run:
         As in `open_run`.
     """
 
-    dataset: Dataset
+    dataset: Dataset = field(repr=False)
     layout: Layout
     workers: int | str | None = None
     _kept: dict[Any, Any] = field(default_factory=dict, repr=False)

@@ -102,7 +102,7 @@ def open_tiny(person, name):
 def interrupted(hub, alice, layout):
     """The first notebook: interrupted, gone on with, its session stopped, and again gone on with, to the end."""
     notebook = open_tiny(alice, "01_process")
-    (long,) = [cell for cell in notebook.code if "calibrate.run(" in cell.source]
+    (long,) = [cell for cell in notebook.code if "run.process(" in cell.source]
     for cell in notebook.code[: notebook.code.index(long)]:
         assert not notebook.run(cell), cell.outputs
     hub.log(f"alice ran the cells of 01_process before the long one: {len(layout.rates())} count rates")
