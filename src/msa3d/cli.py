@@ -314,7 +314,7 @@ def fetch(
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask the archive for its list anew.")] = False,
     references: Annotated[bool, typer.Option(help="Also the references, from CRDS.")] = True,
 ) -> None:
-    """Fetch a real observation from MAST and its references from CRDS; what is whole is not asked for again."""
+    """Fetch a real observation from MAST and its references from CRDS; complete files are not requested again."""
     description, layout = locate(root, root_option, dataset)
     if description.simulated:
         raise DatasetError(f"The dataset {description.name} is simulated: `msa3d simulate` makes it.")
@@ -366,7 +366,7 @@ def fetch_all(
 
 
 def is_here(description: Dataset, layout: Layout) -> bool:
-    """Whether all count rates and the metafile are there and whole, however they came.
+    """Whether all count rates and the metafile are there and complete, however they came.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ class DatasetError(Msa3dError):
 
 
 class ObservationError(Msa3dError):
-    """The exposures at hand do not make the observation that the dataset describes."""
+    """The exposures do not make the observation that the dataset describes."""
 
 
 class MetafileError(Msa3dError):

@@ -1,6 +1,6 @@
 """From noiseless count rates to the planes of a rate image, flaws included.
 
-Every plane tells of the noise that was really put in: VAR_POISSON and VAR_RNOISE are the variances of the
+Every plane tells of the noise that was really injected: VAR_POISSON and VAR_RNOISE are the variances of the
 draws, ERR is the square root of their sum, DQ flags what was spoilt on purpose.
 """
 

@@ -161,7 +161,7 @@ class LineCube:
 
 @dataclass
 class SourceModel:
-    """One source behind the telescope.
+    """One source convolved with the PSF of the telescope.
 
     Attributes
     ----------

@@ -5,9 +5,9 @@
 ==================  ==========================================================================================
 extension           content
 ==================  ==========================================================================================
-SCI                 noiseless cube behind the telescope, [wave, y, x], MJy/sr, means over the voxels; no
+SCI                 noiseless cube convolved with the telescope's PSF, [wave, y, x], MJy/sr, means over the voxels; no
                     line-spread function, no zodiacal light
-OBS_<line>          surface flux of a line behind the telescope, erg/s/cm2/arcsec2
+OBS_<line>          surface flux of a line convolved with the PSF of the telescope, erg/s/cm2/arcsec2
 FLUX_<line>         the same before the telescope (attenuated by the galaxy's dust)
 VELOCITY            line-of-sight velocity relative to the redshift, km/s
 DISPERSION          intrinsic Gaussian sigma of the gas, km/s
@@ -74,7 +74,7 @@ def truth_cube(model: SourceModel, wave_um: np.ndarray, binning: int | None = No
     Parameters
     ----------
     model : SourceModel
-        A source behind the telescope.
+        A source convolved with the PSF of the telescope.
     wave_um : numpy.ndarray
         Evenly spaced wavelengths, um.
     binning : int, optional
@@ -149,7 +149,7 @@ def write_truth(model: SourceModel, path: Path, *, redshift: float | None = None
     Parameters
     ----------
     model : SourceModel
-        The source behind the telescope.
+        The source convolved with the PSF of the telescope.
     path : Path
         The file; replaced if there.
     redshift : float, optional

@@ -133,7 +133,7 @@ def test_what_is_not_to_be_had_is_one_sentence(get, mast, tmp_path, faults, opti
 
 def test_a_short_file_at_the_server_is_not_taken(get, mast, tmp_path):
     mast.files[NAME] = mast.files[NAME][:-100]
-    with pytest.raises(FetchError, match="not whole as a FITS file"):
+    with pytest.raises(FetchError, match="not a complete FITS file"):
         get()
     assert not list(tmp_path.iterdir())
 

@@ -49,7 +49,7 @@ def realisations(
     make : callable
         Gives the cube of a seed.
     truth : dict of str to float
-        What was put in: ``sigma0``, ``v_sin_i`` ...; these parameters are compared.
+        What was injected: ``sigma0``, ``v_sin_i`` ...; these parameters are compared.
     redshift : float
         As for `fit_disc`.
     n : int

@@ -1,4 +1,4 @@
-"""Figures of a measured galaxy show the numbers that were measured, and what was put in and published beside them."""
+"""Figures of a measured galaxy show the numbers that were measured, and what was injected and published beside them."""
 
 from __future__ import annotations
 
@@ -49,14 +49,14 @@ def labels(axes) -> list[str]:
 def test_kinematics(dataset: Dataset, galaxy: Galaxy):
     figure = figures_galaxy.plot_kinematics(dataset, galaxy)
     curve = panel(figure, "f")
-    assert {"fitted disc", "put in", "published"} <= set(labels(curve))
+    assert {"fitted disc", "injected", "published"} <= set(labels(curve))
     kpc = GEOMETRY.kpc_per_arcsec
     lines = {line.get_label(): line for line in curve.lines}
     radius, speed = lines["fitted disc"].get_data()
     # The figure takes its kpc from the redshift of the target, the test's galaxy from a number near it.
     expected = galaxy.kinematics.rotation(radius / kpc)[0]
     assert np.abs(speed - expected)[10:] == pytest.approx(0.0, abs=3.0 * galaxy.kinematics.error["v_sin_i"])
-    put_in = lines["put in"].get_ydata()
+    put_in = lines["injected"].get_ydata()
     assert put_in[-1] < report.injected(dataset, 8512)["v_sin_i"]
     # No ring sets a scale that the curve does not need.
     low, high = curve.get_ylim()
@@ -88,7 +88,7 @@ def test_star_formation(dataset: Dataset, galaxy: Galaxy):
     # Scale lengths are told in kpc, as the target's redshift has it.
     for disc in (galaxy.discs["Ha"], galaxy.stars):
         assert any(f"h = {disc.scale_arcsec * scale:.2f}" in told for scale in (8.17, 8.18, 8.19, 8.2, 8.16))
-    assert "put in" in told
+    assert "injected" in told
 
 
 def test_maps_of_a_line_and_their_errors(dataset: Dataset, galaxy: Galaxy):

@@ -1,6 +1,6 @@
 """The error of a galaxy's centre is that of repeated measurements, and it reaches the systemic velocity.
 
-Exponential discs behind the point-spread function, and rings.
+Exponential discs convolved with the point-spread function, and rings.
 """
 
 from __future__ import annotations

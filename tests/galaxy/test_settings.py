@@ -80,4 +80,4 @@ def test_other_relations_and_lines(cube):
     figure = figures_galaxy.plot_metallicity(dataset.model_copy(update={"targets": [target]}), galaxy)
     told = [text.get_text() for axes in figure.axes if axes.get_legend() for text in axes.get_legend().get_texts()]
     assert any(f"{abs(galaxy.metallicity['M13_N2'].slope):.3f}" in text for text in told)
-    assert not any("put in" in text for text in told)
+    assert not any("injected" in text for text in told)

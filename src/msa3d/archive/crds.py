@@ -4,7 +4,7 @@ CRDS is told by environment variables, which worker processes inherit. A root th
 that one, offline, whatever the user's own settings are; real data use the user's settings.
 
 The crds client downloads straight to a file's final name, so that a killed download leaves a short file that it takes
-for whole ever after. Here every file is compared, size and SHA-1, with what the server says of it; what was verified
+for complete ever after. Here every file is compared, size and SHA-1, with what the server says of it; what was verified
 is kept in ``<root>/fetch/references.json``, and a later run finds by it that no server has to be asked.
 """
 
@@ -235,7 +235,7 @@ def reference_for(rate_path: Path, reftype: str) -> Path:
 
 
 def check_references(dataset: Dataset, rates: Iterable[Path]) -> None:
-    """See that the references of some exposures are whole files.
+    """See that the references of some exposures are complete files.
 
     Parameters
     ----------
@@ -462,7 +462,7 @@ def _verify(names: list[str]) -> dict[str, dict[str, Any]]:
                 break
             if attempt == 3:
                 raise FetchError(f"{path} is not what the CRDS server says of it (size {said['size']}, SHA-1).")
-            logger.warning("%s is not whole: fetching it again", name)
+            logger.warning("%s is incomplete: fetching it again", name)
             path.unlink(missing_ok=True)
             cacher.get_local_files([name])
         checked[name] = {"size": size, "sha1": sha1}

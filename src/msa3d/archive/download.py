@@ -1,4 +1,4 @@
-"""One file from a server: resumed where it broke off, checked, and under its name only when whole."""
+"""One file from a server: resumed where it broke off, checked, and under its name only when complete."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def download(
     url : str
         Its address.
     final : Path
-        Its name on disk, where it appears when it is whole and right.
+        Its name on disk, where it appears when it is complete and verified.
     size : int, optional
         Bytes that it must have.
     sha256 : str, optional
@@ -113,7 +113,7 @@ def download(
     manners : Manners, optional
         Attempts and waits.
     progress : callable, optional
-        Called with the number of bytes that came, or minus those that had to be thrown away.
+        Called with the number of bytes that came, or minus those that had to be discarded.
 
     Raises
     ------
@@ -163,7 +163,7 @@ def _receive(
     manners: Manners,
     progress: Callable[[int], object],
 ) -> None:
-    """Send one request and append what comes; returns when the file is whole."""
+    """Send one request and append what comes; returns when the file is complete."""
     have = part.stat().st_size if part.exists() else 0
     if size is not None and have > size:
         _throw_away(part, progress)
@@ -203,7 +203,7 @@ def _receive(
 def _understand(
     response: requests.Response, part: Path, have: int, size: int | None, progress: Callable[[int], object]
 ) -> int | None:
-    """Decide from the headers of an answer what it is; return the size of the whole file where it says so."""
+    """Decide from the headers of an answer what it is; return the size of the complete file where it says so."""
     status = response.status_code
     if status in (401, 403):
         raise FetchError(
@@ -264,10 +264,10 @@ def _checked(part: Path, name: str, sha256: str | None) -> str:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
     if sha256 is not None and digest != sha256:
         _throw_away(part)
-        raise FetchError(f"{name} came with SHA-256 {digest}, but its list says {sha256}; it was thrown away.")
+        raise FetchError(f"{name} came with SHA-256 {digest}, but its list says {sha256}; it was rejected.")
     if not is_whole_fits(part):
         _throw_away(part)
-        raise FetchError(f"{name} came whole, but is not whole as a FITS file; it was thrown away.")
+        raise FetchError(f"{name} arrived, but is not a complete FITS file; it was rejected.")
     return digest
 
 

@@ -1,4 +1,4 @@
-"""Fetch an observation: list, disk, files one after the other, references; what is whole is not asked for again."""
+"""Fetch an observation: list, disk, files one after the other, references; complete files are not requested again."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def fetch_observation(
 ) -> FetchReport:
     """Fetch the files of a real observation into the top of its root.
 
-    Files are fetched one after the other. A file that is there and whole is left alone; if all are, no server is
+    Files are fetched one after the other. A complete file is left alone; if all are, no server is
     asked for anything. A run that was killed goes on within the file where it stopped.
 
     Parameters
@@ -212,7 +212,7 @@ class _Fetching:
             )
 
     def fetch(self) -> None:
-        """Fetch what is not whole."""
+        """Fetch what is not complete."""
         entries = self.known.of(self.products)
         total = sum(entry.size or 0 for entry in entries)
         interval = 0.5 if sys.stderr.isatty() else 30
@@ -243,7 +243,7 @@ class _Fetching:
             self.known.write(manifest_path(self.layout))
 
     def fetch_one(self, entry: FileEntry, progress: Callable[[int], object]) -> None:
-        """Fetch one file, unless it is whole; a list that has become wrong is renewed once."""
+        """Fetch one file, unless it is complete; a list that has become wrong is renewed once."""
         path = self.layout.root / entry.name
         if entry.is_whole(self.layout.root):
             size = path.stat().st_size

@@ -206,7 +206,7 @@ class FileEntry(Model):
         return self.uri or f"mast:JWST/product/{self.name}"
 
     def is_whole(self, folder: Path) -> bool:
-        """Whether the file lies in a folder and is whole, by its size or, if that is not known, its FITS structure."""
+        """Whether a folder has the complete file, by its size or, if that is not known, its FITS structure."""
         path = folder / self.name
         if not path.is_file():
             return False
@@ -251,7 +251,7 @@ class Manifest(Model):
             raise FetchError(f"This is not a manifest: {error}") from error
 
     def write(self, path: Path) -> None:
-        """Write it to a path, where it appears when whole and replaces what is there."""
+        """Write it to a path, where it appears when complete and replaces what is there."""
         text = yaml.safe_dump(self.model_dump(exclude_none=True), sort_keys=False, width=200)
         with atomic_path(path) as partial:
             partial.write_text(text, encoding="utf-8")

@@ -1,1 +1,1 @@
-"""What came back of a truth that was put in."""
+"""What came back of a truth that was injected."""

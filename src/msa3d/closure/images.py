@@ -49,7 +49,7 @@ class Meter:
     pa_deg : float
         Position angle of the slit.
     truth : linemerit.TruthImage, optional
-        H-alpha behind the telescope.
+        H-alpha convolved with the PSF of the telescope.
     slit_arcsec : tuple of float
         Width of the slit, and height of a pixel along it: what no builder can undo, and flux ratios leave out.
     sky : bool
@@ -247,7 +247,7 @@ FWHM = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 @dataclass(frozen=True, eq=False)
 class TruthImage:
-    """Surface brightness of a line behind the telescope.
+    """Surface brightness of a line convolved with the PSF of the telescope.
 
     Attributes
     ----------

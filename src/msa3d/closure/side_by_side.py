@@ -1,4 +1,4 @@
-"""The same galaxies measured in the cubes of both builders: what each gets back of what was put in."""
+"""The same galaxies measured in the cubes of both builders: what each recovers of what was injected."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def _profile(axes: Axes, quantity: Quantity, points: Points, gradient, injected,
             axes.plot(grid, through, color=style.PUBLISHED_COLOUR, linestyle=":", linewidth=1.6, label=label)
             shown.append(through)
     if injected is not None:
-        label = f"put in: {_signed(injected[1], None, quantity)}"
+        label = f"injected: {_signed(injected[1], None, quantity)}"
         line = injected[0] + injected[1] * grid
         axes.plot(grid, line, color=style.TRUTH_COLOUR, linestyle="--", linewidth=1.4, label=label)
         shown.append(line)
@@ -177,7 +177,7 @@ class Profile:
     centre : float
         Value of the disc at radius 0, in the unit of `value`, before the point-spread function.
     injected_arcsec : float
-        Scale length that was put in; NaN where there is none.
+        Scale length that was injected; NaN where there is none.
     """
 
     radius_arcsec: np.ndarray
@@ -233,7 +233,7 @@ def draw_sfr_profile(
         right.plot(grid, disc, color=colour, linewidth=1.0)
         if np.isfinite(profile.injected_arcsec):
             true = profile.injected_arcsec * scale
-            told = f"put in: h = {true:.2f} kpc"
+            told = f"injected: h = {true:.2f} kpc"
             right.plot(grid, np.exp(-grid / true), color=colour, linestyle="--", linewidth=0.9, label=told)
     left.tick_params(axis="y", which="both", right=False)
     other.tick_params(axis="y", which="both", left=False)
@@ -416,7 +416,7 @@ def _curve(axes: Axes, place: tuple, maps: Mapping, used: np.ndarray, curves: tu
     axes.plot(kpc, rotation.value, color=style.RESULT_COLOUR, label="fitted disc")
     if injected is not None:
         curve = injected.rotation(rotation.radius_arcsec)
-        axes.plot(kpc, curve, color=style.TRUTH_COLOUR, linestyle="--", linewidth=1.4, label="put in")
+        axes.plot(kpc, curve, color=style.TRUTH_COLOUR, linestyle="--", linewidth=1.4, label="injected")
     radius, value, error = major_axis_points(*place, maps, disc)
     # A mean that is less certain than the curve is high says nothing, and would set the scale.
     told = error < 0.5 * max(float(np.max(np.abs(rotation.high))), 1.0)
@@ -456,7 +456,7 @@ _DRAWS = 300
 
 
 def plot_kinematics(dataset: Dataset, galaxy: Galaxy) -> Figure:
-    """Draw velocity, dispersion, disc and rotation curve; what was put in and published beside the curve."""
+    """Draw velocity, dispersion, disc and rotation curve; what was injected and published beside the curve."""
     fit = galaxy.kinematics
     centre = np.array([galaxy.geometry.ra, galaxy.geometry.dec])
     east, north = galaxy.cube.offsets(*centre)
@@ -547,7 +547,7 @@ def _kpc(galaxy: Galaxy, rings: Rings) -> np.ndarray:
 
 
 def _pair(known: dict[str, float], name: str) -> tuple[float, float] | None:
-    """Centre and gradient of what was put in."""
+    """Centre and gradient of what was injected."""
     keys = {f"{name}_centre", f"{name}_gradient"}
     return (known[f"{name}_centre"], known[f"{name}_gradient"]) if keys <= known.keys() else None
 

@@ -190,7 +190,7 @@ def plot_recovered(tables: Mapping[str, Table], *, simulated: bool = True) -> Fi
     left.set_ylim(-0.7, len(quantities) - 0.3)
     left.set_yticks(list(rows.values()), [LABELS.get(q, q.replace("_", " ")) for q in rows])
     left.tick_params(axis="y", length=0)
-    left.set_xlabel("(recovered \u2212 put in) / error")
+    left.set_xlabel("(recovered \u2212 injected) / error")
     rms = float(np.sqrt(np.mean(everything**2)))
     left.set_title(f"a  pulls, rms {rms:.2f}")
     first = next(iter(tables))
@@ -217,7 +217,7 @@ def _pulls(table: Table) -> dict[str, float]:
 
 def _numbers(axes, table: Table, rows: Mapping[str, int]) -> None:
     """Write published, injected and recovered values beside the rows."""
-    places = (("published", 0.11, "published"), ("injected", 0.32, "put in"), ("recovered", 0.61, "recovered"))
+    places = (("published", 0.11, "published"), ("injected", 0.32, "injected"), ("recovered", 0.61, "recovered"))
     colours = {"published": style.PUBLISHED_COLOUR, "injected": style.TRUTH_COLOUR, "recovered": style.RESULT_COLOUR}
     axes.set_axis_off()
     axes.set_xlim(0, 1)

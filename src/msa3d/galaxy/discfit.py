@@ -339,7 +339,7 @@ def fit_disc(
     sample : bool
         Sample the posterior with emcee, for errors.
     walkers, steps, seed : int
-        Of emcee; a third of the steps is thrown away.
+        Of emcee; a third of the steps is discarded as burn-in.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Attenuation of the ionised gas from the Balmer decrement, and star formation freed of it.
+"""Attenuation of the ionised gas from the Balmer decrement, and star formation corrected for it.
 
 Attenuation laws are those of the package dust_extinction, by name.
 """
@@ -102,7 +102,7 @@ def gradient(
     Parameters
     ----------
     halpha, hbeta : Exponential
-        Discs behind the point-spread function (`profiles.fit_exponential`).
+        Discs convolved with the point-spread function (`profiles.fit_exponential`).
     geometry : Geometry
         With `kpc_per_arcsec`.
     law : str
@@ -129,14 +129,14 @@ def gradient(
 
 @dataclass(frozen=True)
 class StarFormation:
-    """Star formation from Ha, freed of attenuation.
+    """Star formation from Ha, corrected for attenuation.
 
     Attributes
     ----------
     sfr, sfr_error : float
         Msun/yr, the exponential disc integrated to infinity.
     scale_arcsec, scale_error : float
-        Scale length of the star-formation density, arcsec, freed of the gradient of attenuation.
+        Scale length of the star-formation density, arcsec, corrected for the gradient of attenuation.
     observed_scale_arcsec, observed_scale_error : float
         Scale length of Ha itself.
     halpha, halpha_error : float
@@ -170,7 +170,7 @@ def star_formation(
     Parameters
     ----------
     halpha, hbeta : Exponential
-        Discs behind the point-spread function, erg s-1 cm-2 arcsec-2; without Hb nothing is taken off, and the
+        Discs convolved with the point-spread function, erg s-1 cm-2 arcsec-2; without Hb nothing is taken off, and the
         rates are lower limits. Fitted with the rate of Ha (``rate=``), it gives one decrement for the whole disc:
         the scale length then is that of Ha.
     redshift : float

@@ -1,6 +1,6 @@
 """All emission lines and the continuum of a cube's spaxels, fitted together.
 
-Least squares on whitened data: residuals are divided by their errors and freed of the correlation between
+Least squares on whitened data: residuals are divided by their errors and decorrelated between
 neighbouring wavelengths. Velocity and dispersion are shared by all lines, or given; fluxes and the
 continuum (a straight line in each window) enter linearly and are solved for exactly.
 """

@@ -2,7 +2,7 @@
 
 The order matters. The disc that is fitted to Ha says where the lines of a spaxel are and how wide; with that given,
 fluxes of all lines are linear in the data and so unbiased however faint they are; the same estimator where there is
-no line says how uncertain they are; discs behind the point-spread function give gradients free of beam smearing.
+no line says how uncertain they are; discs convolved with the PSF give gradients free of beam smearing.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Galaxy:
     continuum_um : float
         Its wavelength, um.
     stars : Exponential
-        Disc behind the point-spread function fitted to it.
+        Disc convolved with the point-spread function fitted to it.
     discs : dict of str to Exponential
         The same for each line, errors from wavelengths without lines.
     hbeta_tied : Exponential or None
@@ -322,7 +322,7 @@ def _centred(image: np.ndarray, cube: Cube, geometry: Geometry, wave_um: float, 
 
 
 def _predicted(cube: Cube, geometry: Geometry, disc: Exponential | None, redshift: float) -> np.ndarray:
-    """Ha of the smooth disc behind the point-spread function, in the unit of the disc; 0 where there is none."""
+    """Ha of the smooth disc convolved with the PSF, in the unit of the disc; 0 where there is none."""
     everywhere = np.ones(cube.shape, bool)
     if disc is None:
         return np.zeros(cube.shape)
@@ -340,7 +340,7 @@ def _within(cube: Cube, geometry: Geometry, predicted: np.ndarray, error: np.nda
 
 
 def _profiles(cube: Cube, redshift: float, geometry: Geometry, lines: LineFit, spread: LineSpread, edges: np.ndarray):
-    """Discs behind the point-spread function and rings as observed, for each line that is covered."""
+    """Discs convolved with the point-spread function and rings as observed, for each line that is covered."""
     discs, means, factor, tied = {}, {}, {}, None
     good = well_observed(cube)
     for name in [n for n in SPECIES if n in lines.flux and np.isfinite(lines.flux[n]).sum() > 10]:
@@ -445,7 +445,7 @@ def _scales(galaxy: Galaxy, truth: dict[str, float]) -> list[Row]:
     ratio = line.scale_arcsec / stars.scale_arcsec
     error = abs(ratio) * np.hypot(line.scale_error / line.scale_arcsec, stars.scale_error / stars.scale_arcsec)
     per = RE_OVER_SCALE_LENGTH * galaxy.geometry.kpc_per_arcsec
-    note = "not freed of dust"
+    note = "not corrected for dust"
     return [
         Row("scale_line", "arcsec", line.scale_arcsec, line.scale_error, true_line, note=f"Ha, {note}"),
         Row("scale_continuum", "arcsec", stars.scale_arcsec, stars.scale_error, true_stars, note=note),
@@ -471,8 +471,8 @@ def _star_formation(galaxy: Galaxy, dataset: Dataset) -> list[Row]:
 
 
 def _fluxes(galaxy: Galaxy) -> list[Row]:
-    """Light of each line to infinity, by its disc, not freed of dust."""
-    note = "whole disc, not freed of dust"
+    """Light of each line to infinity, by its disc, not corrected for dust."""
+    note = "whole disc, not corrected for dust"
     discs = {name: galaxy.discs[name] for name in LINES_GIVEN if name in galaxy.discs}
     return [
         Row(f"flux_{name}", report.FLUX_UNIT, disc.total * 1e17, disc.total_error * 1e17, note=note)

@@ -4,7 +4,7 @@ The cited table of strong-line and star-formation calibrations, and how to apply
 
 Gas-phase metallicity from strong lines: of spaxels, of rings, and its gradient.
 
-The gradient is taken from exponential discs fitted to the images of the lines behind the point-spread function:
+The gradient is taken from exponential discs fitted to the images of the lines convolved with the point-spread function:
 their ratio is an exponential as well, so that its logarithm, and with a linear calibration the
 metallicity, changes linearly with the radius, free of beam smearing.
 """

@@ -7,7 +7,7 @@ velocity by some km/s. A centre that was measured on the starlight is therefore 
 
 Straight lines through radial quantities, with intrinsic scatter, and what a gradient is made of.
 
-Radial profiles of inclined discs: exponentials behind the point-spread function, and means of rings.
+Radial profiles of inclined discs: exponentials convolved with the point-spread function, and means of rings.
 
 A disc whose structure (arms, clumps) has no mean over the azimuth is fitted without bias by a smooth one, because the
 weights of a least-squares fit depend on the radius alone. How uncertain its parameters are is measured rather than
@@ -460,7 +460,7 @@ class _Sky:
         self.radius = geometry.radius(cube, pad, _PARTS)
 
     def image(self, rate: float, power: int) -> np.ndarray:
-        """``r**power exp(-rate r)`` behind the point-spread function."""
+        """``r**power exp(-rate r)`` convolved with the point-spread function."""
         disc = self.radius**power * np.exp(-np.clip(rate * self.radius, -50.0, 500.0))
         ny, nx = (n // _PARTS for n in disc.shape)
         disc = disc.reshape(ny, _PARTS, nx, _PARTS).mean(axis=(1, 3))
@@ -468,7 +468,7 @@ class _Sky:
 
 
 def disc_columns(cube: Cube, geometry: Geometry, wave_um: float, rate: float, where: np.ndarray) -> np.ndarray:
-    """Exponential disc behind the point-spread function and its derivative by the rate, (n, 2), in some spaxels."""
+    """Exponential disc convolved with the PSF and its derivative by the rate, (n, 2), in some spaxels."""
     return _columns(_Sky(cube, geometry, wave_um), where, rate, 1.0, False)
 
 

@@ -10,7 +10,7 @@ See `msa3d.reduce.jwst_speed`, which names and switches them.
 
 Accelerations of jwst 1.14.0: each has a name, can be switched, and leaves the image planes bit-identical.
 
-jwst's Spec2 and Spec3 spend most of their time on work whose result is known already or is thrown away. Each
+jwst's Spec2 and Spec3 spend most of their time on work whose result is known already or is discarded. Each
 acceleration here replaces one such piece for the length of a ``with`` block and puts the original back
 afterwards. None of them changes an algorithm; the tests run jwst with and without each and compare.
 
