@@ -297,10 +297,10 @@ class Run:
 
     def report(self, source_id: int | None = None) -> Table:
         """Every number of a galaxy: published, injected (if simulated), recovered, error, and pull."""
-        from msa3d.galaxy import measure, report
+        from msa3d.galaxy import report
 
         galaxy = self.galaxy(source_id)
-        rows = measure.rows(galaxy, self.dataset)
+        rows = report.rows(galaxy, self.dataset)
         return _without_truth(
             report.report_table(rows, galaxy.source_id, simulated=self.dataset.simulated), self.dataset
         )

@@ -312,7 +312,7 @@ class Scene:
 
     @classmethod
     def from_settings(cls, simulation) -> Scene:
-        """Make the scene of a simulation's settings, convolved with the telescope's PSF unless `psf` is switched off."""
+        """Make the scene of a simulation, convolved with the PSF of the telescope unless `psf` is switched off."""
         return cls(simulation, WAVE_RANGE_UM, telescope_psf(simulation.v3_pa_deg) if simulation.psf else None)
 
     @property

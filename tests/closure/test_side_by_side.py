@@ -9,7 +9,7 @@ import pytest
 
 from msa3d.closure import side_by_side
 from msa3d.config import Dataset
-from msa3d.galaxy import measure as galaxy_measure
+from msa3d.galaxy import report
 from msa3d.galaxy.measure import Galaxy, measure
 
 from ..fixtures.cubes import REDSHIFT
@@ -31,7 +31,7 @@ def test_builders_stand_beside_each_other(found):
     table = side_by_side.compared(found, dataset)
     rows = {row["quantity"]: row for row in table}
     assert len(rows) == len(table)
-    own = {row.quantity: row for row in galaxy_measure.rows(found["drizzle"][8512], dataset)}
+    own = {row.quantity: row for row in report.rows(found["drizzle"][8512], dataset)}
     for name, row in rows.items():
         assert row["drizzle_pull"] == pytest.approx(own[name].pull), name
     flux = rows["flux_Ha"]

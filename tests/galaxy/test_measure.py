@@ -14,6 +14,7 @@ from astropy.table import Table
 from msa3d.config import Dataset
 from msa3d.errors import ProductError
 from msa3d.galaxy import measure as galaxy_measure
+from msa3d.galaxy import report
 from msa3d.galaxy.measure import Galaxy, measure
 from msa3d.pipeline.layout import Layout
 
@@ -106,7 +107,7 @@ def test_an_offset_common_to_all_galaxies_is_reported(galaxy: Galaxy):
         (row,) = table[table["to"] == to]
         assert abs(row["offset"] - known) < 4.0 * row["error"]
         assert abs(row["offset"]) > 2.0 * row["error"]
-    rows = {row.quantity: row for row in galaxy_measure.rows(moved[0], Dataset.load("tiny"))}
+    rows = {row.quantity: row for row in report.rows(moved[0], Dataset.load("tiny"))}
     assert abs(rows["offset_east"].recovered - 0.08) < 4.0 * rows["offset_east"].error
 
 
@@ -167,7 +168,7 @@ def test_what_is_written_can_be_read(galaxy: Galaxy, tmp_path):
 def test_the_numbers_stay_what_they_were(galaxy: Galaxy, ndarrays_regression):
     """The whole table, as it was when this test was written; optimisers stop within a thousandth of an error."""
     values, tolerances = {}, {}
-    for row in galaxy_measure.rows(galaxy, Dataset.load("tiny")):
+    for row in report.rows(galaxy, Dataset.load("tiny")):
         if row.error > 0:
             name = re.sub(r"\W", "", row.quantity)
             values |= {name: np.array([row.recovered]), f"{name}_error": np.array([row.error])}

@@ -9,7 +9,7 @@ import pytest
 from msa3d.config import Dataset
 from msa3d.errors import DatasetError
 from msa3d.figures import galaxy as figures_galaxy
-from msa3d.galaxy import dust, measure, metals
+from msa3d.galaxy import dust, measure, metals, report
 from msa3d.galaxy.lines import SPECIES
 from msa3d.galaxy.settings import Line, Metallicity, ScienceSettings
 
@@ -53,7 +53,7 @@ def measured(cube, **science):
     dataset = Dataset.load("tiny").replaced(science=science)
     place = replace(GEOMETRY, pa_deg=0.0)
     galaxy = measure.measure(cube, REDSHIFT, place, source_id=8512, sample=False, science=dataset.science)
-    return dataset, galaxy, {row.quantity: row for row in measure.rows(galaxy, dataset)}
+    return dataset, galaxy, {row.quantity: row for row in report.rows(galaxy, dataset)}
 
 
 def test_other_relations_and_lines(cube):

@@ -8,7 +8,7 @@ import numpy as np
 from astropy.table import Table
 
 from msa3d.config import Dataset
-from msa3d.galaxy import measure
+from msa3d.galaxy import report
 from msa3d.galaxy.measure import Galaxy
 
 RATIOS = ("sigma0", "v_sin_i_re", "scale_line", "scale_continuum", "flux_Ha", "flux_[NII]6583")
@@ -38,7 +38,7 @@ def compared(found: Mapping[str, Mapping[int, Galaxy]], dataset: Dataset) -> Tab
     columns = [f"{builder}{part}" for builder in found for part in ("", "_error", "_pull", "_ratio")]
     for builder, galaxies in found.items():
         for source_id, galaxy in galaxies.items():
-            for row in measure.rows(galaxy, dataset):
+            for row in report.rows(galaxy, dataset):
                 if not np.isfinite(row.pull):
                     continue
                 first = {"galaxy": source_id, "quantity": row.quantity, "unit": row.unit, "injected": row.injected}

@@ -18,7 +18,7 @@ from msa3d.figures import style
 from msa3d.figures.cube import VELOCITY_LABEL
 from msa3d.figures.maps import draw_map, label_sky, map_bar, map_height, mark_map, target_of
 from msa3d.figures.overview import Entry
-from msa3d.galaxy import measure, metals, report
+from msa3d.galaxy import metals, report
 from msa3d.galaxy.disc import Disc, kpc_per_arcsec
 from msa3d.galaxy.dust import balmer_av
 from msa3d.galaxy.measure import Galaxy
@@ -518,7 +518,7 @@ def plot_sfr_profile(dataset: Dataset, galaxy: Galaxy) -> Figure:
     found, geometry = galaxy.star_formation, galaxy.geometry
     edges = np.append(galaxy.rings["Ha"].low, galaxy.rings["Ha"].high[-1])
     continuum = rings(galaxy.continuum, galaxy.cube, geometry, edges)
-    injected = {row.quantity: row.injected for row in measure.rows(galaxy, dataset)}
+    injected = {row.quantity: row.injected for row in report.rows(galaxy, dataset)}
     # One decrement for the whole disc: light turns into star formation by a constant. Face on.
     factor = found.sfr / found.halpha / geometry.kpc_per_arcsec**2 * geometry.cos_inclination
     gas = _profile_of(galaxy.discs["Ha"], galaxy.rings["Ha"], factor, injected.get("scale_line", np.nan))

@@ -1,17 +1,10 @@
-"""Centres, radial profiles and gradients.
+"""Centres, radial profiles and gradients of inclined discs.
 
-Where the middle of a galaxy's light is, how well it is known, and what that does to its rotation.
-
-The rotation curve is steepest in the middle: a centre that is off by a hundredth of an arcsecond changes the systemic
-velocity by some km/s. A centre that was measured on the starlight is therefore not taken as exact.
-
-Straight lines through radial quantities, with intrinsic scatter, and what a gradient is made of.
-
-Radial profiles of inclined discs: exponentials convolved with the point-spread function, and means of rings.
-
-A disc whose structure (arms, clumps) has no mean over the azimuth is fitted without bias by a smooth one, because the
-weights of a least-squares fit depend on the radius alone. How uncertain its parameters are is measured rather than
-believed: the same estimator applied to images of the same cube that hold noise only.
+A disc whose structure (arms, clumps) has no mean over the azimuth is fitted without bias by a smooth exponential,
+convolved with the PSF, because the weights of a least-squares fit depend on the radius alone. How uncertain its
+parameters are is measured rather than believed: the same estimator applied to images of the same cube that hold noise
+only. The rotation curve is steepest in the middle, where a centre that is off by a hundredth of an arcsecond changes
+the systemic velocity by some km/s: a centre that was measured on the stellar continuum is not taken as exact.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
@@ -15,9 +15,14 @@ from astropy.table import Column, Table
 
 from msa3d.constants import C_KMS
 from msa3d.errors import ProductError
+from msa3d.galaxy import dust
 from msa3d.galaxy.disc import RE_OVER_SCALE_LENGTH, Disc, kpc_per_arcsec
-from msa3d.galaxy.injected import line_discs
+from msa3d.galaxy.injected import LINES_GIVEN, line_discs
 from msa3d.pipeline.products import atomic_path
+
+if TYPE_CHECKING:
+    from msa3d.config import Dataset
+    from msa3d.galaxy.measure import Galaxy
 
 COLUMNS = (
     ("quantity", "name"),
@@ -217,6 +222,119 @@ def disc_rows(fit, re_arcsec: float | None = None) -> list[Row]:
     per_kms = (1.0 + fit.redshift) / C_KMS
     redshift = fit.redshift + fit.best["systemic"] * per_kms
     return [*rows, Row("redshift", "", redshift, fit.error["systemic"] * per_kms)]
+
+
+STELLAR_PER_GAS = 0.44 * 4.05 / 3.1
+"""A_V of the stars over that of the gas: 0.44 of E(B-V), R_V 4.05 and 3.1 (Calzetti et al. 2000)."""
+_LN_PER_MAG = 0.4 * np.log(10.0)
+
+
+def rows(galaxy: Galaxy, dataset: Dataset) -> list[Row]:
+    """Numbers of a galaxy, with what was injected and published beside them.
+
+    Scale lengths are those of the light as the dust lets it out; where something was injected, its scale length is
+    tilted by the injected gradient of attenuation before it is compared. The star-formation rate has an error in
+    the logarithm, and so its pull stands in the row ``log_sfr``.
+
+    Parameters
+    ----------
+    galaxy : Galaxy
+        What was measured.
+    dataset : Dataset
+        Says what was injected.
+
+    Returns
+    -------
+    list of Row
+        Of `completed`.
+    """
+    truth = injected(dataset, galaxy.source_id)
+    measured = galaxy.stars.scale_arcsec * RE_OVER_SCALE_LENGTH
+    # A rotation velocity is compared at the radius at which it was injected.
+    radius = truth["re_disc_kpc"] / galaxy.geometry.kpc_per_arcsec if truth else measured
+    found = [
+        # The systemic velocity stands in the redshift: once is enough.
+        *(row for row in disc_rows(galaxy.kinematics, radius) if row.quantity != "systemic"),
+        Row("inclination", "deg", galaxy.geometry.inclination_deg, note="taken as known"),
+        *(
+            Row(f"offset_{name}", "arcsec", value, error, note="centre of the starlight minus catalogue")
+            for name, value, error in zip(
+                ("east", "north"), galaxy.offset_arcsec, np.sqrt(np.diag(galaxy.offset_covariance)), strict=True
+            )
+        ),
+        *_gradients(galaxy, truth),
+        *_scales(galaxy, truth),
+        *_star_formation(galaxy, dataset),
+        *_fluxes(galaxy),
+    ]
+    return completed(found, dataset, galaxy.source_id)
+
+
+def _gradients(galaxy: Galaxy, truth: dict[str, float]) -> list[Row]:
+    found = []
+    for name, gradient in galaxy.metallicity.items():
+        default = name == galaxy.science.metallicity
+        known = truth if name in INJECTED_BY else {}
+        for quantity, unit, value, error in (
+            ("metallicity_gradient", "dex/kpc", gradient.slope, gradient.slope_error),
+            ("metallicity_centre", "dex", gradient.centre, gradient.centre_error),
+        ):
+            row = Row(quantity if default else f"{quantity}_{name}", unit, value, error, note=gradient.method)
+            found.append(_with(row, known.get(quantity, np.nan)))
+    note = "Hb is not covered" if galaxy.av is None else galaxy.av.method
+    for quantity, unit, which in (("av_gradient", "mag/kpc", "slope"), ("av_centre", "mag", "centre")):
+        value, error = (np.nan if galaxy.av is None else getattr(galaxy.av, key) for key in (which, f"{which}_error"))
+        found.append(Row(quantity, unit, value, error, note=note))
+    return found
+
+
+def _with(row: Row, injected: float) -> Row:
+    return Row(row.quantity, row.unit, row.recovered, row.error, injected=injected, note=row.note)
+
+
+def _scales(galaxy: Galaxy, truth: dict[str, float]) -> list[Row]:
+    """Scale lengths of light as attenuated."""
+    line, stars = galaxy.discs["Ha"], galaxy.stars
+    tilt = truth.get("av_gradient", np.nan) * galaxy.geometry.kpc_per_arcsec * _LN_PER_MAG
+    # The continuum's range is so near V that its attenuation is taken for A_V.
+    true_line = 1.0 / (1.0 / truth.get("scale_line", np.nan) + tilt * dust.curve("Ha"))
+    true_stars = 1.0 / (1.0 / truth.get("scale_continuum", np.nan) + tilt * STELLAR_PER_GAS)
+    ratio = line.scale_arcsec / stars.scale_arcsec
+    error = abs(ratio) * np.hypot(line.scale_error / line.scale_arcsec, stars.scale_error / stars.scale_arcsec)
+    per = RE_OVER_SCALE_LENGTH * galaxy.geometry.kpc_per_arcsec
+    note = "not corrected for dust"
+    return [
+        Row("scale_line", "arcsec", line.scale_arcsec, line.scale_error, true_line, note=f"Ha, {note}"),
+        Row("scale_continuum", "arcsec", stars.scale_arcsec, stars.scale_error, true_stars, note=note),
+        Row("scale_ratio", "", ratio, float(error), true_line / true_stars, note=f"Ha over continuum, {note}"),
+        Row("re_disc_kpc", "kpc", stars.scale_arcsec * per, stars.scale_error * per, true_stars * per, note=note),
+    ]
+
+
+def _star_formation(galaxy: Galaxy, dataset: Dataset) -> list[Row]:
+    found = galaxy.star_formation
+    truth = np.log10(injected(dataset, galaxy.source_id).get("sfr", np.nan))
+    paper = published(galaxy.source_id).get("sfr")
+    known = {} if paper is None else {"published": float(np.log10(paper.value)), "citation": paper.citation}
+    dex = found.sfr_error / found.sfr / np.log(10.0)
+    if galaxy.hbeta_tied is None:
+        lower = "lower limit: Hb is not covered, nothing taken off for dust"
+        return [Row("sfr", "solMass/yr", found.sfr, note=lower)]
+    low, high = found.sfr * 10.0**-dex, found.sfr * 10.0**dex
+    return [
+        Row("sfr", "solMass/yr", found.sfr, note=f"68%: {low:.2g} to {high:.2g}; pull: see log_sfr; {found.method}"),
+        Row("log_sfr", "dex(solMass/yr)", float(np.log10(found.sfr)), float(dex), float(truth), note="", **known),
+    ]
+
+
+def _fluxes(galaxy: Galaxy) -> list[Row]:
+    """Light of each line to infinity, by its disc, not corrected for dust."""
+    note = "whole disc, not corrected for dust"
+    discs = {name: galaxy.discs[name] for name in LINES_GIVEN if name in galaxy.discs}
+    return [
+        Row(f"flux_{name}", FLUX_UNIT, disc.total * 1e17, disc.total_error * 1e17, note=note)
+        for name, disc in discs.items()
+    ]
 
 
 def completed(rows: Iterable[Row], dataset, source_id: int) -> list[Row]:
