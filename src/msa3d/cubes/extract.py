@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,9 +14,10 @@ from photutils.aperture import EllipticalAperture
 
 from msa3d.cubes import psf
 from msa3d.cubes.cube import CORRELATION, Cube
+from msa3d.cubes.files import write_model
 from msa3d.errors import ProductError
 from msa3d.observation.sky import DO_NOT_USE, from_tangent, tangent_offsets
-from msa3d.pipeline.products import atomic_path, stamp
+from msa3d.pipeline.products import stamp
 
 if TYPE_CHECKING:
     from specutils import Spectrum1D
@@ -304,18 +304,7 @@ class ApertureSpectrum:
         if self.correlation is not None:
             ours.append(fits.ImageHDU(self.correlation, name=CORRELATION))
             ours[-1].header.add_comment("Correlation coefficient of the errors, by lag 0, 1, ... in wavelength.")
-        whole = io.BytesIO()
-        with warnings.catch_warnings():
-            # What the data model does not know is kept as it is, with a warning.
-            warnings.filterwarnings("ignore", module="stdatamodels|astropy")
-            with MultiSpecModel(fits.HDUList([fits.PrimaryHDU(header=primary), _table(self, srctype)])) as model:
-                model.meta.filename = path.name
-                model.to_fits(whole)
-        whole.seek(0)
-        # specutils knows a file of jwst by its ASDF extension, which the data model writes.
-        with fits.open(whole) as saved, atomic_path(path) as partial:
-            at = saved.index_of("ASDF")
-            fits.HDUList([*saved[:at], *ours, *saved[at:]]).writeto(partial, checksum=True)
+        write_model(path, MultiSpecModel, [fits.PrimaryHDU(header=primary), _table(self, srctype)], ours)
         return path
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits
@@ -16,6 +18,9 @@ from msa3d.cubes.grid import SkyGrid
 from msa3d.cubes.operator import Planes
 from msa3d.observation.sky import DO_NOT_USE
 from msa3d.pipeline.products import atomic_path
+
+if TYPE_CHECKING:
+    from stdatamodels.jwst.datamodels import JwstDataModel
 
 _NON_SCIENCE = 512
 """jwst's flag of a pixel that no light reaches."""
@@ -111,19 +116,43 @@ def write_cube(
         fits.ImageHDU(correlation.astype(np.float32), name=CORRELATION),
         fits.BinTableHDU(exposures, name="EXPOSURES"),
     ]
-    whole = io.BytesIO()
+
+    def add_wcs(model: IFUCubeModel) -> None:
+        model.meta.wcs = create_fitswcs(model)
+        # specutils takes the wavelengths from the WCS within its bounds.
+        model.meta.wcs.bounding_box = tuple((-0.5, size - 0.5) for size in reversed(planes.sci.shape))
+
+    write_model(path, IFUCubeModel, hdus, ours, add_wcs)
+
+
+def write_model(
+    path: Path, kind: type[JwstDataModel], hdus: list, ours: list, prepare: Callable[[Any], None] = lambda model: None
+) -> None:
+    """Write a data model of jwst, with its ASDF extension, by which specutils knows it, and extensions of our own.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        The file.
+    kind : type
+        The data model.
+    hdus : list of astropy.io.fits HDU
+        What it is made from.
+    ours : list of astropy.io.fits HDU
+        Extensions that the model does not know; it would write them a second time into its ASDF extension.
+    prepare : callable, optional
+        What is done to the model before it is written.
+    """
+    buffer = io.BytesIO()
     with warnings.catch_warnings():
         # What the data model does not know is kept as it is, with a warning.
         warnings.filterwarnings("ignore", module="stdatamodels|astropy")
-        with IFUCubeModel(fits.HDUList(hdus)) as model:
-            model.meta.wcs = create_fitswcs(model)
-            # specutils takes the wavelengths from the WCS within its bounds.
-            model.meta.wcs.bounding_box = tuple((-0.5, size - 0.5) for size in reversed(planes.sci.shape))
+        with kind(fits.HDUList(hdus)) as model:
+            prepare(model)
             model.meta.filename = path.name
-            model.to_fits(whole)
-    whole.seek(0)
-    # Our own planes go in afterwards: the data model would write them a second time into its ASDF extension.
-    with fits.open(whole) as saved, atomic_path(path) as partial:
+            model.to_fits(buffer)
+    buffer.seek(0)
+    with fits.open(buffer) as saved, atomic_path(path) as partial:
         at = saved.index_of("ASDF")
         fits.HDUList([*saved[:at], *ours, *saved[at:]]).writeto(partial, checksum=True)
 
