@@ -117,13 +117,14 @@ def test_all_accelerations_together_change_nothing(reduce: Reduce) -> None:
     assert len(list(fast.glob("*.fits"))) == 3
     assert_same_products(plain, fast, absent="newoutput_s*_cal.fits")
     # Nothing stays patched.
-    from asdf import AsdfFile
+    from asdf import AsdfFile, yamlutil
     from jwst.assign_wcs import nirspec
     from stdatamodels import model_base
 
     assert nirspec._nrs_wcs_set_input.__module__ == "jwst.assign_wcs.nirspec"
     assert AsdfFile._validate.__module__ == "asdf._asdf"
     assert model_base.mschema.__name__ == "stdatamodels.schema"
+    assert yamlutil.schema.__name__ == "asdf.schema"
 
 
 @pytest.mark.slow
@@ -208,3 +209,29 @@ def test_a_bad_keyword_value_is_refused_every_time() -> None:
                 model.meta.instrument.detector = "NRS3"
         model.meta.instrument.detector = "NRS1"
         assert model.meta.instrument.detector == "NRS1"
+
+
+@pytest.mark.usefixtures("jwst_loaded")
+def test_a_wcs_is_not_looked_into_but_what_stands_beside_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gwcs import WCS
+    from stdatamodels import validate
+    from stdatamodels.jwst import datamodels
+    from stdatamodels.validate import ValidationWarning
+
+    seen = []
+    convert = validate.yamlutil.custom_tree_to_tagged_tree
+    monkeypatch.setattr(
+        validate.yamlutil, "custom_tree_to_tagged_tree", lambda tree, *more: seen.append(tree) or convert(tree, *more)
+    )
+    wcs = WCS([("detector", None)])
+    with jwst_speed.no_wcs_validation():
+        model = datamodels.ImageModel((2, 2))
+        model.meta.wcs = wcs
+        assert model.meta.wcs is wcs
+        model.validate()
+        assert seen
+        assert all("WCS" not in repr(tree) for tree in seen)
+        model.meta._instance["exposure"] = {"nints": "many"}
+        with pytest.warns(ValidationWarning, match="many"):
+            model.validate()
+    assert model.meta.wcs is wcs

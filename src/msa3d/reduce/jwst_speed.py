@@ -167,9 +167,34 @@ def no_asdf_validation() -> Iterator[None]:
     The trees are those of jwst and of the references. Their metadata are still validated by stdatamodels when a
     model is saved, and a tree that cannot be serialised is still an error.
     """
-    from asdf import AsdfFile
+    from asdf import AsdfFile, yamlutil
 
-    with replaced(AsdfFile, "_validate", lambda self, tree, custom=True, reading=False: None):
+    # In yamlutil the tagged tree is checked once more while it is written; nothing else of the module is used there.
+    unchecked = SimpleNamespace(validate=lambda tree, ctx: None)
+    with (
+        replaced(AsdfFile, "_validate", lambda self, tree, custom=True, reading=False: None),
+        replaced(yamlutil, "schema", unchecked),
+    ):
+        yield
+
+
+@contextmanager
+def no_wcs_validation() -> Iterator[None]:
+    """Do not turn WCS objects into ASDF trees to check them, when assigned or with the model that holds them.
+
+    The schemas of the models say nothing about them. All else is validated as ever. Not for models from files, whose
+    WCS are loaded by being looked into, before the file is closed.
+    """
+    from asdf import treeutil
+    from gwcs import WCS
+    from stdatamodels import validate
+
+    original = validate._check_value
+
+    def check(value: Any, schema: Any, ctx: Any) -> None:
+        original(treeutil.walk_and_modify(value, lambda node: {} if isinstance(node, WCS) else node), schema, ctx)
+
+    with replaced(validate, "_check_value", check):
         yield
 
 
@@ -454,6 +479,7 @@ ACCELERATIONS: dict[str, Acceleration] = {
         Acceleration("scalars_once", "the same keyword value is validated once", scalars_once),
         Acceleration("shared_wcs", "a copy of a model shares its WCS", shared_wcs),
         Acceleration("no_asdf_validation", "ASDF trees are not checked again", no_asdf_validation),
+        Acceleration("no_wcs_validation", "WCS objects are not checked against schemas", no_wcs_validation),
         Acceleration("in_memory", "Spec3 takes Spec2's models from memory, not from the files just written"),
         Acceleration("no_source_cal", "Spec3 does not write the cal pixels a second time, a file a source"),
     )
