@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -235,3 +236,24 @@ def test_a_wcs_is_not_looked_into_but_what_stands_beside_it_is(monkeypatch: pyte
         with pytest.warns(ValidationWarning, match="many"):
             model.validate()
     assert model.meta.wcs is wcs
+
+
+def test_cards_are_found_where_they_are_without_looking_through_all() -> None:
+    draw = random.Random(15)
+    plain, fast = fits.Header(), fits.Header()
+    for number in range(400):
+        position, kind = draw.randrange(len(plain) + 1), draw.randrange(5)
+        for header in (plain, fast):
+            with jwst_speed.accelerated(["header_ends"] if header is fast else []):
+                if kind == 0:
+                    header.insert(position, (f"I{number}", number))
+                elif kind == 1 and position < len(header):
+                    del header[position]
+                elif kind == 2:
+                    header["COMMENT"] = f"remark {number}"
+                elif kind == 3 and len(header):
+                    del header[len(header) - 1]
+                else:
+                    header[f"K{number}"] = number
+        assert fast._keyword_indices == plain._keyword_indices
+    assert fast.tostring() == plain.tostring()

@@ -199,6 +199,25 @@ def no_wcs_validation() -> Iterator[None]:
 
 
 @contextmanager
+def header_ends() -> Iterator[None]:
+    """Append to a FITS header without looking through the positions of all its cards: no card comes after the last.
+
+    The table of all metadata (HDRTAB) has 400 columns, and thus 800 cards.
+    """
+    from astropy.io.fits import Header
+
+    original = Header._updateindices
+
+    def update(self: Any, idx: int, increment: bool = True) -> None:
+        # The new card is counted already, the deleted one no longer.
+        if idx < len(self._cards) - increment:
+            original(self, idx, increment)
+
+    with replaced(Header, "_updateindices", update):
+        yield
+
+
+@contextmanager
 def slit_wcs() -> Iterator[None]:
     """Copy the WCS of one slit, not the WCS of all slits, for every slit.
 
@@ -260,6 +279,22 @@ def fewer_collections() -> Iterator[None]:
     import stpipe.step
 
     with replaced(stpipe.step, "gc", SimpleNamespace(collect=lambda: 0)):
+        yield
+
+
+@contextmanager
+def hdrtab() -> Iterator[None]:
+    """Make the table of all metadata (HDRTAB) without header: only its data go on, and written it gets its own."""
+    from astropy.io.fits.hdu.table import _TableBaseHDU
+    from jwst.model_blender import blendmeta
+
+    original = blendmeta.get_blended_metadata
+
+    def blended(*arguments: Any, **more: Any) -> Any:
+        with replaced(_TableBaseHDU, "update_header", lambda self: None):
+            return original(*arguments, **more)
+
+    with replaced(blendmeta, "get_blended_metadata", blended):
         yield
 
 
@@ -480,6 +515,8 @@ ACCELERATIONS: dict[str, Acceleration] = {
         Acceleration("shared_wcs", "a copy of a model shares its WCS", shared_wcs),
         Acceleration("no_asdf_validation", "ASDF trees are not checked again", no_asdf_validation),
         Acceleration("no_wcs_validation", "WCS objects are not checked against schemas", no_wcs_validation),
+        Acceleration("header_ends", "appending to a FITS header does not look through all cards", header_ends),
+        Acceleration("hdrtab", "the table of all metadata gets its header once, not three times", hdrtab),
         Acceleration("in_memory", "Spec3 takes Spec2's models from memory, not from the files just written"),
         Acceleration("no_source_cal", "Spec3 does not write the cal pixels a second time, a file a source"),
     )
