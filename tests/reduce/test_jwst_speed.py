@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import shutil
 from collections.abc import Callable
@@ -257,3 +258,10 @@ def test_cards_are_found_where_they_are_without_looking_through_all() -> None:
                     header[f"K{number}"] = number
         assert fast._keyword_indices == plain._keyword_indices
     assert fast.tostring() == plain.tostring()
+
+
+def test_garbage_is_collected_as_before_afterwards() -> None:
+    before = gc.get_threshold()
+    with jwst_speed.rare_collections():
+        assert gc.get_threshold() == jwst_speed.RARELY
+    assert gc.get_threshold() == before

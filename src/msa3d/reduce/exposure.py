@@ -122,6 +122,8 @@ def process_exposure(task: ExposureTask) -> Made:
             ) from error
     files = sorted(path for path in task.directory.iterdir() if path.suffix != ".log")
     gc.collect()
+    if "rare_collections" in task.accelerations and not gc.get_freeze_count():
+        gc.freeze()
     return Made(files, {"stages": seconds, "accelerations": list(task.accelerations)}, references_of(files))
 
 
