@@ -226,7 +226,8 @@ def slit_wcs() -> Iterator[None]:
     """Copy the WCS of one slit, not the WCS of all slits, for every slit.
 
     `_nrs_wcs_set_input` deep-copies the exposure's WCS, which holds the transforms of every open slit, and
-    then throws away all but one of them. Here the tables of slits are left out of the copy.
+    then throws away all but one of them. Here the tables of slits are left out of the copy, and what comes after
+    them, telescope and sky, is shared: only the first transform, which bears the bounding box, is ever changed.
     """
     from astropy.modeling.models import Identity
     from jwst.assign_wcs import nirspec
@@ -243,7 +244,8 @@ def slit_wcs() -> Iterator[None]:
         # Steps 2 and 3 hold one transform a slit: they are replaced below, so that a placeholder does here.
         thin._pipeline[2].transform = Identity(1)
         thin._pipeline[3].transform = Identity(1)
-        slit = copy.deepcopy(thin)
+        shared = [part for step in thin._pipeline[4:] for part in (step.transform, step.frame)]
+        slit = copy.deepcopy(thin, {id(part): part for part in shared})
         slit.set_transform("sca", "gwa", whole.pipeline[1].transform[1:])
         # In the original this one is a deep copy, the other is not.
         gwa_to_slit = copy.deepcopy(whole.pipeline[2].transform.get_model(slit_name))
