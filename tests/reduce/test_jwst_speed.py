@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -117,13 +119,14 @@ def test_all_accelerations_together_change_nothing(reduce: Reduce) -> None:
     assert len(list(fast.glob("*.fits"))) == 3
     assert_same_products(plain, fast, absent="newoutput_s*_cal.fits")
     # Nothing stays patched.
-    from asdf import AsdfFile
+    from asdf import AsdfFile, yamlutil
     from jwst.assign_wcs import nirspec
     from stdatamodels import model_base
 
     assert nirspec._nrs_wcs_set_input.__module__ == "jwst.assign_wcs.nirspec"
     assert AsdfFile._validate.__module__ == "asdf._asdf"
     assert model_base.mschema.__name__ == "stdatamodels.schema"
+    assert yamlutil.schema.__name__ == "asdf.schema"
 
 
 @pytest.mark.slow
@@ -208,3 +211,57 @@ def test_a_bad_keyword_value_is_refused_every_time() -> None:
                 model.meta.instrument.detector = "NRS3"
         model.meta.instrument.detector = "NRS1"
         assert model.meta.instrument.detector == "NRS1"
+
+
+@pytest.mark.usefixtures("jwst_loaded")
+def test_a_wcs_is_not_looked_into_but_what_stands_beside_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    from gwcs import WCS
+    from stdatamodels import validate
+    from stdatamodels.jwst import datamodels
+    from stdatamodels.validate import ValidationWarning
+
+    seen = []
+    convert = validate.yamlutil.custom_tree_to_tagged_tree
+    monkeypatch.setattr(
+        validate.yamlutil, "custom_tree_to_tagged_tree", lambda tree, *more: seen.append(tree) or convert(tree, *more)
+    )
+    wcs = WCS([("detector", None)])
+    with jwst_speed.no_wcs_validation():
+        model = datamodels.ImageModel((2, 2))
+        model.meta.wcs = wcs
+        assert model.meta.wcs is wcs
+        model.validate()
+        assert seen
+        assert all("WCS" not in repr(tree) for tree in seen)
+        model.meta._instance["exposure"] = {"nints": "many"}
+        with pytest.warns(ValidationWarning, match="many"):
+            model.validate()
+    assert model.meta.wcs is wcs
+
+
+def test_cards_are_found_where_they_are_without_looking_through_all() -> None:
+    draw = random.Random(15)
+    plain, fast = fits.Header(), fits.Header()
+    for number in range(400):
+        position, kind = draw.randrange(len(plain) + 1), draw.randrange(5)
+        for header in (plain, fast):
+            with jwst_speed.accelerated(["header_ends"] if header is fast else []):
+                if kind == 0:
+                    header.insert(position, (f"I{number}", number))
+                elif kind == 1 and position < len(header):
+                    del header[position]
+                elif kind == 2:
+                    header["COMMENT"] = f"remark {number}"
+                elif kind == 3 and len(header):
+                    del header[len(header) - 1]
+                else:
+                    header[f"K{number}"] = number
+        assert fast._keyword_indices == plain._keyword_indices
+    assert fast.tostring() == plain.tostring()
+
+
+def test_garbage_is_collected_as_before_afterwards() -> None:
+    before = gc.get_threshold()
+    with jwst_speed.rare_collections():
+        assert gc.get_threshold() == jwst_speed.RARELY
+    assert gc.get_threshold() == before

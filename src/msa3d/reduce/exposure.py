@@ -122,6 +122,8 @@ def process_exposure(task: ExposureTask) -> Made:
             ) from error
     files = sorted(path for path in task.directory.iterdir() if path.suffix != ".log")
     gc.collect()
+    if "rare_collections" in task.accelerations and not gc.get_freeze_count():
+        gc.freeze()
     return Made(files, {"stages": seconds, "accelerations": list(task.accelerations)}, references_of(files))
 
 
@@ -299,8 +301,10 @@ def run_spec3(task: ExposureTask, models: Mapping[str, Any], directory: Path) ->
             None if suffix == "cal" else save(model, suffix, **more)
         )
     association = write_association(task.product, [m.meta.filename for m in models.values()], directory)
-    # Validation on assignment stays on: Spec3 relies on it.
-    spec3 = [name for name in task.accelerations if name != "late_validation"]
+    # Validation on assignment stays on: Spec3 relies on it. It also loads the WCS of models that come from files, which
+    # are closed before it is needed.
+    without = {"late_validation"} if "in_memory" in task.accelerations else {"late_validation", "no_wcs_validation"}
+    spec3 = [name for name in task.accelerations if name not in without]
     with jwst_speed.accelerated(spec3):
         if "in_memory" in task.accelerations:
             source = in_memory(list(models.values()), association)

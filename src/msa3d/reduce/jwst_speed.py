@@ -20,6 +20,7 @@ The dataset names the ones to use (``process.accelerations``); what was used is 
 from __future__ import annotations
 
 import copy
+import gc
 import hashlib
 import json
 import logging
@@ -36,6 +37,9 @@ import numpy as np
 
 from msa3d.errors import DatasetError
 from msa3d.pipeline.products import atomic_path
+
+#: Thresholds of the garbage collector.
+RARELY = (100_000, 50, 100)
 
 
 @contextmanager
@@ -167,9 +171,53 @@ def no_asdf_validation() -> Iterator[None]:
     The trees are those of jwst and of the references. Their metadata are still validated by stdatamodels when a
     model is saved, and a tree that cannot be serialised is still an error.
     """
-    from asdf import AsdfFile
+    from asdf import AsdfFile, yamlutil
 
-    with replaced(AsdfFile, "_validate", lambda self, tree, custom=True, reading=False: None):
+    # In yamlutil the tagged tree is checked once more while it is written; nothing else of the module is used there.
+    unchecked = SimpleNamespace(validate=lambda tree, ctx: None)
+    with (
+        replaced(AsdfFile, "_validate", lambda self, tree, custom=True, reading=False: None),
+        replaced(yamlutil, "schema", unchecked),
+    ):
+        yield
+
+
+@contextmanager
+def no_wcs_validation() -> Iterator[None]:
+    """Do not turn WCS objects into ASDF trees to check them, when assigned or with the model that holds them.
+
+    The schemas of the models say nothing about them. All else is validated as ever. Not for models from files, whose
+    WCS are loaded by being looked into, before the file is closed.
+    """
+    from asdf import treeutil
+    from gwcs import WCS
+    from stdatamodels import validate
+
+    original = validate._check_value
+
+    def check(value: Any, schema: Any, ctx: Any) -> None:
+        original(treeutil.walk_and_modify(value, lambda node: {} if isinstance(node, WCS) else node), schema, ctx)
+
+    with replaced(validate, "_check_value", check):
+        yield
+
+
+@contextmanager
+def header_ends() -> Iterator[None]:
+    """Append to a FITS header without looking through the positions of all its cards: no card comes after the last.
+
+    The table of all metadata (HDRTAB) has 400 columns, and thus 800 cards.
+    """
+    from astropy.io.fits import Header
+
+    original = Header._updateindices
+
+    def update(self: Any, idx: int, increment: bool = True) -> None:
+        # The new card is counted already, the deleted one no longer.
+        if idx < len(self._cards) - increment:
+            original(self, idx, increment)
+
+    with replaced(Header, "_updateindices", update):
         yield
 
 
@@ -178,7 +226,8 @@ def slit_wcs() -> Iterator[None]:
     """Copy the WCS of one slit, not the WCS of all slits, for every slit.
 
     `_nrs_wcs_set_input` deep-copies the exposure's WCS, which holds the transforms of every open slit, and
-    then throws away all but one of them. Here the tables of slits are left out of the copy.
+    then throws away all but one of them. Here the tables of slits are left out of the copy, and what comes after
+    them, telescope and sky, is shared: only the first transform, which bears the bounding box, is ever changed.
     """
     from astropy.modeling.models import Identity
     from jwst.assign_wcs import nirspec
@@ -195,7 +244,8 @@ def slit_wcs() -> Iterator[None]:
         # Steps 2 and 3 hold one transform a slit: they are replaced below, so that a placeholder does here.
         thin._pipeline[2].transform = Identity(1)
         thin._pipeline[3].transform = Identity(1)
-        slit = copy.deepcopy(thin)
+        shared = [part for step in thin._pipeline[4:] for part in (step.transform, step.frame)]
+        slit = copy.deepcopy(thin, {id(part): part for part in shared})
         slit.set_transform("sca", "gwa", whole.pipeline[1].transform[1:])
         # In the original this one is a deep copy, the other is not.
         gwa_to_slit = copy.deepcopy(whole.pipeline[2].transform.get_model(slit_name))
@@ -236,6 +286,37 @@ def fewer_collections() -> Iterator[None]:
 
     with replaced(stpipe.step, "gc", SimpleNamespace(collect=lambda: 0)):
         yield
+
+
+@contextmanager
+def hdrtab() -> Iterator[None]:
+    """Make the table of all metadata (HDRTAB) without header: only its data go on, and written it gets its own."""
+    from astropy.io.fits.hdu.table import _TableBaseHDU
+    from jwst.model_blender import blendmeta
+
+    original = blendmeta.get_blended_metadata
+
+    def blended(*arguments: Any, **more: Any) -> Any:
+        with replaced(_TableBaseHDU, "update_header", lambda self: None):
+            return original(*arguments, **more)
+
+    with replaced(blendmeta, "get_blended_metadata", blended):
+        yield
+
+
+@contextmanager
+def rare_collections() -> Iterator[None]:
+    """Collect garbage rarely; `msa3d.reduce.exposure` does after each exposure, and freezes what the first one loaded.
+
+    The pipeline makes millions of small objects that live as long as their model, and holds schemas, references and
+    modules for good: looking through them again and again is a quarter of the time on few slitlets.
+    """
+    before = gc.get_threshold()
+    gc.set_threshold(*RARELY)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def failed_open_key(model: Any, wcs_references: dict[str, str], shutters: list) -> str:
@@ -454,6 +535,10 @@ ACCELERATIONS: dict[str, Acceleration] = {
         Acceleration("scalars_once", "the same keyword value is validated once", scalars_once),
         Acceleration("shared_wcs", "a copy of a model shares its WCS", shared_wcs),
         Acceleration("no_asdf_validation", "ASDF trees are not checked again", no_asdf_validation),
+        Acceleration("no_wcs_validation", "WCS objects are not checked against schemas", no_wcs_validation),
+        Acceleration("header_ends", "appending to a FITS header does not look through all cards", header_ends),
+        Acceleration("hdrtab", "the table of all metadata gets its header once, not three times", hdrtab),
+        Acceleration("rare_collections", "garbage is collected once an exposure", rare_collections),
         Acceleration("in_memory", "Spec3 takes Spec2's models from memory, not from the files just written"),
         Acceleration("no_source_cal", "Spec3 does not write the cal pixels a second time, a file a source"),
     )
