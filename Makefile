@@ -49,7 +49,7 @@ IN := @mkdir -p "$(VAR)/home"; \
 		HOME="$(VAR)/home" MPLCONFIGDIR="$(VAR)/matplotlib" IPYTHONDIR="$(VAR)/ipython" \
 		JUPYTER_CONFIG_DIR="$(VAR)/jupyter/config" JUPYTER_DATA_DIR="$(VAR)/jupyter/data" \
 		JUPYTER_RUNTIME_DIR="$(VAR)/jupyter/runtime" NUMBA_CACHE_DIR="$(VAR)/numba" \
-		MPLBACKEND=agg PYTHONPATH="$(SOURCE)" PYTHONHASHSEED=0 PYTHONNOUSERSITE=1 PATH="$(BIN):$$PATH"; \
+		COVERAGE_FILE="$(VAR)/coverage" MPLBACKEND=agg PYTHONPATH="$(SOURCE)" PYTHONHASHSEED=0 PYTHONNOUSERSITE=1 PATH="$(BIN):$$PATH"; \
 	set -x;
 
 PYTHON ?= $(shell for p in python3.11 python3 python; do \
@@ -110,8 +110,8 @@ book: notebooks ## The book of the executed notebooks
 		|| .venv/bin/python -m pip install --no-cache-dir --require-hashes -r requirements-test.lock
 	@touch $@
 
-test: $(TESTVENV) ## Unit tests, and the whole way end to end on the smallest dataset
-	$(IN) python -m pytest -p no:cacheprovider -n $(TESTERS) --dist loadfile $(PYTESTARGS)
+test: $(TESTVENV) ## Unit tests, and the whole way end to end on the smallest dataset; lines of src that none ran
+	$(IN) python -m pytest -p no:cacheprovider -n $(TESTERS) --dist loadfile --cov $(PYTESTARGS)
 
 bench: $(TESTVENV) ## What the steps cost
 	$(IN) python -m pytest -p no:cacheprovider -o python_files='bench_*.py' --benchmark-only tests/benchmarks $(PYTESTARGS)
