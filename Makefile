@@ -59,7 +59,7 @@ locked = awk -v names=" $(1) " '/^[^ \#]/ { split($$0, name, /==/); take = index
 	requirements.lock
 
 # Of every command on a run. Without a root msa3d takes runs/<dataset>.
-OPTIONS := $${ROOT:+--root "$$ROOT"} --dataset "$$DATASET" $${WORKERS:+--workers "$$WORKERS"}
+OPTIONS := $${ROOT:+"$$ROOT"} --dataset "$$DATASET" $${WORKERS:+--workers "$$WORKERS"}
 
 .PHONY: help all env data notebooks book test bench lint lock image clean
 
@@ -85,7 +85,7 @@ notebooks: data ## The four notebooks, executed
 	$(IN) msa3d notebook all $(OPTIONS)
 
 book: notebooks ## The book of the executed notebooks
-	$(IN) msa3d book $${ROOT:+--root "$$ROOT"} --dataset "$$DATASET"
+	$(IN) msa3d book $${ROOT:+"$$ROOT"} --dataset "$$DATASET"
 
 # uv installs the lock in half a minute, pip in five; pip is asked only where uv cannot reach the package index.
 # Nothing is built with a package that is not in the lock, and nothing is cached in the home directory.

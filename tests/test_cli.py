@@ -97,9 +97,8 @@ def test_a_step_works_in_the_run_of_its_dataset(invoke, steps, tmp_path, name):
     assert "0311n" in result.stdout
 
 
-@pytest.mark.parametrize("arguments", [("elsewhere",), ("--root", "elsewhere"), ("elsewhere", "--root", "elsewhere")])
-def test_a_step_works_in_a_directory(invoke, steps, tmp_path, arguments):
-    assert invoke("process", *arguments, "--workers", 3).exit_code == 0
+def test_a_step_works_in_a_directory(invoke, steps, tmp_path):
+    assert invoke("process", "elsewhere", "--workers", 3).exit_code == 0
     assert steps == [("process", "demo", tmp_path / "elsewhere", 3)]
 
 
@@ -124,7 +123,7 @@ def test_workers_are_a_number_or_an_address(invoke, steps, workers):
 
 
 def test_two_directories_are_one_too_many(invoke, steps):
-    result = invoke("process", "one", "--root", "two")
+    result = invoke("process", "one", "two")
     assert result.exit_code == 2
     assert not steps
 
@@ -253,7 +252,7 @@ def test_the_notebook_command_gives_the_parameters(invoke, monkeypatch, tmp_path
 
 def test_a_metafile_that_is_none_is_an_error(invoke, tmp_path):
     (tmp_path / "x_msa.fits").write_text("no FITS")
-    result = invoke("metafile", "x_msa.fits")
+    result = invoke("msa", "check", "x_msa.fits")
     assert result.exit_code == 2
     assert "x_msa.fits" in result.stderr
 
@@ -320,7 +319,6 @@ def test_edits_of_the_metafile_go_into_a_copy(invoke, small_metafile, tmp_path, 
 
 def test_the_metafile_is_checked_and_listed(invoke, small_metafile):
     assert "0 problems" in invoke("msa", "check", small_metafile).stdout
-    assert "0 problems" in invoke("metafile", small_metafile).stdout
     assert "source     8512" in invoke("msa", "slitlets", small_metafile).stdout
 
 

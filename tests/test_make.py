@@ -51,7 +51,7 @@ def test_all_is_three_calls(place):
     assert make(place, "all") == [
         ["data", "--dataset", "demo"], ["notebook", "all", "--dataset", "demo"], ["book", "--dataset", "demo"]
     ]  # fmt: skip
-    chosen = ["--root", "/data/a", "--dataset", "tiny", "--workers", "2"]
+    chosen = ["/data/a", "--dataset", "tiny", "--workers", "2"]
     assert make(place, "notebooks", "DATASET=tiny", "ROOT=/data/a", "WORKERS=2") == [
         ["data", *chosen], ["notebook", "all", *chosen]
     ]  # fmt: skip
@@ -76,7 +76,7 @@ def test_no_value_is_read_as_code(place, value, by):
     values = {"DATASET": value, "ROOT": value}
     arguments = [f"{name}={text}" for name, text in values.items()] if by == "argument" else []
     calls = make(place, "all", *arguments, **(values if by == "environment" else {}))
-    assert [call[-4:] for call in calls] == [["--root", value, "--dataset", value]] * 3
+    assert [call[-3:] for call in calls] == [[value, "--dataset", value]] * 3
     assert not list(place.rglob("pwned"))
     make(place, "help", *arguments, **(values if by == "environment" else {}))
     assert not list(place.rglob("pwned"))
@@ -86,4 +86,4 @@ def test_a_tilde_is_the_home_of_the_user(place):
     """Not that of the tools, to which HOME is set while they run."""
     home = str(place.parent / "home")
     (call,) = make(place, "data", "DATASET=~/mine.yaml", "ROOT=~/run a")
-    assert call == ["data", "--root", f"{home}/run a", "--dataset", f"{home}/mine.yaml"]
+    assert call == ["data", f"{home}/run a", "--dataset", f"{home}/mine.yaml"]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from msa3d import __version__, cli_metafile
-from msa3d.cli_common import DatasetName, Root, RootOption, Sentences, Workers, locate, show
-from msa3d.errors import DatasetError
+from msa3d.errors import DatasetError, Msa3dError
 
 if TYPE_CHECKING:
     from msa3d.config import Dataset
@@ -23,28 +23,60 @@ if TYPE_CHECKING:
     from msa3d.pipeline.layout import Layout
 
 
-def add_steps(app: typer.Typer) -> None:
-    """Add these sub-commands to a command.
+class Sentences(TyperGroup):
+    """A command group that says an `Msa3dError` as the one sentence it is, and ends with status 2."""
 
-    Parameters
-    ----------
-    app : typer.Typer
-        The command.
-    """
-    for command in (
-        datasets,
-        simulate,
-        data,
-        check,
-        preprocess,
-        nsclean,
-        process,
-        postprocess,
-        register,
-        cubebuild,
-        run,
-    ):
-        app.command()(command)
+    def invoke(self, ctx: typer.Context) -> object:
+        """Run the sub-command that the context names, and return what it returns."""
+        try:
+            return super().invoke(ctx)
+        except Msa3dError as error:
+            typer.echo(f"msa3d: {error}", err=True)
+            raise typer.Exit(2) from error
+
+
+def parse_workers(workers: str) -> int | str | None:
+    """Read a positive number, an address ``dask://host:port``, or a blank: as many as cores and memory allow."""
+    if not workers.strip():
+        return None
+    if workers.startswith("dask://"):
+        return workers
+    if workers.isdecimal() and int(workers) > 0:
+        return int(workers)
+    raise typer.BadParameter(f"{workers!r} is neither a number of processes nor an address dask://host:port")
+
+
+Root = Annotated[
+    Path | None,
+    typer.Argument(help="Directory of the run, its rates and metafile at the top.  [default: runs/<dataset>]"),
+]
+DatasetName = Annotated[str, typer.Option("--dataset", "-d", help="A packaged dataset, or the path of a YAML file.")]
+# Typer knows no union of types: None, int or str, as `parse_workers` returns it.
+Workers = Annotated[
+    Any,
+    typer.Option(
+        "--workers",
+        "-w",
+        parser=parse_workers,
+        metavar="N",
+        help="Processes, or dask://host:port.  [default: what fits]",
+    ),
+]
+
+
+def locate(root: Path | None, dataset_name: str) -> tuple[Dataset, Layout]:
+    """Load the dataset, and say where its run lies: ``runs/<name>`` below the working directory unless given."""
+    from msa3d.config import Dataset
+    from msa3d.pipeline.layout import Layout
+
+    dataset = Dataset.load(dataset_name)
+    return dataset, Layout(root or Path("runs") / Path(dataset_name).stem)
+
+
+def show(report: Any) -> None:
+    """Print the table of a report."""
+    table = report.table()
+    typer.echo("\n".join(table.pformat(max_lines=-1, max_width=-1)) if len(table) else "nothing to do")
 
 
 def datasets(
@@ -63,11 +95,9 @@ def datasets(
         typer.echo(f"{name:10s} {Dataset.load(name).title}")
 
 
-def simulate(
-    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
-) -> None:
+def simulate(root: Root = None, dataset: DatasetName = "demo", workers: Workers = None) -> None:
     """Make a simulated observation: count-rate images, metafile, CRDS cache and the truth."""
-    description, layout = locate(root, root_option, dataset)
+    description, layout = locate(root, dataset)
     if not description.simulated:
         raise DatasetError(
             f"The dataset {description.name} is a real observation and cannot be simulated; "
@@ -79,25 +109,23 @@ def simulate(
     typer.echo(f"{report.made} rate files made, {report.current} were there, in {report.seconds:.0f} s.")
 
 
-def data(
-    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
-) -> None:
+def data(root: Root = None, dataset: DatasetName = "demo", workers: Workers = None) -> None:
     """Simulate a simulated dataset; fetch the files of a real one, where they are not there, and check them."""
-    description, layout = locate(root, root_option, dataset)
+    description, layout = locate(root, dataset)
     if description.simulated:
-        simulate(root, dataset, root_option, workers)
+        simulate(root, dataset, workers)
         return
     # References are the user's own affair where CRDS is set up already.
     own = bool(os.environ.get("CRDS_PATH") and os.environ.get("CRDS_SERVER_URL"))
     fetch_all(description, layout, [], files=not is_here(description, layout), references=not own)
     if description.process.run_stage1:
-        preprocess(root, dataset, root_option, workers)
-    check(root, dataset, root_option)
+        preprocess(root, dataset, workers)
+    check(root, dataset)
 
 
-def check(root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None) -> None:
+def check(root: Root = None, dataset: DatasetName = "demo") -> None:
     """Check exposures, pattern, metafile and disk space before anything long starts."""
-    description, layout = locate(root, root_option, dataset)
+    description, layout = locate(root, dataset)
     from msa3d.observation.exposures import Observation
 
     observation = Observation.read(layout, description)
@@ -109,11 +137,9 @@ def check(root: Root = None, dataset: DatasetName = "demo", root_option: RootOpt
     )
 
 
-def preprocess(
-    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
-) -> None:
+def preprocess(root: Root = None, dataset: DatasetName = "demo", workers: Workers = None) -> None:
     """Stage 1, where a run starts from ramps (uncal): Detector1 of jwst, ramp by ramp."""
-    _run_steps(["preprocess"], *locate(root, root_option, dataset), workers=workers)
+    _run_steps(["preprocess"], *locate(root, dataset), workers=workers)
 
 
 def nsclean(
@@ -121,11 +147,10 @@ def nsclean(
     to: Annotated[Path | None, typer.Option(help="Root for the cleaned images.  [default: <root>_nsclean]")] = None,
     by_jwst: Annotated[bool, typer.Option("--by-jwst", help="Fit with jwst's own step: the same, slower.")] = False,
     dataset: DatasetName = "demo",
-    root_option: RootOption = None,
     workers: Workers = None,
 ) -> None:
     """Take correlated noise out of the count rates (NS-MOS04), into another root from which a run can start."""
-    description, layout = locate(root, root_option, dataset)
+    description, layout = locate(root, dataset)
     from msa3d.pipeline.layout import Layout
     from msa3d.reduce.nsclean import STEP
 
@@ -138,7 +163,6 @@ def nsclean(
 def process(
     root: Root = None,
     dataset: DatasetName = "demo",
-    root_option: RootOption = None,
     workers: Workers = None,
     only: Annotated[
         list[str] | None,
@@ -146,32 +170,28 @@ def process(
     ] = None,
 ) -> None:
     """Step 1: Spec2 and Spec3 of jwst, exposure by exposure."""
-    _run_steps(["process"], *locate(root, root_option, dataset), workers=workers, only=only or ())
+    _run_steps(["process"], *locate(root, dataset), workers=workers, only=only or ())
 
 
-def postprocess(
-    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
-) -> None:
+def postprocess(root: Root = None, dataset: DatasetName = "demo", workers: Workers = None) -> None:
     """Step 2: path loss, bars and cosmic rays, in calibrated slits and rectified spectra."""
-    description, layout = locate(root, root_option, dataset)
+    description, layout = locate(root, dataset)
     from msa3d.pipeline.steps import post_steps
 
     _run_steps(post_steps(description), description, layout, workers=workers)
 
 
-def register(root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None) -> None:
+def register(root: Root = None, dataset: DatasetName = "demo") -> None:
     """Measure the pointing offsets of the exposures; the cubes use them with registration.method = apply."""
-    description, layout = locate(root, root_option, dataset)
+    description, layout = locate(root, dataset)
     from msa3d.pointing import offsets
 
     show(offsets.run(description, layout))
 
 
-def cubebuild(
-    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
-) -> None:
+def cubebuild(root: Root = None, dataset: DatasetName = "demo", workers: Workers = None) -> None:
     """Step 3: the cubes of every source."""
-    _run_steps(["cubebuild"], *locate(root, root_option, dataset), workers=workers)
+    _run_steps(["cubebuild"], *locate(root, dataset), workers=workers)
 
 
 def _run_steps(names: list[str], description: Dataset, layout: Layout, **options: Any) -> None:
@@ -182,12 +202,10 @@ def _run_steps(names: list[str], description: Dataset, layout: Layout, **options
         show(step(name).run(description, layout, **options))
 
 
-def run(
-    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
-) -> None:
+def run(root: Root = None, dataset: DatasetName = "demo", workers: Workers = None) -> None:
     """Run steps 1 to 3, one after the other."""
     for step in (process, postprocess, cubebuild):
-        step(root, dataset, root_option, workers)
+        step(root, dataset, workers)
 
 
 CubeFile = Annotated[Path, typer.Argument(metavar="CUBE", help="A cube (s3d); it is never written to.")]
@@ -196,18 +214,6 @@ Out = Annotated[
     typer.Option("--out", "-o", help="The file to write.  [default: beside the cube, under a name of its own]"),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace another file of that name.")]
-
-
-def add_cubes(app: typer.Typer) -> None:
-    """Add these sub-commands to a command.
-
-    Parameters
-    ----------
-    app : typer.Typer
-        The command.
-    """
-    for command in (export, extract):
-        app.command()(command)
 
 
 def export(
@@ -283,18 +289,6 @@ def _aperture(
     return Ellipse(ra, dec, radius, 1.0 if axis_ratio is None else axis_ratio, pa)
 
 
-def add_real(app: typer.Typer) -> None:
-    """Add these sub-commands to a command.
-
-    Parameters
-    ----------
-    app : typer.Typer
-        The command.
-    """
-    for command in (fetch, plan, status, verify):
-        app.command()(command)
-
-
 class Product(StrEnum):
     """What can be fetched."""
 
@@ -306,7 +300,6 @@ class Product(StrEnum):
 def fetch(
     root: Root = None,
     dataset: DatasetName = "go2136",
-    root_option: RootOption = None,
     product: Annotated[
         list[Product] | None, typer.Option(help="May be repeated.  [default: rate and metafile; uncal for stage 1]")
     ] = None,
@@ -315,7 +308,7 @@ def fetch(
     references: Annotated[bool, typer.Option(help="Also the references, from CRDS.")] = True,
 ) -> None:
     """Fetch a real observation from MAST and its references from CRDS; complete files are not requested again."""
-    description, layout = locate(root, root_option, dataset)
+    description, layout = locate(root, dataset)
     if description.simulated:
         raise DatasetError(f"The dataset {description.name} is simulated: `msa3d simulate` makes it.")
     products = [one.value for one in product or ()]
@@ -331,23 +324,7 @@ def fetch_all(
     files: bool = True,
     references: bool = True,
 ) -> None:
-    """Fetch files, then references, and say what happened.
-
-    Parameters
-    ----------
-    description : Dataset
-        The observation.
-    layout : Layout
-        Where to.
-    products : list of str
-        What; by default what the dataset starts from, and the metafile.
-    manifest : Path, optional
-        List of files.
-    refresh : bool
-        Ask the archive anew.
-    files, references : bool
-        Whether files, and references, are fetched.
-    """
+    """Fetch files (by default what the dataset starts from, and the metafile), then references; say what happened."""
     start = "uncal" if description.process.run_stage1 else "rate"
     if files:
         from msa3d.archive.fetch import fetch_observation
@@ -366,20 +343,7 @@ def fetch_all(
 
 
 def is_here(description: Dataset, layout: Layout) -> bool:
-    """Whether all count rates and the metafile are there and complete, however they came.
-
-    Parameters
-    ----------
-    description : Dataset
-        The observation.
-    layout : Layout
-        Its root.
-
-    Returns
-    -------
-    bool
-        False also for one that starts from ramps.
-    """
+    """Whether all count rates and the metafile are there and complete; False for one that starts from ramps."""
     from msa3d.errors import ObservationError
     from msa3d.observation.exposures import Observation
 
@@ -393,13 +357,11 @@ def is_here(description: Dataset, layout: Layout) -> bool:
     return len(observation.rates) >= wanted and observation.metafile.is_file()
 
 
-def plan(
-    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
-) -> None:
+def plan(root: Root = None, dataset: DatasetName = "demo", workers: Workers = None) -> None:
     """Say what a run will need: exposures, pattern as found, sources, disk, memory, time on this machine."""
     from msa3d.pipeline.overview import make_plan
 
-    description, layout = locate(root, root_option, dataset)
+    description, layout = locate(root, dataset)
     made = make_plan(description, layout, workers=workers if isinstance(workers, int) else None)
     for row in made.table():
         typer.echo(f"{row['what']:15s} {row['value']}")
@@ -407,11 +369,11 @@ def plan(
         typer.echo(f"problem: {problem}")
 
 
-def status(root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None) -> None:
+def status(root: Root = None, dataset: DatasetName = "demo") -> None:
     """Say how far a run is: done, running, failed, left; may be asked while it runs."""
     from msa3d.pipeline.overview import read_status
 
-    show(read_status(*locate(root, root_option, dataset)))
+    show(read_status(*locate(root, dataset)))
 
 
 def verify(
@@ -419,12 +381,11 @@ def verify(
     dataset: Annotated[
         str | None, typer.Option("--dataset", "-d", help="Compare also with today's description of the dataset.")
     ] = None,
-    root_option: RootOption = None,
 ) -> None:
     """Recompute the checksums of a run; tell which products are stale or damaged, and why. Status 1 where any is."""
     from msa3d.pipeline.verify import verify as look
 
-    description, layout = locate(root, root_option, dataset or "demo")
+    description, layout = locate(root, dataset or "demo")
     found = look(layout, description if dataset else None)
     show(found)
     for stranger in found.strangers:
@@ -434,26 +395,10 @@ def verify(
         raise typer.Exit(1)
 
 
-def add_book(app: typer.Typer) -> None:
-    """Add these sub-commands to a command.
-
-    Parameters
-    ----------
-    app : typer.Typer
-        The command.
-    """
-    notebook_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Execute the notebooks.")
-    notebook_app.command("run")(run_notebook)
-    notebook_app.command("all")(run_notebooks)
-    app.add_typer(notebook_app, name="notebook")
-    app.command()(book)
-
-
 def run_notebook(
     name: Annotated[str, typer.Argument(help="01_process, or the path of a notebook.")],
     root: Root = None,
     dataset: DatasetName = "demo",
-    root_option: RootOption = None,
     workers: Workers = None,
     file: Annotated[
         Path | None,
@@ -461,23 +406,20 @@ def run_notebook(
     ] = None,
 ) -> None:
     """Execute a notebook into <root>/notebooks, unless it is current there."""
-    _run_notebooks([name], root, dataset, root_option, workers, file)
+    _run_notebooks([name], root, dataset, workers, file)
 
 
-def run_notebooks(
-    root: Root = None, dataset: DatasetName = "demo", root_option: RootOption = None, workers: Workers = None
-) -> None:
+def run_notebooks(root: Root = None, dataset: DatasetName = "demo", workers: Workers = None) -> None:
     """Execute those notebooks of a run, in their order, that are not current."""
     from msa3d.pipeline import notebooks
 
-    _run_notebooks(notebooks.all_names(), root, dataset, root_option, workers, None)
+    _run_notebooks(notebooks.all_names(), root, dataset, workers, None)
 
 
 def _run_notebooks(
     names: list[str],
     root: Path | None,
     dataset: str,
-    root_option: Path | None,
     workers: int | str | None,
     file: Path | None,
 ) -> None:
@@ -485,7 +427,7 @@ def _run_notebooks(
     from msa3d.pipeline import notebooks
     from msa3d.pipeline.products import working
 
-    description, layout = locate(root, root_option, dataset)
+    description, layout = locate(root, dataset)
     # The parameters stand in the book: a path below the working directory is said without that.
     shown = layout.root.relative_to(Path.cwd()) if layout.root.is_relative_to(Path.cwd()) else layout.root
     parameters = {"dataset": dataset, "root": str(shown), "workers": workers} | notebooks.read_parameters(file)
@@ -498,18 +440,14 @@ def _run_notebooks(
 def book(
     root: Root = None,
     dataset: DatasetName = "demo",
-    root_option: RootOption = None,
     source: Annotated[Path, typer.Option("--source", help="The book's own pages.")] = Path("book"),
 ) -> None:
     """Bind the executed notebooks of a run into the book."""
     from msa3d.pipeline import notebooks
 
-    _, layout = locate(root, root_option, dataset)
+    _, layout = locate(root, dataset)
     typer.echo(notebooks.bind(layout, source))
 
-
-#: Groups of sub-commands, in the order of ``msa3d --help``.
-GROUPS = (add_steps, add_cubes, add_real, cli_metafile.add_to, add_book)
 
 app = typer.Typer(
     cls=Sentences,
@@ -519,18 +457,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Data cubes from JWST/NIRSpec slit-stepping observations (Barisic et al. 2024).",
 )
-for group in GROUPS:
-    group(app)
+# In the order of ``msa3d --help``.
+for command in (
+    datasets, simulate, data, check, preprocess, nsclean, process, postprocess, register, cubebuild, run,
+    export, extract, fetch, plan, status, verify, book,
+):  # fmt: skip
+    app.command()(command)
+app.add_typer(cli_metafile.app, name="msa")
+notebook = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Execute the notebooks.")
+notebook.command("run")(run_notebook)
+notebook.command("all")(run_notebooks)
+app.add_typer(notebook, name="notebook")
 
 
 def show_version(wanted: bool) -> None:
-    """Print the version and stop.
-
-    Parameters
-    ----------
-    wanted : bool
-        Whether ``--version`` was given.
-    """
+    """Print the version and stop, where it is asked for."""
     if wanted:
         from importlib.metadata import version
 

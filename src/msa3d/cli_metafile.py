@@ -22,30 +22,8 @@ app = typer.Typer(
 )
 
 
-def add_to(parent: typer.Typer) -> None:
-    """Add these sub-commands to a command.
-
-    Parameters
-    ----------
-    parent : typer.Typer
-        The command.
-    """
-    parent.add_typer(app, name="msa")
-    parent.command()(metafile)
-
-
 def write_copy(before: MsaFile, after: MsaFile, copy: Path, overwrite: bool) -> None:
-    """Write an edited metafile, list what changed, and warn of what is wrong with it now.
-
-    Parameters
-    ----------
-    before, after : MsaFile
-        The original and what became of it.
-    copy : Path
-        Where to; the list goes into its HISTORY.
-    overwrite : bool
-        Whether another file of that name is replaced.
-    """
+    """Write an edited metafile, list what changed (also in its HISTORY), and warn of what is wrong with it now."""
     from msa3d.observation.metafile_edit import changes
     from msa3d.pipeline.products import stamp
 
@@ -61,61 +39,20 @@ def write_copy(before: MsaFile, after: MsaFile, copy: Path, overwrite: bool) -> 
 
 
 def read(path: Path) -> MsaFile:
-    """Read a metafile with a header of its own.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    MsaFile
-    """
+    """Read a metafile."""
     from msa3d.observation.metafile import MsaFile
 
     return MsaFile.read(path)
 
 
-def show_check(path: Path) -> MsaFile:
-    """Read a metafile and print what is wrong with it.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-
-    Returns
-    -------
-    MsaFile
-        What was read.
-    """
+@app.command()
+def check(path: File) -> None:
+    """Name duplicate slitlets, invalid rows, sources without coordinates and other contradictions."""
     msa = read(path)
     problems = msa.check()
     typer.echo(f"{path}: {len(msa.shutters)} shutter rows, {len(msa.sources)} sources, {len(problems)} problems")
     for problem in problems:
         typer.echo(f"  {problem}")
-    return msa
-
-
-def metafile(
-    path: File,
-    transform: Annotated[
-        Path | None,
-        typer.Option("--transform", help="Write a copy here, its source ids as the paper has them."),
-    ] = None,
-) -> None:
-    """Read and check an MSA metafile (`msa3d msa` does more)."""
-    msa = show_check(path)
-    if transform is not None:
-        msa.transform_ids().write(transform)
-        typer.echo(f"{transform}: written")
-
-
-@app.command()
-def check(path: File) -> None:
-    """Name duplicate slitlets, invalid rows, sources without coordinates and other contradictions."""
-    show_check(path)
 
 
 @app.command()
