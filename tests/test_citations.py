@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,6 +35,18 @@ def test_every_package_and_calibration_has_an_entry():
     # LaTeX is neither lost nor escaped once more.
     bibliography = parse_file(str(BIBLIOGRAPHY)).entries
     assert all(entry == bibliography[key] for key, entry in entries.items())
+
+
+def test_the_bibliography_is_valid_latex():
+    text = BIBLIOGRAPHY.read_text()
+    # Every accent is written in LaTeX, which needs no package for it.
+    assert text.isascii()
+    for key, entry in parse_file(str(BIBLIOGRAPHY)).entries.items():
+        assert re.fullmatch(r"[A-Za-z0-9:.-]+", key)
+        for name, value in entry.fields.items():
+            # No style prints a bibcode; everything else is typeset.
+            assert name == "bibcode" or not re.search(r"(?<!\\)[&%#_]", value), (key, name)
+            assert value.count("{") == value.count("}"), (key, name)
 
 
 def test_calibrations_are_cited_once():

@@ -13,6 +13,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+from pybtex.database import parse_file
+from pybtex.richtext import Text
 
 ROOT = Path(__file__).parents[1]
 
@@ -246,7 +248,18 @@ def test_one_version_everywhere():
 def test_the_paper_is_what_is_cited():
     paper = yaml.safe_load(read("CITATION.cff"))["preferred-citation"]
     assert paper["authors"][0]["family-names"] == "Barišić"
-    assert paper["doi"].endswith("arXiv.2408.08350")
+    assert len(paper["authors"]) == 21
+    assert paper["doi"] == "10.3847/1538-4357/ada617"
+    assert "arXiv.2408.08350" in paper["identifiers"][0]["value"]
+
+
+def test_citation_and_bibliography_say_the_same_of_the_paper():
+    paper = yaml.safe_load(read("CITATION.cff"))["preferred-citation"]
+    entry = parse_file(str(ROOT / "book" / "references.bib")).entries["barisic2024"]
+    names = [" ".join(person.last_names) for person in entry.persons["author"]]
+    plain = [str(Text.from_latex(name)) for name in names]
+    assert plain == [author["family-names"] for author in paper["authors"]]
+    assert (entry.fields["doi"], entry.fields["year"]) == (paper["doi"], str(paper["year"]))
 
 
 def test_what_is_installed_is_what_is_locked(lock):

@@ -21,7 +21,7 @@ METHOD = "barisic2024"
 """Key, in ``book/references.bib``, of the paper whose method this is."""
 PACKAGES = {
     "astropy": "astropy2022", "numpy": "numpy2020", "scipy": "scipy2020", "matplotlib": "matplotlib2007",
-    "emcee": "emcee2013", "galpak": "galpak2015", "numba": "numba2015", "jwst": "jwst2024",
+    "emcee": "emcee2013", "numba": "numba2015", "jwst": "jwst2024",
     "dust_extinction": "dustextinction2024",
 }  # fmt: skip
 """The same of packages that ask to be cited, by their module, which is also the name of their distribution."""
@@ -135,7 +135,7 @@ def acknowledgements(packages: dict[str, str] | None = None, calibrations: Itera
     listed = f"{', '.join(first)} and {last}" if first else last
     text = (
         f"This work made use of {listed}. The data were reduced with msa3d, which carries out the method of "
-        "Barisic et al. (2024, arXiv:2408.08350)."
+        "Barišić et al. (2025, ApJ, doi:10.3847/1538-4357/ada617; arXiv:2408.08350)."
     )
     cited = [reference for reference, _ in dict.fromkeys(references(calibrations).values()) if reference]
     if cited:

@@ -2,8 +2,9 @@
 
 Scalar Fourier optics of the segmented pupil: monochromatic images by a matrix Fourier transform
 (Soummer et al. 2007, Optics Express 15, 15935), so that any pixel scale is exact. The wavefront error is
-a fixed pattern of segment pistons and tilts of 65 nm rms (in flight about 65-75 nm: Rigby et al. 2023, PASP
-135, 048001), without a net slope so that it moves no centroid.
+a fixed pattern of segment pistons and tilts of 65 nm rms, without a net slope so that it moves no centroid. In flight
+the telescope with NIRCam has 60-80 nm (JDox; Rigby et al. 2023, PASP 135, 048001). NIRSpec's own share comes on top and
+is not included, as no value of it was available: the simulated images are, if anything, too sharp.
 """
 
 from __future__ import annotations

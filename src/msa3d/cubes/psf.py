@@ -134,7 +134,8 @@ _SEGMENT_M, _PITCH_M, _SECONDARY_M, _STRUT_M = 1.32, 1.327, 0.74, 0.11
 """Flat-to-flat size and pitch of the segments, diameter of the secondary, width of its struts (JWST)."""
 
 _WAVEFRONT_UM = 0.065
-"""Wavefront error in flight, rms (Rigby et al. 2023, PASP 135, 048001: 65-75 nm with NIRSpec's share)."""
+"""Wavefront error, rms: as in flight of the telescope with NIRCam (60-80 nm: JDox; Rigby et al. 2023, PASP 135,
+048001). NIRSpec's own share, which comes on top, is left out, since no value of it was available."""
 
 _SAMPLES, _STEP_M = 256, 0.06
 _REACH_ARCSEC = 1.2
