@@ -21,6 +21,10 @@ _LEAST_WEIGHT = 1e-6
 """Voxels with less overlap than this part of a voxel are empty: what touches a corner is rounding."""
 
 
+_EVERYWHERE = np.zeros(0, dtype=bool)
+"""In place of a mask of voxels: all of them."""
+
+
 @dataclass(frozen=True, eq=False)
 class _Block:
     """The operator's columns of one slit image."""
@@ -54,29 +58,32 @@ class Planes:
 
 
 @compiled
-def _scatter(indptr, indices, overlap, weight, data, variance, sums):  # pragma: no cover - compiled
-    """Add a block to the sums of w d, w and w^2 v; weight 0 leaves a pixel out."""
+def _scatter(indptr, indices, overlap, weight, data, variance, only, sums):  # pragma: no cover - compiled
+    """Add a block to the sums of w d, w and w^2 v; weight 0 leaves a pixel out, `only` (if any) chooses voxels."""
+    everywhere = only.size == 0
     for p in range(weight.size):
         w = weight[p]
         if w <= 0.0:
             continue
         for k in range(indptr[p], indptr[p + 1]):
-            a = np.float64(overlap[k])
             v = indices[k]
-            sums[0, v] += a * w * data[p]
-            sums[1, v] += a * w
-            sums[2, v] += a * a * w * w * variance[p]
+            if everywhere or only[v]:
+                a = np.float64(overlap[k])
+                sums[v, 0] += a * w * data[p]
+                sums[v, 1] += a * w
+                sums[v, 2] += a * a * w * w * variance[p]
 
 
 @compiled
-def _mark(indptr, indices, weight, number, last, nexp):  # pragma: no cover - compiled
-    """Count an exposure once in every voxel that it reaches."""
+def _mark(indptr, indices, weight, number, only, last, nexp):  # pragma: no cover - compiled
+    """Count an exposure once in every voxel that it reaches; `only` (if any) chooses voxels."""
+    everywhere = only.size == 0
     for p in range(weight.size):
         if weight[p] <= 0.0:
             continue
         for k in range(indptr[p], indptr[p + 1]):
             v = indices[k]
-            if last[v] != number:
+            if (everywhere or only[v]) and last[v] != number:
                 last[v] = number
                 nexp[v] += 1
 
@@ -132,6 +139,7 @@ class CubeOperator:
         weights: Sequence[np.ndarray],
         data: Sequence[np.ndarray] | None = None,
         into: np.ndarray | None = None,
+        only: np.ndarray = _EVERYWHERE,
     ) -> np.ndarray:
         """Sum over the pixels of some blocks, in every voxel.
 
@@ -143,31 +151,38 @@ class CubeOperator:
             Weights of the pixels of all blocks.
         data : sequence of numpy.ndarray, optional
             Values of the pixels of all blocks in place of those measured.
-        into : numpy.ndarray, shape (3, n_voxels), optional
+        into : numpy.ndarray, shape (n_voxels, 3), optional
             Array to add to.
+        only : numpy.ndarray of bool, shape (n_voxels,), optional
+            Voxels to sum in; the others stay as they are.
 
         Returns
         -------
-        numpy.ndarray, shape (3, n_voxels)
+        numpy.ndarray, shape (n_voxels, 3)
             Sums of overlap times weight times value, of overlap times weight, and of the squares of both times
             the variance.
         """
-        total = np.zeros((3, int(np.prod(self.grid.shape)))) if into is None else into
+        total = np.zeros((int(np.prod(self.grid.shape)), 3)) if into is None else into
         for k in blocks:
             block = self.blocks[k]
             values = np.nan_to_num(block.slit.data if data is None else data[k])
             variance = np.nan_to_num(block.slit.err) ** 2
             matrix = block.matrix
-            _scatter(matrix.indptr, matrix.indices, matrix.data, weights[k], values, variance, total)
+            _scatter(matrix.indptr, matrix.indices, matrix.data, weights[k], values, variance, only, total)
         return total
 
-    def count_exposures(self, weights: Sequence[np.ndarray]) -> np.ndarray:
-        """Count the exposures of which a pixel with a weight reaches a voxel: int16, shape (n_voxels,)."""
-        nexp = np.zeros(int(np.prod(self.grid.shape)), dtype=np.int16)
+    def count_exposures(
+        self, weights: Sequence[np.ndarray], into: np.ndarray | None = None, only: np.ndarray = _EVERYWHERE
+    ) -> np.ndarray:
+        """Count the exposures of which a pixel with a weight reaches a voxel: int16, shape (n_voxels,).
+
+        `into` and `only` are those of `sums`.
+        """
+        nexp = np.zeros(int(np.prod(self.grid.shape)), dtype=np.int16) if into is None else into
         last = np.full(nexp.size, -1, dtype=np.int32)
         numbers = {name: number for number, name in enumerate(self.exposures)}
         for block, w in zip(self.blocks, weights, strict=True):
-            _mark(block.matrix.indptr, block.matrix.indices, w, numbers[block.exposure], last, nexp)
+            _mark(block.matrix.indptr, block.matrix.indices, w, numbers[block.exposure], only, last, nexp)
         return nexp
 
     def least_weight(self, weights: Sequence[np.ndarray]) -> float:
@@ -185,7 +200,7 @@ class CubeOperator:
             Values in place of those measured, for tests with known truth.
         """
         weights = self.good(rejected)
-        value, weight, variance = self.sums(range(len(self.blocks)), weights, data)
+        value, weight, variance = self.sums(range(len(self.blocks)), weights, data).T
         nexp, etime = self.count_exposures(weights), np.zeros(weight.size)
         for block, w in zip(self.blocks, weights, strict=True):
             etime += block.matrix @ ((w > 0).astype(np.float32) * np.float32(block.slit.exposure_s / self.laid_down))
@@ -304,6 +319,10 @@ def _pair_products(relative: np.ndarray, lags: tuple[int, ...]) -> np.ndarray:
     """Sum of the products of two voxels' errors over all pairs at every lag."""
     products = np.zeros(lags)
     for lag in np.ndindex(lags):
+        opposite = tuple(size - 1 - k for k, size in zip(lag, lags, strict=True))
+        if opposite < lag:  # The same pairs.
+            products[lag] = products[opposite]
+            continue
         shift = [k - size // 2 for k, size in zip(lag, lags, strict=True)]
         here = tuple(slice(max(-s, 0), size - max(s, 0)) for s, size in zip(shift, relative.shape, strict=True))
         there = tuple(slice(max(s, 0), size - max(-s, 0)) for s, size in zip(shift, relative.shape, strict=True))

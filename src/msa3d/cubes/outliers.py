@@ -66,34 +66,51 @@ class Judgement:
 
 
 @compiled
-def _predict(indptr, indices, overlap, total, own, counts, others, least, contrast, out):  # pragma: no cover - compiled
-    """Average the cube without one exposure, its error and its contrast, over the pixels' overlaps."""
+def _predict(
+    indptr, indices, overlap, chosen, total, own, counts, others, least, contrast, out
+):  # pragma: no cover - compiled
+    """Average the cube without one exposure, its error and its contrast, over the overlaps of the chosen pixels."""
     for p in range(indptr.size - 1):
+        if not chosen[p]:
+            continue
         all_of_it = reached = 0.0
         s0 = s1 = s2 = 0.0
         for k in range(indptr[p], indptr[p + 1]):
             a = np.float64(overlap[k])
             v = indices[k]
             all_of_it += a
-            weight = total[1, v] - own[1, v]
-            left = counts[v] - (1 if own[1, v] > 0.0 else 0)
+            weight = total[v, 1] - own[v, 1]
+            left = counts[v] - (1 if own[v, 1] > 0.0 else 0)
             if left < others or weight <= least:
                 continue
             reached += a
-            s0 += a * (total[0, v] - own[0, v]) / weight
-            s1 += a * np.sqrt(max(total[2, v] - own[2, v], 0.0)) / weight
+            s0 += a * (total[v, 0] - own[v, 0]) / weight
+            s1 += a * np.sqrt(max(total[v, 2] - own[v, 2], 0.0)) / weight
             s2 += a * contrast[v]
+        out[0, p] = out[1, p] = out[2, p] = np.nan
         if reached > 0.0:
             out[0, p], out[1, p], out[2, p] = s0 / reached, s1 / reached, s2 / reached
         out[3, p] = reached / all_of_it if all_of_it > 0.0 else 0.0
 
 
 @compiled
-def _clear(indices, sums):  # pragma: no cover - compiled
-    """Set the sums of a block's voxels back to zero."""
-    for v in indices:
-        for row in range(sums.shape[0]):
-            sums[row, v] = 0.0
+def _set(indptr, indices, chosen, value, flags):  # pragma: no cover - compiled
+    """Give the voxels of the chosen pixels a value."""
+    for p in range(chosen.size):
+        if chosen[p]:
+            for k in range(indptr[p], indptr[p + 1]):
+                flags[indices[k]] = value
+
+
+@compiled
+def _touching(indptr, indices, flags, out):  # pragma: no cover - compiled
+    """Choose the pixels that touch a voxel with a flag."""
+    for p in range(out.size):
+        out[p] = False
+        for k in range(indptr[p], indptr[p + 1]):
+            if flags[indices[k]]:
+                out[p] = True
+                break
 
 
 _Test = Callable[[CubeOperator, float], "Judgement"]
@@ -129,51 +146,99 @@ def _no_test(operator: CubeOperator, snr: float) -> Judgement:
 @outlier_test("leave-one-out")
 def _leave_one_out(operator: CubeOperator, snr: float) -> Judgement:
     """Judge every pixel by what the other exposures predict, in rounds."""
-    found = _no_test(operator, snr)
+    rounds = _Rounds(operator, snr)
     for number in range(_ROUNDS):
-        before, found = found, _round(operator, snr, found.rejected)
-        changed = sum(int((a != b).sum()) for a, b in zip(found.rejected, before.rejected, strict=True))
+        changed = rounds.judge()
         log.debug("round %d of outliers: %d pixels changed", number + 1, changed)
         if not changed:
             break
-    return found
+    return rounds.judgement
 
 
-def _round(operator: CubeOperator, snr: float, masks: Sequence[np.ndarray]) -> Judgement:
-    """Judge all pixels against cubes without the masked ones."""
-    weights = operator.good(masks)
-    blocks = range(len(operator.blocks))
-    total, counts = operator.sums(blocks, weights), operator.count_exposures(weights)
-    least = operator.least_weight(weights)
-    contrast = _contrast(total, least, operator.grid.shape)
-    found, judged, scatter = [np.zeros_like(m) for m in masks], [np.zeros_like(m) for m in masks], [np.nan] * len(masks)
-    own = np.zeros_like(total)
-    for exposure in operator.exposures:
-        mine = [k for k in blocks if operator.blocks[k].exposure == exposure]
-        operator.sums(mine, weights, into=own)
-        for k in mine:
-            slit, matrix = operator.blocks[k].slit, operator.blocks[k].matrix
-            out = np.full((4, len(slit.flat)), np.nan)
-            arrays = (matrix.indptr, matrix.indices, matrix.data)
-            _predict(*arrays, total, own, counts, _MIN_EXPOSURES, least, contrast, out)
-            error = np.sqrt(slit.err**2 + out[1] ** 2)
-            judged[k] = slit.good & (out[3] >= _LEAST_TESTED)
-            with np.errstate(invalid="ignore"):
-                residual = slit.data - out[0]
-                found[k] = judged[k] & (np.abs(residual) > snr * error + _GRADIENT * out[2])
-            quiet = (residual / error)[judged[k] & ~found[k]]
-            scatter[k] = float(median_abs_deviation(quiet, scale="normal")) if quiet.size else np.nan
-        for k in mine:
-            _clear(operator.blocks[k].matrix.indices, own)
-    return Judgement(found, judged, scatter)
+class _Rounds:
+    """Rounds of judging: each computes anew only what the pixels changed by the round before it have a part in.
+
+    Sums are made in the same order as if all were computed, so that the numbers are the same to the last bit.
+    """
+
+    def __init__(self, operator: CubeOperator, snr: float):
+        self.operator, self.snr = operator, snr
+        self.blocks = range(len(operator.blocks))
+        self.judgement = _no_test(operator, snr)
+        self.masks: Sequence[np.ndarray] = self.judgement.rejected
+        self.least = np.nan
+        self.predicted = [np.full((4, len(block.slit.flat)), np.nan) for block in operator.blocks]
+
+    def judge(self) -> int:
+        """Judge all pixels against cubes without the rejected ones; give the number of pixels that changed."""
+        operator, masks = self.operator, self.judgement.rejected
+        weights = operator.good(masks)
+        least = operator.least_weight(weights)
+        chosen = self._first(weights) if least != self.least else self._affected(weights, masks)
+        self.least, self.masks = least, masks
+        found = Judgement(*(list(item) for item in (masks, self.judgement.judged, self.judgement.scatter)))
+        for exposure in operator.exposures:
+            mine = [k for k in self.blocks if operator.blocks[k].exposure == exposure]
+            if any(chosen[k].any() for k in mine):
+                self._predict(mine, chosen, weights)
+                for k in mine:
+                    found.rejected[k], found.judged[k], found.scatter[k] = self._judged(k)
+        self.judgement = found
+        return sum(int((a != b).sum()) for a, b in zip(found.rejected, masks, strict=True))
+
+    def _first(self, weights: list[np.ndarray]) -> list[np.ndarray]:
+        """Make the cube of all exposures; every pixel is to be judged."""
+        operator = self.operator
+        self.total, self.counts = operator.sums(self.blocks, weights), operator.count_exposures(weights)
+        self.contrast = _contrast(self.total, operator.least_weight(weights), operator.grid.shape)
+        self.own, self.needed = np.zeros_like(self.total), np.zeros(len(self.total), dtype=bool)
+        return [np.ones(len(block.slit.flat), dtype=bool) for block in operator.blocks]
+
+    def _affected(self, weights: list[np.ndarray], masks: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Make those voxels anew that the changed pixels touch; choose the pixels with another prediction."""
+        moved = np.zeros(len(self.total), dtype=bool)
+        for block, now, before in zip(self.operator.blocks, masks, self.masks, strict=True):
+            _set(block.matrix.indptr, block.matrix.indices, now != before, True, moved)
+        self.total[moved], self.counts[moved] = 0.0, 0
+        self.operator.sums(self.blocks, weights, into=self.total, only=moved)
+        self.operator.count_exposures(weights, into=self.counts, only=moved)
+        before, self.contrast = self.contrast, _contrast(self.total, self.least, self.operator.grid.shape)
+        moved |= self.contrast != before
+        chosen = [np.empty(len(block.slit.flat), dtype=bool) for block in self.operator.blocks]
+        for block, out in zip(self.operator.blocks, chosen, strict=True):
+            _touching(block.matrix.indptr, block.matrix.indices, moved, out)
+        return chosen
+
+    def _predict(self, mine: list[int], chosen: list[np.ndarray], weights: list[np.ndarray]) -> None:
+        """Predict the chosen pixels of the blocks of one exposure from all others."""
+        matrices = {k: self.operator.blocks[k].matrix for k in mine}
+        for k, matrix in matrices.items():
+            _set(matrix.indptr, matrix.indices, chosen[k], True, self.needed)
+        self.own[self.needed] = 0.0
+        self.operator.sums(mine, weights, into=self.own, only=self.needed)
+        for k, matrix in matrices.items():
+            arrays = (matrix.indptr, matrix.indices, matrix.data, chosen[k], self.total, self.own, self.counts)
+            _predict(*arrays, _MIN_EXPOSURES, self.least, self.contrast, self.predicted[k])
+            _set(matrix.indptr, matrix.indices, chosen[k], False, self.needed)
+
+    def _judged(self, k: int) -> tuple[np.ndarray, np.ndarray, float]:
+        """Compare the pixels of a block with their predictions: rejected, judged, scatter."""
+        slit, out = self.operator.blocks[k].slit, self.predicted[k]
+        error = np.sqrt(slit.err**2 + out[1] ** 2)
+        judged = slit.good & (out[3] >= _LEAST_TESTED)
+        with np.errstate(invalid="ignore"):
+            residual = slit.data - out[0]
+            rejected = judged & (np.abs(residual) > self.snr * error + _GRADIENT * out[2])
+        quiet = (residual / error)[judged & ~rejected]
+        return rejected, judged, float(median_abs_deviation(quiet, scale="normal")) if quiet.size else np.nan
 
 
 def _contrast(total: np.ndarray, least: float, shape: tuple[int, int, int]) -> np.ndarray:
     """Half the range of the cube in the neighbourhood of each voxel, less what noise makes of it."""
-    empty = total[1] <= least
+    empty = total[:, 1] <= least
     with np.errstate(invalid="ignore", divide="ignore"):
-        value = np.where(empty, np.nan, total[0] / total[1]).reshape(shape)
-        noise = np.where(empty, 0.0, np.sqrt(total[2]) / total[1])
+        value = np.where(empty, np.nan, total[:, 0] / total[:, 1]).reshape(shape)
+        noise = np.where(empty, 0.0, np.sqrt(total[:, 2]) / total[:, 1])
     high = maximum_filter(np.nan_to_num(value, nan=-np.inf), size=3)
     low = minimum_filter(np.nan_to_num(value, nan=np.inf), size=3)
     # Among the 27 values around a voxel, of which about 6 are independent, noise alone spans 2.5 sigma.

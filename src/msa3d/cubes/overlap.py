@@ -37,17 +37,17 @@ def _clip(points, count, axis, limit, keep_above, out):  # pragma: no cover - co
     """Clip a convex polygon by a half plane; return the number of corners left."""
     left = 0
     for i in range(count):
-        a, b = points[i], points[(i + 1) % count]
-        da, db = a[axis] - limit, b[axis] - limit
+        j = i + 1 if i + 1 < count else 0
+        da, db = points[i, axis] - limit, points[j, axis] - limit
         if not keep_above:
             da, db = -da, -db
         if da >= 0.0:
-            out[left, 0], out[left, 1] = a[0], a[1]
+            out[left, 0], out[left, 1] = points[i, 0], points[i, 1]
             left += 1
         if (da > 0.0 and db < 0.0) or (da < 0.0 and db > 0.0):
             t = da / (da - db)
-            out[left, 0] = a[0] + t * (b[0] - a[0])
-            out[left, 1] = a[1] + t * (b[1] - a[1])
+            out[left, 0] = points[i, 0] + t * (points[j, 0] - points[i, 0])
+            out[left, 1] = points[i, 1] + t * (points[j, 1] - points[i, 1])
             left += 1
     return left
 
@@ -57,34 +57,42 @@ def _area(points, count):  # pragma: no cover - compiled
     """Area of a polygon."""
     total = 0.0
     for i in range(count):
-        j = (i + 1) % count
+        j = i + 1 if i + 1 < count else 0
         total += points[i, 0] * points[j, 1] - points[j, 0] * points[i, 1]
     return abs(total) * 0.5
 
 
 @compiled
-def _cells(quad, nx, ny, cell, area):  # pragma: no cover - compiled
-    """Spaxels that a quadrilateral touches, and the areas; return how many."""
+def _box(quad, nx, ny):  # pragma: no cover - compiled
+    """First and last column and row of spaxels that a quadrilateral may touch."""
     x0 = max(int(np.floor(quad[:, 0].min() + 0.5)), 0)
     x1 = min(int(np.ceil(quad[:, 0].max() - 0.5)), nx - 1)
     y0 = max(int(np.floor(quad[:, 1].min() + 0.5)), 0)
     y1 = min(int(np.ceil(quad[:, 1].max() - 0.5)), ny - 1)
-    one = np.empty((_MAX_CORNERS, 2))
-    strip = np.empty((_MAX_CORNERS, 2))
+    return x0, x1, y0, y1
+
+
+@compiled
+def _cells(quad, nx, ny, cell, area, scratch):  # pragma: no cover - compiled
+    """Spaxels that a quadrilateral touches, and the areas; return how many. `scratch` holds three polygons."""
+    x0, x1, y0, y1 = _box(quad, nx, ny)
+    one, strip, rest = scratch[0], scratch[1], scratch[2]
     found = 0
     for y in range(y0, y1 + 1):
         count = _clip(quad, 4, 1, y - 0.5, True, one)
         in_strip = _clip(one, count, 1, y + 0.5, False, strip)
         if in_strip < 3:
             continue
+        low, high = strip[:in_strip, 0].min(), strip[:in_strip, 0].max()
         for x in range(x0, x1 + 1):
+            if high <= x - 0.5 or low >= x + 0.5:
+                continue
             count = _clip(strip, in_strip, 0, x - 0.5, True, one)
-            rest = np.empty((_MAX_CORNERS, 2))
             count = _clip(one, count, 0, x + 0.5, False, rest)
             if count < 3:
                 continue
             a = _area(rest, count)
-            if a > 1e-9 and found < cell.size:
+            if a > 1e-9:
                 cell[found] = y * nx + x
                 area[found] = a
                 found += 1
@@ -92,37 +100,56 @@ def _cells(quad, nx, ny, cell, area):  # pragma: no cover - compiled
 
 
 @compiled
-def _count(quads, low, high, nx, ny, nw, per_pixel):  # pragma: no cover - compiled
-    """Count the voxels that each pixel touches."""
-    cell = np.empty(per_pixel, np.int64)
-    area = np.empty(per_pixel)
+def _bins(low, high, nw):  # pragma: no cover - compiled
+    """First and last bin that an interval of wavelengths touches."""
+    return max(int(np.floor(low + 0.5)), 0), min(int(np.ceil(high - 0.5)), nw - 1)
+
+
+@compiled
+def _room(quads, nx, ny):  # pragma: no cover - compiled
+    """Spaxels around each pixel, of which it may touch some."""
+    room = np.zeros(quads.shape[0], np.int64)
+    for p in range(quads.shape[0]):
+        x0, x1, y0, y1 = _box(quads[p], nx, ny)
+        room[p] = max(x1 - x0 + 1, 0) * max(y1 - y0 + 1, 0)
+    return room
+
+
+@compiled
+def _areas(quads, low, high, nx, ny, nw, starts, cell, area, found):  # pragma: no cover - compiled
+    """Spaxels that each pixel touches, from its start on, the areas and how many there are; return its voxels."""
+    scratch = np.empty((3, _MAX_CORNERS, 2))
     counts = np.zeros(quads.shape[0], np.int64)
     for p in range(quads.shape[0]):
-        first = max(int(np.floor(low[p] + 0.5)), 0)
-        last = min(int(np.ceil(high[p] - 0.5)), nw - 1)
+        first, last = _bins(low[p], high[p], nw)
         if last >= first:
-            counts[p] = _cells(quads[p], nx, ny, cell, area) * (last - first + 1)
+            at = starts[p]
+            found[p] = _cells(quads[p], nx, ny, cell[at:], area[at:], scratch)
+            counts[p] = found[p] * (last - first + 1)
     return counts
 
 
 @compiled
-def _fill(quads, low, high, nx, ny, nw, per_pixel, indptr, indices, data):  # pragma: no cover - compiled
-    """Write the voxels of each pixel and its overlaps with them."""
-    cell = np.empty(per_pixel, np.int64)
-    area = np.empty(per_pixel)
-    for p in range(quads.shape[0]):
-        at = indptr[p]
+def _fill(low, high, plane, nw, starts, cell, area, found, indptr, indices, data):  # pragma: no cover - compiled
+    """Write the voxels of each pixel and its overlaps with them; `plane` is the number of spaxels."""
+    for p in range(low.size):
+        at, start = indptr[p], starts[p]
         if indptr[p + 1] == at:
             continue
-        found = _cells(quads[p], nx, ny, cell, area)
-        first = max(int(np.floor(low[p] + 0.5)), 0)
-        last = min(int(np.ceil(high[p] - 0.5)), nw - 1)
+        first, last = _bins(low[p], high[p], nw)
         for w in range(first, last + 1):
             length = max(min(high[p], w + 0.5) - max(low[p], w - 0.5), 0.0)
-            for k in range(found):
-                indices[at] = w * ny * nx + cell[k]
+            for k in range(start, start + found[p]):
+                indices[at] = w * plane + cell[k]
                 data[at] = area[k] * length
                 at += 1
+
+
+def _summed(counts: np.ndarray) -> np.ndarray:
+    """Where each of some groups begins, and where the last one ends."""
+    starts = np.zeros(len(counts) + 1, dtype=np.int64)
+    np.cumsum(counts, out=starts[1:])
+    return starts
 
 
 def overlaps(quads: np.ndarray, low: np.ndarray, high: np.ndarray, shape: tuple[int, int, int]):
@@ -148,20 +175,19 @@ def overlaps(quads: np.ndarray, low: np.ndarray, high: np.ndarray, shape: tuple[
     """
     nw, ny, nx = shape
     quads, low, high = (np.ascontiguousarray(item, dtype=float) for item in (quads, low, high))
-    spans = np.ptp(quads, axis=1).max(axis=0) if len(quads) else np.zeros(2)
-    per_pixel = int(np.prod(np.ceil(spans) + 2))
-    counts = _count(quads, low, high, nx, ny, nw, per_pixel)
-    indptr = np.zeros(len(quads) + 1, dtype=np.int64)
-    np.cumsum(counts, out=indptr[1:])
+    starts = _summed(_room(quads, nx, ny))
+    cell, area = np.empty(starts[-1], dtype=np.int32), np.empty(starts[-1])
+    found = np.zeros(len(quads), dtype=np.int64)
+    indptr = _summed(_areas(quads, low, high, nx, ny, nw, starts, cell, area, found))
     indices, data = np.empty(indptr[-1], dtype=np.int32), np.empty(indptr[-1], dtype=np.float32)
-    _fill(quads, low, high, nx, ny, nw, per_pixel, indptr, indices, data)
+    _fill(low, high, ny * nx, nw, starts, cell, area, found, indptr, indices, data)
     return indptr, indices, data
 
 
 def polygon_areas(quad: np.ndarray, n: int) -> np.ndarray:
     """Area that a quadrilateral, corners (x, y) of shape (4, 2), shares with each pixel of an n by n image."""
-    cell, area = np.empty(n * n, np.int64), np.empty(n * n)
-    found = _cells(np.ascontiguousarray(quad, dtype=float), n, n, cell, area)
+    cell, area = np.empty(n * n, np.int32), np.empty(n * n)
+    found = _cells(np.ascontiguousarray(quad, dtype=float), n, n, cell, area, np.empty((3, _MAX_CORNERS, 2)))
     image = np.zeros(n * n)
     image[cell[:found]] = area[:found]
     return image.reshape(n, n)

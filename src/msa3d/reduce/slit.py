@@ -107,8 +107,15 @@ class SlitGeometry:
         -------
         east, north : numpy.ndarray
         """
-        where = np.broadcast_arrays(2.0 * x_slit, *map(_scaled, (y_slit, wave_um), self.domain[2:]))
-        return chebyshev.chebval3d(*where, self.east), chebyshev.chebval3d(*where, self.north)
+        where = (2.0 * np.asarray(x_slit), *map(_scaled, (y_slit, wave_um), self.domain[2:]))
+        most = max(item.ndim for item in where)
+        # One variable after the other, as chebval3d does, but each in its own shape: the few places across the slit
+        # are not repeated for every pixel.
+        x, y, wave = (item.reshape((1,) * (most - item.ndim) + item.shape) for item in where)
+        return tuple(
+            chebyshev.chebval(wave, chebyshev.chebval(y, chebyshev.chebval(x, one), tensor=False), tensor=False)
+            for one in (self.east, self.north)
+        )
 
 
 def _scaled(values, domain: np.ndarray) -> np.ndarray:
