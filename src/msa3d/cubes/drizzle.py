@@ -15,6 +15,7 @@ from msa3d.cubes.files import PixelFootprint, science_header, write_cube
 from msa3d.cubes.grid import make_grid, median_pixel, slit_pa
 from msa3d.cubes.operator import CubeOperator, Planes, mean_correlation
 from msa3d.cubes.outliers import Rejection, find_outliers
+from msa3d.cubes.shared import add_shared, blank_noise
 from msa3d.cubes.slit import SlitPixels, read_slit
 from msa3d.errors import ProductError
 from msa3d.observation.source import SourceTask, inherited_header, sources_calibrated
@@ -47,6 +48,7 @@ def parameters(task: SourceTask) -> dict[str, Any]:
     return {
         "drizzle": task.dataset.cubebuild.drizzle.model_dump(mode="json"),
         "exposures": [item.activity for item in task.exposures],
+        "redshift": _redshift(task),
     }
 
 
@@ -104,6 +106,8 @@ def build(task: SourceTask) -> dict[str, Any]:
     rejection = find_outliers(operator, settings.outliers)
     planes = operator.combine(rejection.masks)
     correlation = mean_correlation(operator, planes, rejection.masks)
+    noise = blank_noise(planes.sci, planes.err, grid.wave_um, _redshift(task))
+    correlation = add_shared(correlation, noise, grid.wcs().celestial, footprint.pa_deg)
     primary = _primary(task, slits, settings.weighting)
     header = science_header(grid, footprint, _spectral_system(slits[0]))
     cube, outliers = products(task)
@@ -118,6 +122,11 @@ def build(task: SourceTask) -> dict[str, Any]:
         "entries": int(sum(block.matrix.nnz for block in operator.blocks)),
         "empty_voxels": _empty_fraction(planes),
     }
+
+
+def _redshift(task: SourceTask) -> float | None:
+    """Redshift of a source that is a target: where its lines are, the cube does not show noise alone."""
+    return next((t.redshift for t in task.dataset.targets if t.source_id == task.source_id), None)
 
 
 def _empty_fraction(planes: Planes) -> float:

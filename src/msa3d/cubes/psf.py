@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
-from scipy.ndimage import correlate
+from scipy import fft
 
 from msa3d.cubes.overlap import polygon_areas
 from msa3d.errors import ProductError
@@ -31,6 +31,7 @@ _FWHM_IN_DIFFRACTION = 1.03
 BLUR_PIXELS = 0.4
 """Sigma of the spectrograph's own blur along the slit, in detector pixels: assumed, as it is not published."""
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
+_PLANES_AT_ONCE = 256
 
 
 def quadratic_form(weighted: np.ndarray, correlation: np.ndarray) -> np.ndarray:
@@ -52,8 +53,17 @@ def quadratic_form(weighted: np.ndarray, correlation: np.ndarray) -> np.ndarray:
     if not used[0].size:
         return np.zeros(weighted.shape[0])
     part = weighted[:, used[0][0] : used[0][-1] + 1, used[1][0] : used[1][-1] + 1]
-    neighbours = correlate(part, correlation[None], mode="constant")
-    return np.maximum(np.sum(part * neighbours, axis=(1, 2)), 0.0)
+    size = [fft.next_fast_len(2 * n - 1, real=True) for n in part.shape[1:]]
+    kernel = np.zeros(size)
+    reach = [min(n - 1, m // 2) for n, m in zip(part.shape[1:], correlation.shape, strict=True)]
+    lags = np.ix_(*(np.arange(-r, r + 1) for r in reach))
+    kernel[lags] = correlation[tuple(lag + m // 2 for lag, m in zip(lags, correlation.shape, strict=True))]
+    total = np.zeros(len(part))
+    for first in range(0, len(part), _PLANES_AT_ONCE):
+        some = slice(first, first + _PLANES_AT_ONCE)
+        pairs = fft.irfft2(np.abs(fft.rfft2(part[some], s=size)) ** 2, s=size)
+        total[some] = np.tensordot(pairs, kernel, axes=2)
+    return np.maximum(total, 0.0)
 
 
 def gaussian_psf(header: fits.Header, wcs: WCS, wave_um: float, name: str = "cube") -> np.ndarray:

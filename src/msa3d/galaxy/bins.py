@@ -14,6 +14,7 @@ import numpy as np
 
 from msa3d.constants import C_KMS
 from msa3d.cubes.cube import Cube
+from msa3d.cubes.psf import quadratic_form
 
 REACHED = 0.8
 """A bin that cannot grow any more is kept if it has this part of the wanted signal to noise."""
@@ -290,21 +291,8 @@ def _summed_correlation(cube: Cube, masks: Sequence[np.ndarray]) -> np.ndarray |
     found = []
     for mask in masks:
         weighted = np.asarray(mask, dtype=float) * error
-        covariance = np.array([_covariance(weighted, plane) for plane in cube.correlation])
+        covariance = np.array([quadratic_form(weighted[None], plane)[0] for plane in cube.correlation])
         middle = covariance[covariance.size // 2]
         if middle > 0:
             found.append(covariance / middle)
     return np.mean(found, axis=0)[:, None, None] if found else None
-
-
-def _covariance(weighted: np.ndarray, correlation: np.ndarray) -> float:
-    """Sum over all pairs of spaxels of their weights times the coefficient at their lag."""
-    ly, lx = np.array(correlation.shape) // 2
-    padded = np.pad(weighted, ((ly, ly), (lx, lx)))
-    ny, nx = weighted.shape
-    return sum(
-        correlation[j, i] * float(np.sum(weighted * padded[j : j + ny, i : i + nx]))
-        for j in range(2 * ly + 1)
-        for i in range(2 * lx + 1)
-        if correlation[j, i] != 0
-    )

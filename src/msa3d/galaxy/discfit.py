@@ -24,8 +24,8 @@ import logging
 from dataclasses import dataclass, field
 
 import numpy as np
-from scipy.ndimage import correlate
 from scipy.optimize import least_squares
+from scipy.signal import fftconvolve
 
 from msa3d.constants import C_KMS, LINES
 from msa3d.cubes.cube import Cube
@@ -145,13 +145,21 @@ def noise_scale(cube: Cube, problem, vector: np.ndarray, redshift: float) -> tup
     weights[:, :, problem.used] = (voxel * sigma).transpose(0, 2, 1)
     ratios = [np.ones(len(vector))]
     if cube.correlation is not None:
-        spread = [float((w * correlate(w, cube.correlation, mode="constant")).sum()) for w in weights]
+        spread = [_correlated_sum(w, cube.correlation) for w in weights]
         ratios.append(np.array(spread) / np.diag(formal))
     found = _windows(cube, problem, weights, redshift)
     if len(found) >= LEAST_WINDOWS:
         ratios.append(np.var(found, axis=0) / np.diag(formal))
     scale = max(float(np.exp(np.mean(np.log(np.maximum(r, 1e-3))))) for r in ratios)
     return scale, formal * scale
+
+
+def _correlated_sum(weights: np.ndarray, correlation: np.ndarray) -> float:
+    """Variance of a weighted sum of voxels, (n_wave, n_y, n_x), in units of their errors."""
+    reach = np.minimum(np.array(correlation.shape) // 2, np.array(weights.shape) - 1)
+    middle = np.array(correlation.shape) // 2
+    near = correlation[tuple(slice(m - r, m + r + 1) for m, r in zip(middle, reach, strict=True))]
+    return float((weights * fftconvolve(weights, near, mode="same")).sum())
 
 
 def _windows(cube: Cube, problem, weights: np.ndarray, redshift: float) -> np.ndarray:

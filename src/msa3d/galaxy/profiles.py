@@ -16,7 +16,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.optimize import least_squares, minimize
+from scipy.optimize import least_squares
 from scipy.signal import fftconvolve
 
 from msa3d.cubes.cube import Cube
@@ -177,71 +177,9 @@ class Gradient:
         return self.centre + self.slope * r, np.sqrt(np.maximum(variance, 0.0))
 
 
-def fit_ratio(
-    radius_kpc, above, above_error, below, below_error, *, scatter: bool = False
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Fit ``log10(above / below) = a + b r`` to fluxes, however faint.
-
-    The logarithm of a noisy ratio is biased and has no Gaussian errors; ``above - ratio * below`` has them
-    (Fieller 1954). Its likelihood is maximised.
-
-    Parameters
-    ----------
-    radius_kpc, above, above_error, below, below_error : array-like, shape (n,)
-        Radii, fluxes, and their errors; negative fluxes take part.
-    scatter : bool
-        Fit an intrinsic scatter (dex) as well.
-
-    Returns
-    -------
-    tuple of ndarray, ndarray, float
-        a and b, their covariance (of curvature), and the scatter in dex.
-
-    Raises
-    ------
-    ValueError
-        If fewer than three points are left.
-    """
-    r, n, en, d, ed = (np.asarray(a, dtype=float) for a in (radius_kpc, above, above_error, below, below_error))
-    good = np.isfinite(r + n + en + d + ed) & (en > 0) & (ed > 0)
-    if good.sum() < 3:
-        raise ValueError(f"a gradient of a ratio needs three rings, there are {int(good.sum())}")
-    r, n, en, d, ed = (a[good] for a in (r, n, en, d, ed))
-
-    def cost(p: np.ndarray) -> float:
-        ratio = 10.0 ** np.clip(p[0] + p[1] * r, -6.0, 6.0)
-        spread = np.log(10.0) * p[2] * ratio * d if scatter else 0.0
-        base = en**2 + (ratio * ed) ** 2
-        variance = base + spread**2
-        # The true denominators are solved for: the normalisation that is left is that of the scatter alone.
-        return float(0.5 * np.sum((n - ratio * d) ** 2 / variance + np.log(variance / base)))
-
-    mean = np.log10(max(n.sum(), 1e-3 * abs(d.sum())) / max(d.sum(), 1e-3 * abs(n.sum())))
-    start = np.array([mean, 0.0, 0.05][: 3 if scatter else 2])
-    steps = np.array([0.1, 0.02, 0.05][: start.size])
-    simplex = np.vstack([start, start + np.diag(steps)])
-    found = minimize(
-        cost, start, method="Nelder-Mead", options={"initial_simplex": simplex, "xatol": 1e-6, "fatol": 1e-9}
-    )
-    p = found.x
-    covariance = np.linalg.pinv(_curvature(lambda q: cost(np.concatenate([q, p[2:]])), p[:2]), hermitian=True)
-    return p[:2], covariance, abs(float(p[2])) if scatter else 0.0
-
-
-def _curvature(cost, at: np.ndarray) -> np.ndarray:
-    """Second derivatives by differences."""
-    step = np.array([1e-3, 2e-4])
-    result = np.empty((2, 2))
-    for i in range(2):
-        for j in range(2):
-            a, b = np.eye(2)[i] * step, np.eye(2)[j] * step
-            total = cost(at + a + b) - cost(at + a - b) - cost(at - a + b) + cost(at - a - b)
-            result[i, j] = total / (4.0 * step[i] * step[j])
-    return result
-
-
 _STEPS = 40
 _PARTS = 4
+_LEAST_POWER = 0.05
 
 
 @dataclass(frozen=True)
@@ -309,7 +247,7 @@ class Exponential:
     n : int
         Spaxels that were used.
     formal : ndarray, shape (2, 2)
-        Covariance for independent errors.
+        Covariance for independent errors, or for those of the correlation that was given.
     unit : str
         Unit of the brightness.
     cos_inclination : float
@@ -362,6 +300,7 @@ def fit_exponential(
     *,
     error: np.ndarray | None = None,
     blanks: np.ndarray | None = None,
+    correlation: np.ndarray | None = None,
     background: bool = False,
     max_radius_arcsec: float = np.inf,
     start_arcsec: float = 0.4,
@@ -369,6 +308,8 @@ def fit_exponential(
     unit: str = "",
 ) -> Exponential:
     """Fit an exponential disc, convolved with the cube's point-spread function, to an image.
+
+    With `error` and `correlation` it is the best linear unbiased estimate (Aitken 1935).
 
     Parameters
     ----------
@@ -385,6 +326,8 @@ def fit_exponential(
     blanks : ndarray, shape (n, n_y, n_x), optional
         Images with the noise of the image and nothing else (`noise.blank_images`), n >= 10:
         errors come from them.
+    correlation : ndarray, shape (2 Ly + 1, 2 Lx + 1), optional
+        Correlation coefficient of the noise of two spaxels by their lag; without it they are independent.
     background : bool
         Fit a constant as well.
     max_radius_arcsec : float
@@ -413,17 +356,18 @@ def fit_exponential(
         raise ValueError(f"{cube.name}: only {int(use.sum())} spaxels to fit a disc to")
     # In units of its own brightness: line fluxes are far below what linear algebra calls zero.
     unit_value = float(np.max(np.abs(image[use])))
-    weight, values = unit_value / sigma[use] if error is not None else sigma[use], image[use] / unit_value
+    noise = _Noise(sigma[use] / unit_value if error is not None else sigma[use], use, correlation)
+    values = noise.whitened(image[use] / unit_value)
     if rate is None:
         starts = start_arcsec * np.array([0.5, 1.0, 2.0])
-        trials = [_gauss_newton(sky, use, weight, values, 1.0 / h, background) for h in starts]
+        trials = [_gauss_newton(sky, use, noise, values, 1.0 / h, background) for h in starts]
         chi2, rate, linear = min(trials, key=lambda result: result[0])
-        design = _columns(sky, use, rate, linear[0], background) * weight[:, None]
+        design = noise.whitened(_columns(sky, use, rate, linear[0], background))
         pick = np.array([0, design.shape[1] - 1])
     else:
-        design = _columns(sky, use, rate, 1.0, background)[:, :-1] * weight[:, None]
-        linear, *_ = np.linalg.lstsq(design, values * weight, rcond=None)
-        chi2 = float(np.sum((values * weight - design @ linear) ** 2))
+        design = noise.whitened(_columns(sky, use, rate, 1.0, background)[:, :-1])
+        linear, *_ = np.linalg.lstsq(design, values, rcond=None)
+        chi2 = float(np.sum((values - design @ linear) ** 2))
         pick = np.array([0])
     inverse = np.linalg.pinv(design.T @ design)
     scale = np.array([1.0 / linear[0], 1.0])[: pick.size]
@@ -433,14 +377,35 @@ def fit_exponential(
     covariance = formal
     known = bool(np.all(np.linalg.eigvalsh(formal) > 0))
     if known and blanks is not None and len(blanks) >= 10:
-        estimator = ((inverse @ design.T) * weight)[pick] * scale[:, None]
-        moved = np.nan_to_num(blanks[:, use] / unit_value) @ estimator.T
-        covariance = _not_below(_robust_covariance(moved), formal)
+        estimator = (inverse @ design.T)[pick] * scale[:, None]
+        moved = estimator @ noise.whitened(np.nan_to_num(blanks[:, use] / unit_value).T)
+        covariance = _not_below(_robust_covariance(moved.T), formal)
     covariance, formal = (np.pad(c, (0, 2 - pick.size)) for c in (covariance, formal))
     level = float(linear[1]) * unit_value if background else 0.0
     # Where there is no light, brightness and scale length cannot be told apart: no disc was found.
     log_centre = float(np.log(linear[0] * unit_value)) if known and linear[0] > 0 else np.nan
     return Exponential(log_centre, rate, covariance, level, int(use.sum()), formal, unit, geometry.cos_inclination)
+
+
+class _Noise:
+    """Errors of some spaxels, and what they share."""
+
+    def __init__(self, sigma: np.ndarray, where: np.ndarray, correlation: np.ndarray | None) -> None:
+        self.sigma, self.root = sigma, None
+        if correlation is None:
+            return
+        place, middle = np.argwhere(where), np.array(correlation.shape) // 2
+        lag = place[:, None] - place[None] + middle
+        inside = ((lag >= 0) & (lag < correlation.shape)).all(axis=-1)
+        matrix = np.where(inside, correlation[tuple(np.where(inside[..., None], lag, 0).transpose(2, 0, 1))], 0.0)
+        # A mean correlation need not be one everywhere; and patterns that hardly any noise has are not trusted.
+        values, vectors = np.linalg.eigh(0.5 * (matrix + matrix.T))
+        self.root = (vectors / np.sqrt(np.maximum(values, _LEAST_POWER))) @ vectors.T
+
+    def whitened(self, rows: np.ndarray) -> np.ndarray:
+        """Values of the spaxels (n,) or (n, m) in units in which their noise is independent and of variance 1."""
+        scaled = (rows.T / self.sigma).T
+        return scaled if self.root is None else self.root @ scaled
 
 
 class _Sky:
@@ -473,19 +438,19 @@ def _columns(sky: _Sky, use: np.ndarray, rate: float, amplitude: float, backgrou
 
 
 def _gauss_newton(
-    sky: _Sky, use: np.ndarray, weight: np.ndarray, values: np.ndarray, rate: float, background: bool
+    sky: _Sky, use: np.ndarray, noise: _Noise, values: np.ndarray, rate: float, background: bool
 ) -> tuple[float, float, np.ndarray]:
     """Chi square, rate and linear parameters of the best disc; the linear ones solved in every step."""
 
     def solve(rate: float) -> tuple[float, np.ndarray, np.ndarray]:
-        linear_columns = _columns(sky, use, rate, 1.0, background)[:, :-1] * weight[:, None]
-        linear, *_ = np.linalg.lstsq(linear_columns, values * weight, rcond=None)
-        residual = values * weight - linear_columns @ linear
+        linear_columns = noise.whitened(_columns(sky, use, rate, 1.0, background)[:, :-1])
+        linear, *_ = np.linalg.lstsq(linear_columns, values, rcond=None)
+        residual = values - linear_columns @ linear
         return float(residual @ residual), linear, residual
 
     chi2, linear, residual = solve(rate)
     for _ in range(_STEPS):
-        design = _columns(sky, use, rate, linear[0], background) * weight[:, None]
+        design = noise.whitened(_columns(sky, use, rate, linear[0], background))
         step = np.linalg.lstsq(design, residual, rcond=None)[0][-1]
         step = float(np.clip(step, -0.5 * abs(rate) - 0.1, 0.5 * abs(rate) + 0.1))
         while True:
