@@ -139,5 +139,5 @@ image: ## The container image, with docker, podman or buildah
 		--build-arg VERSION="$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)" $(IMAGEARGS) -t $(IMAGE) .
 
 clean: ## The environment and the book away; runs/ stays, as it may hold data of yours
-	rm -rf .venv .cache book/_build book/notebooks src/msa3d.egg-info build .hypothesis .benchmarks
+	rm -rf .venv .cache book/_build book/_extra book/notebooks src/msa3d.egg-info build .hypothesis .benchmarks
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,7 +5,7 @@
 
 As it stands it is for one machine: root starts the hub, every user has an account of the machine and a home directory
 that nobody else can read, and every session runs under its user's account. What is marked with (*) depends on the
-machine. book/jupyterhub.md, the page for operators, says how much memory, how many cores and how much disk a user
+machine. docs/jupyterhub.md, the page for operators, says how much memory, how many cores and how much disk a user
 needs.
 
     MSA3D_HUB_TRY=1 jupyterhub -f docs/jupyterhub_config.py

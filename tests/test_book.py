@@ -32,13 +32,10 @@ def image():
     return nbformat.v4.new_output("execute_result", data={"image/png": standin.PIXEL}, execution_count=1)
 
 
-ALT = {"image": {"alt": "a galaxy"}}
-
-
 def test_a_whole_notebook_has_no_problem():
     good = notebook_of(
         cell_of("x = 1"),
-        cell_of("save(f)", [image()], tags=["figure"], mystnb=ALT),
+        cell_of("save(f)", [standin.figure("galaxy")], tags=["figure"]),
         nbformat.v4.new_markdown_cell("text"),
     )
     assert book.problems(good) == []
@@ -52,7 +49,7 @@ def test_a_whole_notebook_has_no_problem():
             cell_of("print('')", [nbformat.v4.new_output("stream", name="stdout", text="\n")]),
             "cell 0 ends in a value and shows nothing",
         ),
-        (cell_of("x = 1", tags=["figure"], mystnb=ALT), "cell 0 should show a figure and shows none"),
+        (cell_of("x = 1", tags=["figure"]), "cell 0 should show a figure and shows none"),
         (cell_of("save(f)", [image()], tags=["figure"]), "cell 0 shows a figure without alternative text"),
         (
             cell_of("x", [nbformat.v4.new_output("error", ename="KeyError", evalue="no", traceback=[])]),
@@ -101,6 +98,11 @@ def pages(tmp_path):
 @pytest.fixture
 def run(tmp_path):
     layout = Layout(tmp_path / "run")
+    layout.truth.mkdir(parents=True)
+    layout.figures.mkdir(parents=True)
+    (layout.figures / "multiplex.pdf").write_bytes(b"%PDF")
+    (layout.figures / "interactive").mkdir()
+    (layout.figures / "interactive" / "index.html").write_text("<title>a map</title>")
     for source in sorted((PROJECT / "notebooks").glob("0[1-4]_*.ipynb")):
         standin.execute(source, layout.notebooks)
     return layout
@@ -113,7 +115,7 @@ def test_the_book_builds_with_warnings_as_errors(pages, run, monkeypatch):
     html = first.parent
     assert first.is_file()
     text = {path.stem: path.read_text() for path in [*html.glob("*.html"), *html.glob("notebooks/*.html")]}
-    for page in ("intro", "method", "validation", "references", "status", "01_process", "04_figures"):
+    for page in ("intro", "simulated", "method", "validation", "references", "status", "01_process", "04_figures"):
         assert page in text
     assert "closure test" in text["intro"] and "simulated" in text["intro"]
     assert "<p>1.5</p>" in text["validation"] and "<p>1.5</p>" in text["two_builders"]
@@ -128,7 +130,28 @@ def test_the_book_builds_with_warnings_as_errors(pages, run, monkeypatch):
         assert not re.findall(r'<link[^>]+stylesheet[^>]+href="https?:', page)
         # The machine that made it is nobody's business.
         assert str(run.root) not in page
-    assert re.search(r'<img alt="[^"]{20,}"', text["04_figures"])
+    figure = re.search(r"<figure.*?multiplex.*?</figure>", text["04_figures"].split("survey efficiency")[0], re.S)
+    assert figure
+    # Numbered, described, with its files, and of known size, so that nothing moves as pages are loaded.
+    page = text["04_figures"]
+    assert 'alt="what is seen in the stand-in of multiplex" width="1" height="1"' in page
+    assert re.search(r'caption-number">Fig\. \d+ ', page) and 'href="../figures/multiplex.pdf"' in page
+    assert (html / "figures" / "multiplex.pdf").is_file()
+    assert re.search(r">Fig\. \d+</span></a>", text["figures"])
+    # Cells that say which run it is are not in the book; all other code is folded.
+    assert "papermill" not in page.lower().split("<article")[1].split("</article")[0]
+    for path in html.glob("_sources/notebooks/*.ipynb"):
+        assert not any(cell.get("outputs") for cell in nbformat.read(path, as_version=4).cells)
+    assert not [*html.rglob("*.map")] and "fontawesome.js" not in page
+
+
+@pytest.mark.slow
+def test_a_book_of_real_data_has_nothing_that_needs_a_truth(pages, run):
+    run.truth.rmdir()
+    html = notebooks.bind(run, pages, PROJECT / "notebooks").parent
+    assert not (html / "simulated.html").exists()
+    for page in ("intro", "validation", "two_builders"):
+        assert "injected" not in (html / f"{page}.html").read_text().split("<article")[1].split("</article")[0]
 
 
 def test_who_publishes_the_book_is_told_by_the_service(monkeypatch):

@@ -1,12 +1,15 @@
 """The known issues of NIRSpec MOS data (as STScI numbers them): symptom and cure of each, on simulated data.
 
-``python -m pytest tests/test_known_issues.py -rP`` prints the figures that stand in the book. NS-MOS04 (correlated
-noise) is in `tests/reduce/test_nsclean.py`, which has the images for it.
+``MSA3D_ISSUES=book/known_issues.csv make test PYTESTARGS=tests/test_known_issues.py`` makes the table of the book.
+NS-MOS04 (correlated noise) is in `tests/reduce/test_nsclean.py`, which has the images for it.
 """
 
 from __future__ import annotations
 
+import csv
 import logging
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,10 +32,22 @@ from .reduce.test_corrections import make_slit
 log = logging.getLogger("known issues")
 
 
+@pytest.fixture(scope="module")
+def measured():
+    """What the tests measured, an issue and a sentence each; the book's table where MSA3D_ISSUES names it."""
+    rows: list[list[str]] = []
+    yield rows
+    if path := os.environ.get("MSA3D_ISSUES"):
+        with Path(path).open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([["issue", "measured on simulated data"], *sorted(rows)])
+
+
 @pytest.fixture(autouse=True)
-def _said(caplog):
+def _said(caplog, measured):
     with caplog.at_level(logging.INFO, logger="known issues"):
         yield
+    told = [record.getMessage() for record in caplog.get_records("call") if record.name == "known issues"]
+    measured += [message.split(": ", 1) for message in told]
 
 
 # --- NS-MOS01: outliers

@@ -74,6 +74,7 @@ def html(tmp_path_factory):
     layout = Layout(folder / "run")
     for source in sorted((PROJECT / "notebooks").glob("0[1-4]_*.ipynb")):
         standin.execute(source, layout.notebooks)
+    layout.truth.mkdir()
     # What the page of the map frames is written by the last notebook.
     frame = layout.figures / "interactive" / "index.html"
     frame.parent.mkdir(parents=True)

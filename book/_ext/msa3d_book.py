@@ -7,6 +7,7 @@ warnings, which stop the build, of executed notebooks that are not fit to be bou
 from __future__ import annotations
 
 import ast
+import csv
 import importlib.metadata
 import os
 import platform
@@ -21,6 +22,7 @@ from pybtex.database import Entry, parse_file
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
+import msa3d_pages as pages
 from msa3d import citations
 from msa3d.pipeline import codeversion, notebooks
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
     from sphinx.application import Sphinx
 
-NOTEBOOKS = "notebooks"
+NOTEBOOKS = pages.NOTEBOOKS
 USED, NAME = f"{NOTEBOOKS}/04_figures.ipynb", "used"
 """Executed notebook that says what was used, and the name under which it is glued."""
 PREFIX = "application/papermill.record/"
@@ -50,6 +52,15 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("msa3d-status", Status)
     app.add_directive("msa3d-credits", Credits)
     app.add_directive("msa3d-told", Told)
+    app.add_directive("msa3d-when", When)
+    app.add_directive("msa3d-csv", Csv)
+    app.add_directive("msa3d-figure", pages.ShowFigure)
+    app.add_directive("msa3d-figures", pages.AllFigures)
+    app.add_directive("msa3d-concordance", pages.Concordance)
+    app.add_transform(pages.Figures)
+    app.connect("source-read", pages.dress_source)
+    # After all that copy files into the book.
+    app.connect("build-finished", pages.finish, priority=900)
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
     app.connect("config-inited", _offer_binder)
     app.connect("builder-inited", _check_notebooks)
@@ -92,6 +103,36 @@ class Told(SphinxDirective):
         if found is None or "text/markdown" not in found:
             raise self.error(f"{path.name} tells no {self.arguments[1]!r}")
         return self.parse_text_to_nodes(found["text/markdown"])
+
+
+class When(SphinxDirective):
+    """``msa3d-when`` with ``simulated`` or ``real``: what it holds is in the books of such observations alone."""
+
+    required_arguments = 1
+    has_content = True
+
+    def run(self) -> list[nodes.Node]:
+        kinds = ("real", "simulated")
+        if self.arguments[0] not in kinds:
+            raise self.error(f"msa3d-when knows {' and '.join(kinds)}, not {self.arguments[0]!r}")
+        if self.arguments[0] != kinds[os.environ.get(notebooks.SIMULATED, "1") == "1"]:
+            return []
+        return self.parse_content_to_nodes(allow_section_headings=True)
+
+
+class Csv(SphinxDirective):
+    """``msa3d-csv`` with the name of a table among the pages; nothing where it is not there."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        path = Path(self.env.srcdir) / self.arguments[0]
+        self.env.note_dependency(str(path))
+        if not path.is_file():
+            return []
+        with path.open(encoding="utf-8", newline="") as lines:
+            header, *rows = [tuple(row) for row in csv.reader(line for line in lines if not line.startswith("#"))]
+        return [_table(header, rows)]
 
 
 def bibtex(path: Path, packages: Iterable[str], calibrations: Iterable[str]) -> str:
@@ -180,15 +221,8 @@ class Status(SphinxDirective):
 
 def _table(header: tuple[str, ...], rows: list[tuple[str, ...]]) -> nodes.table:
     """Docutils table of plain text."""
-    group = nodes.tgroup(cols=len(header))
-    group += [nodes.colspec(colwidth=1) for _ in header]
-    for part, content in ((nodes.thead(), [header]), (nodes.tbody(), rows)):
-        for line in content:
-            row = nodes.row()
-            row += [nodes.entry("", nodes.paragraph(text=text)) for text in line]
-            part += row
-        group += part
-    return nodes.table("", group)
+    first, *others = [[[nodes.Text(text)] for text in line] for line in (header, *rows)]
+    return pages.table_of(first, others)
 
 
 # --- notebooks ----------------------------------------------------------------------------------------------
@@ -212,12 +246,12 @@ def silent_cells(notebook: NotebookNode) -> list[str]:
 
 
 def undescribed_figures(notebook: NotebookNode) -> list[str]:
-    """Cells with a figure but without a text for readers who cannot see it, a sentence each."""
+    """Cells with a figure that has no text for readers who cannot see it, a sentence each."""
     return [
-        f"cell {number} shows a figure without alternative text (metadata mystnb.image.alt)"
+        f"cell {number} shows a figure without alternative text"
         for number, cell in enumerate(notebook.cells)
-        if "figure" in cell.metadata.get("tags", ())
-        and not cell.metadata.get("mystnb", {}).get("image", {}).get("alt", "").strip()
+        for output in cell.get("outputs", ())
+        if (told := pages.described(output)) is not None and not told["alt"].strip()
     ]
 
 

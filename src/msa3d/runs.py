@@ -157,6 +157,22 @@ class Run:
             table[name].info.format = ".7f"
         return table
 
+    def exposure_times(self) -> Table:
+        """Number of exposures, readout, groups, and time: per exposure, per sky position, and in total."""
+        from astropy.table import Table
+
+        found = self.observation()
+        first, seconds = found.rates[0].primary, [exposure.seconds for exposure in found.exposures]
+        median, pattern = sorted(seconds)[len(seconds) // 2], self.dataset.pattern
+        rows = [
+            ("exposures", f"{len(seconds)}: {pattern.columns} steps across the slit, {pattern.rows} dithers along it"),
+            ("readout", f"{first.get('READPATT', UNKNOWN)}, {first.get('NGROUPS', UNKNOWN)} groups"),
+            ("time per exposure", f"{median:.0f} s"),
+            ("time per sky position", f"{median * pattern.rows / 1e3:.1f} ks"),
+            ("time in total", f"{sum(seconds) / 3600:.1f} h"),
+        ]
+        return Table(rows=rows, names=("observation", "value"))
+
     def parameters(self, *sections: str) -> Table:
         """Parameters of the dataset, a row each: ``section``, ``parameter``, ``value``.
 
@@ -309,13 +325,30 @@ class Run:
         """The reports of all galaxies that were measured, or of one, by id."""
         return {str(one): self.report(one) for one in self.galaxies() if source_id in (None, one)}
 
-    def headline(self) -> Table | None:
-        """The numbers of the paper's abstract, and those of the case study of this run; None if it is too faint."""
-        from msa3d.galaxy import report
+    def headline(self, *quantities: str) -> Table | None:
+        """The case study: published, injected, recovered by each builder; None if it is too faint.
 
-        if self.dataset.case_study not in self.galaxies():
-            return None
-        return _without_truth(report.headline(self.report()), self.dataset)
+        Parameters
+        ----------
+        *quantities : str
+            As in the report; all of the headline without any, or ``six`` for those of the book's first page.
+        """
+        from msa3d.closure import side_by_side
+
+        found = {builder: self.galaxies(builder) for builder in self.dataset.cubebuild.builders}
+        return side_by_side.headline(found, self.dataset, side_by_side.SIX if quantities == ("six",) else quantities)
+
+    def injected(self) -> Table | None:
+        """What the simulated galaxies were made with and where it comes from; None for a real observation."""
+        from msa3d.closure import inputs
+
+        return inputs.galaxies(self.dataset)
+
+    def simulated_setup(self) -> Table | None:
+        """Instrument, pattern and noise of a simulated observation; None for a real one."""
+        from msa3d.closure import inputs
+
+        return inputs.setup(self.dataset)
 
     def offsets(self) -> Table:
         """Centres of the starlight minus positions of the catalogue, averaged over all galaxies."""

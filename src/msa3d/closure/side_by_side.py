@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from astropy.table import Table
@@ -10,6 +10,7 @@ from astropy.table import Table
 from msa3d.config import Dataset
 from msa3d.galaxy import report
 from msa3d.galaxy.measure import Galaxy
+from msa3d.galaxy.report import Row
 
 RATIOS = ("sigma0", "v_sin_i_re", "scale_line", "scale_continuum", "flux_Ha", "flux_[NII]6583")
 """Quantities that are compared as recovered over injected: positive, and well above their errors."""
@@ -94,3 +95,97 @@ def summary(table: Table) -> Table:
             rms = float(np.sqrt(np.mean(pulls**2)))
             rows.append((builder, f"{rms:.2f}", f"{np.abs(pulls).max():.1f}", f"{np.nanmean(flux):.2f}"))
     return Table(rows=rows or None, names=("builder", "rms of pulls", "largest pull", "recovered over injected Ha"))
+
+
+HEADLINE = {
+    "sigma0": (r"velocity dispersion of the gas, $\sigma_0$ (km/s)", ".1f"),
+    "metallicity_gradient": ("metallicity gradient (dex/kpc)", ".3f"),
+    "av_gradient": ("attenuation gradient, $A_V$ (mag/kpc)", ".2f"),
+    "log_sfr": ("star formation rate, log (M\u2609/yr)", ".2f"),
+    "v_sin_i_re": (r"rotation as seen at the effective radius, $V \sin i$ (km/s)", ".1f"),
+    "scale_ratio": ("scale length of H\u03b1 over that of the stellar continuum", ".2f"),
+    "redshift": ("redshift", ".5f"),
+    "scale_line": ("scale length of H\u03b1 (\u2033)", ".3f"),
+    "scale_continuum": ("scale length of the stellar continuum (\u2033)", ".3f"),
+}
+"""Quantities of the report that the paper's abstract speaks of, and what belongs to them: label and format."""
+
+SIX = tuple(HEADLINE)[:6]
+"""Quantities on the first page of the book: those of the paper's abstract, and the rotation of the survey's table."""
+WITHOUT_VALUE = {"av_gradient": "reported without a value", "scale_ratio": "\u201cclosely matches\u201d"}
+"""What the abstract says where it gives no number."""
+
+
+def headline(
+    found: Mapping[str, Mapping[int, Galaxy]], dataset: Dataset, quantities: Sequence[str] = ()
+) -> Table | None:
+    """The case study's numbers: published, injected, and recovered in the cubes of each builder.
+
+    Parameters
+    ----------
+    found : mapping of str to mapping of int to Galaxy
+        By builder, the dataset's own first, and source id.
+    dataset : Dataset
+        Says what was injected.
+    quantities : sequence of str, optional
+        Which ones, in their order; all of `HEADLINE` without any.
+
+    Returns
+    -------
+    astropy.table.Table or None
+        Text. ``error ratio`` is the error of this book over the published one; the pull of the dataset's own builder
+        is the last column, that of others stands in parentheses. Where nothing was injected, nothing says so. None
+        if the case study was not measured.
+    """
+    reports = {
+        builder: {row.quantity: row for row in report.rows(galaxies[dataset.case_study], dataset)}
+        for builder, galaxies in found.items()
+        if dataset.case_study in galaxies
+    }
+    own, *others = found
+    if own not in reports:
+        return None
+    rows = []
+    for name in quantities or HEADLINE:
+        if name not in reports[own] or not np.isfinite(reports[own][name].recovered):
+            continue
+        label, form = HEADLINE[name]
+        row, paper = reports[own][name], _of_paper(name, reports[own][name], dataset)
+        entry = {"quantity": label, "published": _with_error(*paper, form) or WITHOUT_VALUE.get(name, "")}
+        if dataset.simulated:
+            entry["injected"] = _number(row.injected, form)
+        entry["recovered" if not others else f"recovered, {BUILDERS[own]}"] = _with_error(
+            row.recovered, row.error, form
+        )
+        for builder in (builder for builder in others if builder in reports):
+            other = reports[builder].get(name, Row(name, ""))
+            told = _with_error(other.recovered, other.error, form)
+            pull = f" ({_number(other.pull, '+.1f')}\u03c3)" if np.isfinite(other.pull) else ""
+            entry[f"recovered, {BUILDERS[builder]}"] = told + pull
+        entry["error ratio"] = _number(row.error / paper[1] if paper[1] > 0 else np.nan, ".1f")
+        if dataset.simulated:
+            entry["pull"] = _number(row.pull, "+.1f")
+        rows.append(entry)
+    return Table(rows=rows) if rows else None
+
+
+BUILDERS = {"drizzle": "drizzle", "paper": "published builder"}
+"""What readers are told of a builder."""
+
+
+def _of_paper(name: str, row: Row, dataset: Dataset) -> tuple[float, float]:
+    """Published value and error; those of rotation as seen follow from the deprojected speed and the inclination."""
+    known = report.published(dataset.case_study)
+    if name == "v_sin_i_re" and {"v_rot", "inclination"} <= known.keys() and not np.isfinite(row.published):
+        sine = float(np.sin(np.radians(known["inclination"].value)))
+        return known["v_rot"].value * sine, known["v_rot"].error * sine
+    return row.published, row.published_error
+
+
+def _number(value: float, form: str) -> str:
+    return f"{value:{form}}".replace("-", "\u2212") if np.isfinite(value) else ""
+
+
+def _with_error(value: float, error: float, form: str) -> str:
+    told, spread = _number(value, form), _number(error, form)
+    return f"{told} \u00b1 {spread}" if spread else told

@@ -413,42 +413,6 @@ def report_table(rows: Sequence[Row], source_id: int, *, simulated: bool) -> Tab
     return table
 
 
-HEADLINE = {
-    "sigma0": ("velocity dispersion of the gas (km/s)", "36 +5 \u22124", ".1f"),
-    "metallicity_gradient": ("metallicity gradient (dex/kpc)", "\u22120.020 \u00b1 0.002", ".3f"),
-    "av_gradient": ("gradient of the attenuation A_V (mag/kpc)", "seen, value not available", ".2f"),
-    "log_sfr": ("star formation rate, log M\u2609/yr", "0.48 (3 M\u2609/yr)", ".2f"),
-    "v_sin_i_re": ("rotation, v sin i at Re (km/s)", "not in the abstract", ".1f"),
-    "redshift": ("redshift", "1.104", ".5f"),
-    "scale_line": ("scale length of H\u03b1 (\u2033)", "not in the abstract", ".3f"),
-    "scale_continuum": ("scale length of the stellar continuum (\u2033)", "not in the abstract", ".3f"),
-    "scale_ratio": ("scale length of H\u03b1 over that of the continuum", "closely matching", ".2f"),
-}
-"""Quantities of the report that the paper's abstract speaks of: name, what it says, and their format."""
-
-
-def headline(table: Table) -> Table:
-    """Rows of a report that answer the paper's abstract, as text.
-
-    Parameters
-    ----------
-    table : astropy.table.Table
-        Of `report_table`.
-
-    Returns
-    -------
-    astropy.table.Table
-        ``quantity``, ``in the abstract``, ``injected``, ``recovered``, ``error``, ``pull``; "nan" where there is none.
-    """
-    found = {str(row["quantity"]): row for row in table}
-    rows = []
-    for name, (label, abstract, form) in HEADLINE.items():
-        if name in found:
-            numbers = (f"{found[name][column]:{form}}" for column in ("injected", "recovered", "error"))
-            rows.append((label, abstract, *numbers, f"{found[name]['pull']:.1f}"))
-    return Table(rows=rows, names=("quantity", "in the abstract", "injected", "recovered", "error", "pull"))
-
-
 def pull_statistics(table: Table) -> tuple[float, float, int]:
     """Largest absolute pull, root mean square of the pulls, and their number; NaN without any."""
     pulls = np.asarray(table["pull"], dtype=float)

@@ -32,6 +32,8 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
 from msa3d._model import read_yaml
 from msa3d.errors import DatasetError, ProductError
 from msa3d.pipeline.codeversion import behind_run, msa3d_imports
@@ -306,6 +308,15 @@ MODULES = ("msa3d.pipeline.notebooks", "msa3d.citations")
 #: Environment variables by which a service tells who publishes the book (see ``book/_ext/msa3d_book.py``).
 PUBLISHER = ("GITHUB_REPOSITORY", "GITHUB_SERVER_URL", "READTHEDOCS_GIT_CLONE_URL")
 
+#: Folder of the book's pages for files of the run that readers open or download; its name is no part of their address.
+EXTRA = "_extra"
+
+#: Environment variable that tells the book's extension whether the observation is simulated ("1") or real ("0").
+SIMULATED = "MSA3D_SIMULATED"
+
+#: First line of a page that makes no sense without a known truth: books of real data leave it out.
+NEEDS_TRUTH = "---\nneeds_truth: true\n"
+
 
 def faults(notebook: NotebookNode) -> list[str]:
     """List what keeps an executed notebook out of the book.
@@ -412,10 +423,10 @@ def bind(layout: Layout, source: Path, notebooks: Path = Path("notebooks")) -> P
 
 def _book_record(layout: Layout, source: Path, names: list[str]) -> Record:
     """Make the record of the book: its pages, the executed notebooks, the code behind it, and who publishes it."""
-    copied = [source / name for name in ("_build", "notebooks", "_static/interactive", "_ext/__pycache__")]
+    copied = [source / name for name in ("_build", "notebooks", EXTRA, "_ext/__pycache__")]
     pages = [path for path in sorted(source.rglob("*")) if path.is_file() and not set(copied) & set(path.parents)]
-    inputs = [*(layout.notebooks / name for name in names), *pages, layout.figures / "interactive" / "index.html"]
-    parameters = {name: os.environ.get(name) for name in PUBLISHER}
+    inputs = [*(layout.notebooks / name for name in names), *pages, *_extra(layout)]
+    parameters = {name: os.environ.get(name) for name in PUBLISHER} | {"simulated": layout.truth.is_dir()}
     return Record(
         layout, "book", "html",
         inputs=[path for path in inputs if path.is_file()],
@@ -423,19 +434,45 @@ def _book_record(layout: Layout, source: Path, names: list[str]) -> Record:
     )  # fmt: skip
 
 
+def _extra(layout: Layout) -> list[Path]:
+    """Files of the run that the book offers beside its pages: figures with their data, the interactive page."""
+    figures = [path for path in layout.figures.glob("*") if path.suffix in (".pdf", ".ecsv")]
+    return sorted([*figures, *layout.figures.glob("interactive/*")])
+
+
+def _table_of_contents(source: Path, *, simulated: bool) -> Path:
+    """Write the table of contents, for real data without the pages that need a truth."""
+    toc = read_yaml(source / "_toc.yml")
+    for part in toc["parts"]:
+        pages = [source / f"{page['file']}.md" for page in part["chapters"]]
+        part["chapters"] = [
+            page
+            for page, path in zip(part["chapters"], pages, strict=True)
+            if simulated or not (path.is_file() and path.read_text(encoding="utf-8").startswith(NEEDS_TRUTH))
+        ]
+    path = source / "_build" / "_toc.yml"
+    path.write_text(yaml.safe_dump(toc, sort_keys=False), encoding="utf-8")
+    return path
+
+
 def _build(layout: Layout, source: Path, names: list[str]) -> None:
     """Bring the executed notebooks together with the pages, and let Jupyter Book build them."""
     gather(layout, names, source / "notebooks")
-    page = layout.figures / "interactive"
-    shutil.rmtree(source / "_static" / "interactive", ignore_errors=True)
-    if page.is_dir():
-        shutil.copytree(page, source / "_static" / "interactive")
+    shutil.rmtree(source / EXTRA, ignore_errors=True)
+    (source / EXTRA).mkdir()
+    for path in _extra(layout):
+        copy = source / EXTRA / "figures" / path.relative_to(layout.figures)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+    simulated = layout.truth.is_dir()
+    toc = _table_of_contents(source, simulated=simulated)
     # All pages each time: Sphinx cannot see that a page changed because a number glued into it did.
     call = "from jupyter_book.cli.main import main; main()"
-    options = ["-W", "-n", "--keep-going", "--all", "--quiet"]
+    options = ["-W", "-n", "--keep-going", "--all", "--quiet", "--toc", str(toc)]
     command = [sys.executable, "-c", call, "build", str(source), *options]
     log.info("building the book")
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = {**os.environ, SIMULATED: str(int(simulated))}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         said = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr)  # Sphinx colours its warnings
         lines = [line for line in said.splitlines() if "WARNING" in line or "ERROR" in line]
