@@ -137,9 +137,11 @@ class Figures(SphinxTransform):
         again = {figure.digest: figure for figure in shown(folder / f"{self.env.docname}.ipynb")}
         for image in list(self.document.findall(nodes.image)):
             digest = Path(image["uri"]).stem
-            if figure := first.pop(digest, None) or again.get(digest):
+            new = first.pop(digest, None)
+            if figure := new or again.get(digest):
                 image["alt"] = figure.alt
-                label = figure.label if figure.label not in self.document.nameids else ""
+                # A figure that is drawn again, of another galaxy or in a cell to change, has no number of its own.
+                label = new.label if new else ""
                 image.parent.replace(image, _figure_node(self, figure, image.deepcopy(), label))
 
 
