@@ -102,7 +102,12 @@ class Told(SphinxDirective):
         found = glued(path, self.arguments[1])
         if found is None or "text/markdown" not in found:
             raise self.error(f"{path.name} tells no {self.arguments[1]!r}")
-        return self.parse_text_to_nodes(found["text/markdown"])
+        shown = self.parse_text_to_nodes(found["text/markdown"])
+        for table in (table for node in shown for table in node.findall(nodes.table)):
+            last = next(iter(table.findall(nodes.thead))).children[0].children[-1].astext()
+            # On a phone the pull stays in sight.
+            table["classes"] += ["told", *(["pull-last"] if last == "pull" else [])]
+        return shown
 
 
 class When(SphinxDirective):

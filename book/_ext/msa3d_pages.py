@@ -145,27 +145,30 @@ class Figures(SphinxTransform):
                 image.parent.replace(image, _figure_node(self, figure, image.deepcopy(), label))
 
 
-def _figure_node(
-    reader: SphinxTransform | SphinxDirective, figure: Shown, image: nodes.image, label: str
-) -> nodes.figure:
-    """A figure with caption and files; numbered where it has a label."""
+def _figure_node(reader: Any, figure: Shown, image: nodes.image, label: str) -> nodes.Element:
+    """A figure with caption and files, numbered where it has a label; Sphinx numbers all that are figures to it."""
     document = reader.document if isinstance(reader, SphinxTransform) else reader.state.document
-    node = nodes.figure("", image, classes=["msa3d"])
-    caption = nodes.caption(figure.caption, "", *_inline(figure.caption))
-    node += caption
-    folder, up = Path(reader.env.srcdir), "../" * reader.env.docname.count("/")
-    files = [(f"{up}{FIGURES}/{figure.name}{end}", text) for end, text in FILES.items()
-             if (folder / "_extra" / FIGURES / f"{figure.name}{end}").is_file()]  # fmt: skip
-    links = nodes.paragraph(classes=["files"])
-    # The address of the image is known when the page is written.
-    links += nodes.raw("", f'<a class="png" href="{figure.digest}.png">PNG</a>', format="html")
-    for address, text in files:
-        links += [nodes.Text(" \u00b7 "), nodes.raw("", f'<a href="{address}">{text}</a>', format="html")]
-    node += nodes.legend("", links)
+    caption = _inline(figure.caption)
     if label:
+        node: nodes.Element = nodes.figure("", image, nodes.caption(figure.caption, "", *caption), classes=["msa3d"])
         node["names"].append(label)
         document.note_explicit_target(node)
+    else:
+        text = nodes.paragraph(figure.caption, "", *caption, classes=["caption"])
+        node = nodes.container("", image, text, classes=["msa3d"])
+    node += nodes.legend("", _files(reader, figure)) if label else _files(reader, figure)
     return node
+
+
+def _files(reader: Any, figure: Shown) -> nodes.paragraph:
+    """Links to all files of a figure that are there."""
+    folder, up = Path(reader.env.srcdir), "../" * reader.env.docname.count("/")
+    # The address of the image is known when the page is written.
+    links = [f'<a class="png" href="{figure.digest}.png">PNG</a>']
+    for end, text in FILES.items():
+        if (folder / "_extra" / FIGURES / f"{figure.name}{end}").is_file():
+            links.append(f'<a href="{up}{FIGURES}/{figure.name}{end}">{text}</a>')
+    return nodes.paragraph("", "", nodes.raw("", " \u00b7 ".join(links), format="html"), classes=["files"])
 
 
 MARKED = re.compile(r"\*\*(.+?)\*\*|\*(.+?)\*|\$(.+?)\$")
