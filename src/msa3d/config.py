@@ -162,6 +162,13 @@ class Simulation(Model):
         Standard deviation of each exposure's pointing about the pattern, a coordinate.
     noise, banding, cosmic_rays, bad_pixels, saturation, failed_shutters, background, bars, pathloss, psf : bool
         Ingredients, each of which can be switched off.
+    banding_along : bool
+        The 1/f noise of the readout is that of every pixel's time, so that it varies along columns as well, and partly
+        that of each output. Without it whole columns are shifted.
+    noisy_pixels : bool
+        Read noise differs from pixel to pixel, with a tail of noisy ones. Without it, it is the same in all.
+    open_pixels : bool
+        Pixels without contact, whose charge goes to their neighbours; part of ``bad_pixels``.
     scene : {"galaxies", "uniform", "point", "line"}
         Galaxies, or one of the test scenes: constant light everywhere, a point at each source's position, or
         constant light with one unresolved emission line.
@@ -184,8 +191,11 @@ class Simulation(Model):
     pointing_error_arcsec: NotNegative = 0.005
     noise: bool = True
     banding: bool = True
+    banding_along: bool = True
+    noisy_pixels: bool = True
     cosmic_rays: bool = True
     bad_pixels: bool = True
+    open_pixels: bool = True
     saturation: bool = True
     failed_shutters: bool = True
     background: bool = True

@@ -350,6 +350,16 @@ class Run:
 
         return inputs.setup(self.dataset)
 
+    def line_spreads(self, source_id: int | None = None) -> Table | None:
+        """Dispersion of a galaxy by the line-spread function that is removed; None if it is too faint."""
+        from msa3d.galaxy import report
+
+        if self.target(source_id).source_id not in self.galaxies():
+            return None
+        galaxy = self.galaxy(source_id)
+        make = lambda: report.line_spreads(galaxy, self.dataset)  # noqa: E731
+        return _without_truth(self._keep(("spreads", galaxy.source_id), make), self.dataset)
+
     def offsets(self) -> Table:
         """Centres of the starlight minus positions of the catalogue, averaged over all galaxies."""
         from msa3d.galaxy import measure

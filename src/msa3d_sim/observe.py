@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 _STEPS_PER_SIGMA = 20
 """Quantisation of SCI: a step of sigma/20 adds 0.015 sigma rms."""
-_RELATIVE_STEP = 1e-3
-"""Quantisation of the noiseless planes (ERR, VAR_*), of their median."""
+_RELATIVE_STEP = 5e-3
+"""Quantisation of the noiseless planes (ERR, VAR_*), of their median: three times finer doubles the file."""
 _TILE = (128, 2048)
 """Few large tiles: a tile a row, the default, takes five times as long to write and to read."""
 _EXTRAS = {"ERR": "err", "VAR_POISSON": "var_poisson", "VAR_RNOISE": "var_rnoise"}

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from msa3d.config import Dataset
 from msa3d.constants import C_KMS, LINES
 from msa3d.cubes.cube import Cube
 from msa3d.errors import ProductError
+from msa3d.galaxy import report
 from msa3d.galaxy.disc import Disc
 from msa3d.galaxy.discfit import fit_disc
 from msa3d.galaxy.discmodel import SLIT_SIGN, LineModel, deconvolve, exponential, find_lattice
+from msa3d.galaxy.lines import CURVES, line_spread_of
+from msa3d.galaxy.profiles import Geometry
 
 from ..fixtures.cubes import DEC, RA, REDSHIFT, header, sky
 
@@ -95,6 +100,38 @@ def test_without_the_shift_of_light_beside_the_middle_the_position_angle_is_wron
     wrong = fit_disc(cube, REDSHIFT, ra=RA, dec=DEC, inclination_deg=35.0, pa_deg=40.0, sample=False, slit_shift=0)
     assert abs(wrong.best["pa_deg"] - 40.0) > 3.0 * abs(fit.best["pa_deg"] - 40.0)
     assert wrong.chi2 > fit.chi2 + 25.0
+
+
+def test_the_dispersion_depends_on_the_line_spread_function_as_its_width_says(cube, fit):
+    """The same cube three times: what a wider function takes away in quadrature is missing from the gas."""
+    galaxy = SimpleNamespace(
+        source_id=8512, cube=cube, redshift=REDSHIFT, kinematics=fit, spread=line_spread_of(cube.header),
+        geometry=Geometry(RA, DEC, 35.0, 40.0, 8.2), offset_covariance=np.full((2, 2), np.nan),
+    )  # fmt: skip
+    table = report.line_spreads(galaxy, Dataset.load("go2136"))
+    rows = {row["line spread"]: row for row in table}
+    assert list(rows) == list(CURVES)
+    assert [name for name, row in rows.items() if row["used"] == "yes"] == ["slit"]
+    slit = rows["slit"]
+    assert slit["sigma0"] == fit.best["sigma0"]
+    for name in ("pre-flight", "in-flight"):
+        expected = np.sqrt(SIGMA0**2 + slit["sigma_lsf"] ** 2 - rows[name]["sigma_lsf"] ** 2)
+        assert abs(rows[name]["sigma0"] - expected) < 3.5 * rows[name]["error"], name
+        # The error of the width itself is the same.
+        error = slit["error"] * slit["sigma0"] / rows[name]["sigma0"]
+        assert rows[name]["error"] == pytest.approx(error, rel=0.1)
+    assert rows["pre-flight"]["sigma0"] < 34 < 41 < rows["in-flight"]["sigma0"]
+    # Of a real galaxy nothing is known.
+    assert np.isnan(table["injected"]).all() and np.isnan(table["pull"]).all()
+
+
+def test_light_beside_the_middle_is_shifted_whatever_the_width(cube, fit):
+    """A line-spread function of given width is that of the slit's image and more: the disc is the same."""
+    spread = line_spread_of(cube.header, curve="pre-flight")
+    other = fit_disc(cube, REDSHIFT, ra=RA, dec=DEC, inclination_deg=35.0, pa_deg=40.0, sample=False, spread=spread)
+    for name in ("pa_deg", "v_sin_i", "systemic"):
+        assert abs(other.best[name] - fit.best[name]) < 0.5 * fit.error[name], name
+    assert other.chi2 == pytest.approx(fit.chi2, rel=0.005)
 
 
 def test_sampling_gives_the_errors_of_the_covariance(cube, fit):

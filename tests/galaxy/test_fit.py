@@ -136,7 +136,7 @@ def test_line_spread():
     assert after.sigma_kms(1.43) == pytest.approx(before.sigma_kms(1.43) / 1.3)
     assert line_spread_of(header()).curve == "slit"
     assert line_spread_of({}).curve == "pre-flight"
-    with pytest.raises(ValueError, match="resolution curve"):
+    with pytest.raises(ValueError, match="line-spread function"):
         LineSpread("guess")
 
 

@@ -10,8 +10,8 @@ from msa3d.config import Dataset
 from msa3d.errors import DatasetError
 from msa3d.figures import galaxy as figures_galaxy
 from msa3d.galaxy import dust, measure, metals, report
-from msa3d.galaxy.lines import SPECIES
-from msa3d.galaxy.settings import Line, Metallicity, ScienceSettings
+from msa3d.galaxy.lines import CURVES, SPECIES
+from msa3d.galaxy.settings import Line, LineSpreadName, Metallicity, ScienceSettings
 
 from ..fixtures.cubes import REDSHIFT
 from ..fixtures.galaxies import GEOMETRY, noiseless, noisy
@@ -21,6 +21,7 @@ def test_the_choices_are_those_of_the_tables():
     fields = ScienceSettings.model_fields
     assert set(get_args(Line)) == set(SPECIES) == set(fields["lines"].default)
     assert set(get_args(Metallicity)) == set(metals.names())
+    assert get_args(LineSpreadName) == CURVES
     assert set(get_args(fields["star_formation"].annotation)) == set(metals.names("star_formation"))
     assert set(get_args(fields["dust_law"].annotation)) == set(dust.LAWS)
     defaults = ScienceSettings()
@@ -36,6 +37,8 @@ def test_the_choices_are_those_of_the_tables():
         ({"continuum_rest_um": [0.6, 0.5]}, "the first wavelength must be shorter"),
         ({"ring_arcsec": 0.5}, "three rings at least"),
         ({"dust_law": "CCM98"}, "CCM89"),
+        ({"resolution": "slit"}, "it is called line_spread now"),
+        ({"line_spread": "box"}, "pre-flight"),
         ({"dust": "CCM89"}, "did you mean 'dust_law'"),
     ],
 )

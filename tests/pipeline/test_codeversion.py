@@ -52,7 +52,7 @@ EDITS = {
     "the background of calibrated slits, which is off": ("reduce/background.py", LINE, {"02_postprocess"}),
     "the published path loss": ("published/spectra.py", LINE, {"postprocess", *NAMES[1:]}),
     "stage 1, which is off": ("reduce/detector1.py", LINE, {"preprocess"}),
-    "NSClean, which is off": ("reduce/nsclean.py", LINE, {"nsclean"}),
+    "the fit of correlated noise": ("reduce/nsclean.py", LINE, {"nsclean", "process", "01_process"}),
     "an acceleration of jwst": (
         "reduce/jwst_speed.py", LINE, {"preprocess", "nsclean", "process", "01_process"}
     ),
@@ -95,7 +95,7 @@ def modules() -> dict[str, tuple[str, ...]]:
         "preprocess": detector1.MODULES,
         "nsclean": nsclean.MODULES,
         "metafile": ("msa3d.observation.metafile_edit",),
-        "process": calibrate.MODULES,
+        "process": calibrate.modules(dataset.process),
         "calpost": slits._task("0311n", [], dataset, layout, dataset.calpost, None, None).record.modules,
         "postprocess": spectra._task(exposure, dataset, layout, {}, {}, (None, None)).record.modules,
         "drizzle": drizzle.modules(source),

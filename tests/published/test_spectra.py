@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
+from pathlib import Path
 from types import SimpleNamespace
 
 import astroscrappy
@@ -15,7 +17,7 @@ from stdatamodels.jwst import datamodels
 
 from msa3d.archive import crds
 from msa3d.config import Dataset
-from msa3d.errors import ObservationError, ProductError
+from msa3d.errors import CrdsError, DatasetError, ObservationError, ProductError
 from msa3d.observation.source import place_exposures, sources_of
 from msa3d.pipeline.layout import POST_SUFFIX, Layout
 from msa3d.published import spectra
@@ -131,6 +133,52 @@ def tiny(monkeypatch, reference):
     monkeypatch.setattr(crds, "use_references", lambda layout, dataset: "jwst_9999.pmap")
     monkeypatch.setattr(crds, "reference_for", lambda path, kind: reference)
     return Dataset.load("tiny").replaced(pattern={"rows": 1, "columns": 2})
+
+
+#: Where a user's CRDS cache would have the file that the public code always takes; its PEDIGREE is DUMMY.
+NAME = "jwst_nirspec_pathloss_0002.fits"
+REAL = crds.located(Path(os.environ.get("CRDS_PATH") or Path.home() / "crds_cache"), NAME)
+
+
+@pytest.mark.skipif(not REAL.is_file(), reason=f"{NAME} is not in the CRDS cache (CRDS_PATH, or ~/crds_cache)")
+def test_the_file_that_the_public_code_takes():
+    """Two numbers that the public code's notebooks show of source 8512, in the real file."""
+    at = np.interp([0.96695, 1.83252], *spectra.uniform_pathloss(REAL, "MOS1x3"))
+    np.testing.assert_allclose(at, [1.28047469, 1.30182978], rtol=1e-6)
+
+
+def test_a_reference_is_asked_for_by_name(monkeypatch, tmp_path, reference, run_of_two):
+    """A file of the form of the real one, of known answers, where the context names another."""
+    cache = tmp_path / "named"
+    named = cache / "references" / "jwst" / "nirspec" / NAME
+    named.parent.mkdir(parents=True)
+    with datamodels.PathlossModel(str(reference)) as model:
+        for entry in model.apertures:
+            # Rises from 1.25 in steps of 0.05 um: at 0.96695 um 1.25 + 0.01 * (0.96695 - 0.6) / 0.05.
+            entry.uniform_data = (1.25 + 0.01 * np.arange(50)).astype(np.float32)
+        model.save(str(named))
+    monkeypatch.setenv("CRDS_PATH", str(cache))
+    monkeypatch.setattr(crds, "use_references", lambda layout, dataset: "jwst_9999.pmap")
+    monkeypatch.setattr(crds, "reference_for", lambda path, kind: reference)
+    chosen = {"pathloss": {"reference": NAME}}
+    dataset = Dataset.load("tiny").replaced(pattern={"rows": 1, "columns": 2}, postprocess=chosen)
+    layout, _ = run_of_two
+    exposures = place_exposures(dataset, layout)
+    used, vectors = spectra.pathloss_vectors(dataset, layout, exposures, sources_of(dataset, layout, exposures))
+    assert used == named
+    wave = read_geometry(layout.s2d(exposures[0].activity, 8512)).wave_um
+    np.testing.assert_allclose(vectors[8512].at, 1.25 + 0.2 * (wave - 0.6), rtol=1e-6)
+    found = np.interp([0.96695, 1.83252], *spectra.uniform_pathloss(used, "MOS1x3"))
+    np.testing.assert_allclose(found, [1.32339, 1.496504], rtol=1e-6)
+    named.unlink()
+    with pytest.raises(CrdsError, match=f"{NAME} is not there: `msa3d fetch` gets it"):
+        spectra.pathloss_vectors(dataset, layout, exposures, sources_of(dataset, layout, exposures))
+
+
+@pytest.mark.parametrize("name", ["../jwst_nirspec_pathloss_0002.fits", "jwst_nirspec_flat_0002.fits", "pathloss"])
+def test_only_a_path_loss_can_be_asked_for(name):
+    with pytest.raises(DatasetError, match=r"postprocess\.pathloss\.reference"):
+        Dataset.load("tiny").replaced(postprocess={"pathloss": {"reference": name}})
 
 
 @pytest.fixture

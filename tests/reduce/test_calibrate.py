@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import re
 import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +23,7 @@ from msa3d.observation.source import Placed, sources_calibrated, sources_of
 from msa3d.pipeline import codeversion, engine, products
 from msa3d.pipeline.layout import Layout
 from msa3d.published import spectra as published_spectra
-from msa3d.reduce import calibrate, exposure, jwst_speed
+from msa3d.reduce import calibrate, exposure, jwst_log, jwst_speed
 from msa3d.reduce import slits as reduce_slits
 
 from ..conftest import METAFILE, write_metafile
@@ -40,12 +42,13 @@ def stand_in(monkeypatch: pytest.MonkeyPatch):
     """Replace the pipeline by one that writes a small file; returns the activities it was called for."""
     called: list[str] = []
 
-    def reduce(task, directory: Path) -> dict[str, float]:
+    def reduce(task, directory: Path) -> dict[str, dict]:
         called.append(task.activity)
         data = np.full((3, 4), int(task.activity.replace("-", ""), 36), "f4")
         path = directory / "newoutput_s08512_s2d.fits"
         fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(data, name="SCI")]).writeto(path)
-        return {"spec2_nrs1": 1.0}
+        banding = {"banding_before": 5.0, "banding_after": 2.5, "noise_alone": 1.5}
+        return {"stages": {"spec2_nrs1": 1.0}, "nsclean": {"nrs1": banding}}
 
     monkeypatch.setattr(exposure, "_reduce", reduce)
     return called
@@ -60,6 +63,9 @@ def test_second_run_does_nothing(root: Path, dataset, stand_in) -> None:
     assert [e.status for e in second.results] == ["current", "current"]
     assert [len(item.products) for item in second.results] == [1, 1]
     assert second.results[0].notes == first.results[0].notes
+    # Of a scatter of 5 columns, of which the noise of pixels makes 1.5, 2.5 are left.
+    assert first.results[0].notes["nsclean"]["nrs1"]["banding_before"] == 5.0
+    assert calibrate.columns(first.results[0])["banding left nrs1"] == pytest.approx(2.0 / np.sqrt(22.75), abs=0.005)
 
 
 def test_other_code_that_makes_the_same_metafile_leaves_the_exposures_alone(
@@ -149,7 +155,7 @@ def test_missing_detector_is_one_sentence_and_nothing_is_written(root: Path, dat
 
 def test_failure_of_the_pipeline_names_its_log(root: Path, dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(task, directory: Path):
-        exposure.logging.getLogger("stpipe.Spec2Pipeline").error("the flat is flat")
+        logging.getLogger("stpipe.Spec2Pipeline").error("the flat is flat")
         raise RuntimeError("Traceback (most recent call last):\n  File\nValueError: no flat")
 
     monkeypatch.setattr(exposure, "_reduce", fail)
@@ -162,11 +168,8 @@ def test_failure_of_the_pipeline_names_its_log(root: Path, dataset, monkeypatch:
 
 
 def test_pipeline_log_keeps_the_terminal_quiet(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    import logging
-    import warnings
-
     before = logging.getLogger("stpipe").handlers[:]
-    with exposure.pipeline_log(tmp_path / "jwst.log"):
+    with jwst_log.pipeline_log(tmp_path / "jwst.log"):
         logging.getLogger("stpipe.Step").info("to the file")
         logging.getLogger("jwst.flatfield").warning("also there")
         warnings.warn("and this", RuntimeWarning, stacklevel=1)

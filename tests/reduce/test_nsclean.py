@@ -28,7 +28,7 @@ def scene():
         profile = np.exp(-0.5 * ((y - centre) / 6.0) ** 2)
         light += 3 * SIGMA * profile * (1 + 8 * np.exp(-0.5 * ((x - 256) / 1.2) ** 2))
         dark[centre - 30 : centre + 30] = False
-    bands = noise._banding(rng, np.full((SIZE, SIZE), SIGMA**2))
+    bands = noise.banding(rng, np.full((SIZE, SIZE), SIGMA**2), along=False)
     image = light + bands + rng.normal(0, SIGMA, light.shape)
     return image.astype(np.float32), light, bands, dark
 
@@ -102,7 +102,7 @@ def test_outliers_are_not_fitted(scene):
 
 def test_banding_is_measured(scene):
     image, _, bands, dark = scene
-    found = nsclean.banding(image, dark)
+    found = nsclean.banding(image, nsclean.usable_pixels(image, dark))
     assert np.hypot(bands.std(), found.expected) == pytest.approx(found.columns, rel=0.1)
     assert found.expected == pytest.approx(1.2533 * SIGMA / np.sqrt(dark[:, 0].sum()), rel=0.05)
 
@@ -121,7 +121,17 @@ def observed(tmp_path_factory, crds_cache):
     from msa3d_sim.plan import science_header
 
     off = dict.fromkeys(
-        ("noise", "banding", "cosmic_rays", "bad_pixels", "saturation", "failed_shutters", "background"), False
+        (
+            "noise",
+            "banding",
+            "noisy_pixels",
+            "cosmic_rays",
+            "bad_pixels",
+            "saturation",
+            "failed_shutters",
+            "background",
+        ),
+        False,
     )
     dataset = Dataset.load("tiny").replaced(
         pattern={"rows": 1, "columns": 1}, simulation=off | {"scene": "line", "line_flux": 2e-14}
@@ -133,7 +143,7 @@ def observed(tmp_path_factory, crds_cache):
         warnings.simplefilter("ignore")
         simulate(dataset, clean, workers=1)
     noisy.metafile(dataset.metafile).write_bytes(clean.metafile(dataset.metafile).read_bytes())
-    settings = dataset.simulation.model_copy(update={"noise": True, "banding": True})
+    settings = dataset.simulation.model_copy(update={"noise": True, "banding": True, "noisy_pixels": True})
     for path in clean.rates():
         with fits.open(path) as hdus:
             primary = hdus[0].header

@@ -199,6 +199,31 @@ def forget() -> None:
         api.set_crds_server(os.environ.get("CRDS_SERVER_URL") or NO_SERVER)
 
 
+def named_reference(name: str) -> Path:
+    """Path of a reference file of NIRSpec that is asked for by name.
+
+    Parameters
+    ----------
+    name : str
+        E.g. ``jwst_nirspec_pathloss_0002.fits``.
+
+    Returns
+    -------
+    Path
+        The file in the cache.
+
+    Raises
+    ------
+    CrdsError
+        Where the cache does not have it.
+    """
+    path = located(Path(os.environ.get("CRDS_PATH", "")), name)
+    if not path.is_file():
+        raise CrdsError(f"{path} is not there: `msa3d fetch` gets it, or leave postprocess.pathloss.reference out.")
+    check_whole(path)
+    return path
+
+
 def reference_for(rate_path: Path, reftype: str) -> Path:
     """Path of the reference file of one type for one exposure.
 
@@ -345,6 +370,7 @@ def prefetch(dataset: Dataset, layout: Layout, files: Iterable[Path]) -> dict[st
     types = types_needed(dataset)
     done = verified(layout)
     wanted = {"context": context, "path": str(cache), "types": types, "rates": sorted(path.name for path in files)}
+    wanted["named"] = dataset.postprocess.pathloss.reference
     if done and all(done.get(key) == value for key, value in wanted.items()):
         return done
     server = os.environ.get("CRDS_SERVER_URL") or _SERVER
@@ -352,6 +378,8 @@ def prefetch(dataset: Dataset, layout: Layout, files: Iterable[Path]) -> dict[st
     try:
         _verify(_mappings(context))
         names = _best_references(files, types, context)
+        if named := dataset.postprocess.pathloss.reference:
+            names = sorted({*names, named})
         record = wanted | {"server": server, "files": _verify(names)}
     except CrdsError:
         raise

@@ -239,17 +239,19 @@ class LineModel:
             spatial = spatial * np.sinc(q_across * h["SLITWID"] * h["SLITFRAC"])
         pixel = self.spread.pixel_at(self.line_um) / self._fine_um
         spectral = np.sinc(f * self._parts)
-        if self.spread.curve != "slit":
-            spectral = spectral * np.exp(-2 * (np.pi * f * self.spread.sigma_um(self.line_um) / self._fine_um) ** 2)
-            slit = np.sinc(q_across * h["SLITWID"])[None] * np.ones((f.size, 1, 1))
-        else:
+        image = self.spread.slit_pixels * pixel
+        if self.spread.curve == "slit":
             spectral = spectral * np.exp(-2 * (np.pi * f * self.spread.blur_pixels * pixel) ** 2)
             spectral = spectral * np.sinc(f * pixel) * np.sinc(f * pixel * self.spread.footprint_pixels)
-            image = self.spread.slit_pixels * pixel
-            if self._slit_shift:
-                slit = np.sinc(h["SLITWID"] * q_across[None] + self._slit_shift * image * f[:, None, None])
-            else:
-                slit = np.sinc(q_across * h["SLITWID"])[None] * np.sinc(image * f)[:, None, None]
+        else:
+            # The slit's image is part of any line-spread function: the rest, a Gaussian, makes up the given width.
+            sigma = self.spread.sigma_um(self.line_um) / self._fine_um
+            image = min(image, sigma * np.sqrt(12.0))
+            spectral = spectral * np.exp(-2 * (np.pi * f) ** 2 * (sigma**2 - image**2 / 12.0))
+        if self._slit_shift:
+            slit = np.sinc(h["SLITWID"] * q_across[None] + self._slit_shift * image * f[:, None, None])
+        else:
+            slit = np.sinc(q_across * h["SLITWID"])[None] * np.sinc(image * f)[:, None, None]
         return spatial[None] * slit * spectral[:, None, None]
 
     def _make_sampler(self, along: np.ndarray, across: np.ndarray) -> sparse.csr_matrix:

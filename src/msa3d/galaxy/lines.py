@@ -196,6 +196,9 @@ IN_FLIGHT_FACTOR = 1.2
 """In-flight over pre-flight resolving power: lines of small sources are 10-50% narrower than the pre-flight curve
 says; a galaxy that fills the slit gains least, hence our choice near the lower end."""
 
+CURVES = ("slit", "pre-flight", "in-flight")
+"""Line-spread functions to choose from, see `LineSpread`."""
+
 
 @dataclass(frozen=True)
 class LineSpread:
@@ -228,8 +231,8 @@ class LineSpread:
 
     def __post_init__(self) -> None:
         """Refuse unknown curves."""
-        if self.curve not in ("slit", "pre-flight", "in-flight"):
-            raise ValueError(f"no resolution curve {self.curve!r}: choose slit, pre-flight or in-flight")
+        if self.curve not in CURVES:
+            raise ValueError(f"no line-spread function {self.curve!r}: choose slit, pre-flight or in-flight")
         if self.grating not in NOMINAL_R:
             raise ValueError(f"no resolving power of {self.grating!r} is known: dispersers are {', '.join(NOMINAL_R)}")
 

@@ -104,6 +104,8 @@ class Galaxy:
         where it is too large to be believed.
     offset_covariance : ndarray, shape (2, 2)
         Of it, arcsec squared; NaN where it is not known.
+    spread : LineSpread
+        Line-spread function that was removed from the widths of lines.
     """
 
     source_id: int
@@ -129,6 +131,7 @@ class Galaxy:
     star_formation: dust.StarFormation
     offset_arcsec: np.ndarray = field(repr=False)
     offset_covariance: np.ndarray = field(repr=False)
+    spread: LineSpread = field(repr=False)
 
 
 def analyse(
@@ -175,7 +178,8 @@ def analyse(
     cube = open_cube(layout.cube_medians(source_id) if paper else layout.cube(source_id, dataset))
     spread = None
     if paper:
-        cube, spread = for_analysis.prepared(cube, target.redshift), for_analysis.spread_of(cube)
+        spread = for_analysis.spread_of(cube, dataset.science.line_spread)
+        cube = for_analysis.prepared(cube, target.redshift)
     geometry = Geometry(target.ra, target.dec, inclination_deg, pa_deg or 0.0, kpc_per_arcsec(target.redshift))
     return measure(
         cube,
@@ -215,7 +219,7 @@ def measure(
     source_id, builder
         As in `Galaxy`.
     spread : LineSpread, optional
-        Line-spread function; without it that of ``science.resolution`` and the cube's header.
+        Line-spread function; without it that of ``science.line_spread`` and the cube's header.
     sample, pa_deg
         As in `analyse`.
     science : ScienceSettings
@@ -227,7 +231,7 @@ def measure(
         All that was measured.
     """
     step_um = float(np.median(np.diff(cube.wave_um)))
-    spread = spread or line_spread_of(cube.header, curve=science.resolution, step_um=step_um)
+    spread = spread or line_spread_of(cube.header, curve=science.line_spread, step_um=step_um)
     wide = spread.sigma_kms(LINES["Ha"] * (1.0 + redshift))
     if wide > SIGMA_LIMITS[1]:
         raise ProductError(
@@ -288,6 +292,7 @@ def measure(
         dust.star_formation(discs["Ha"], tied, redshift, law=science.dust_law, calibration=science.star_formation),
         offset_arcsec=offset,
         offset_covariance=sure,
+        spread=spread,
     )
 
 

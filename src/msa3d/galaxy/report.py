@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
+from astropy.stats import gaussian_sigma_to_fwhm
 from astropy.table import Column, Table
 
-from msa3d.constants import C_KMS
+from msa3d.constants import C_KMS, LINES
 from msa3d.errors import ProductError
 from msa3d.galaxy import dust
 from msa3d.galaxy.disc import RE_OVER_SCALE_LENGTH, Disc, kpc_per_arcsec
+from msa3d.galaxy.discfit import fit_disc
 from msa3d.galaxy.injected import LINES_GIVEN, line_discs
+from msa3d.galaxy.lines import CURVES
 from msa3d.pipeline.products import atomic_path
 
 if TYPE_CHECKING:
@@ -410,6 +413,49 @@ def report_table(rows: Sequence[Row], source_id: int, *, simulated: bool) -> Tab
     for name, text in COLUMNS:
         kind = str if name in ("quantity", "unit", "citation", "note") else float
         table[name] = Column([getattr(row, name) for row in rows], dtype=kind, description=text)
+    return table
+
+
+def line_spreads(galaxy: Galaxy, dataset: Dataset) -> Table:
+    """Fit the disc of a galaxy again with each of the line-spread functions that can be chosen.
+
+    The light, the centre and the noise of the cube are the same each time; only the width that is removed differs. The
+    posterior is not sampled again.
+
+    Parameters
+    ----------
+    galaxy : Galaxy
+        What was measured, with one of them.
+    dataset : Dataset
+        Says what was injected.
+
+    Returns
+    -------
+    astropy.table.Table
+        A row per line-spread function: its name, its resolving power ``R`` and standard deviation ``sigma_lsf`` at Ha,
+        ``sigma0`` of the gas with its ``error``, what was ``injected`` (NaN for a real galaxy), the ``pull``, and
+        whether it is the one ``used`` for the report; km/s.
+    """
+    at = LINES["Ha"] * (1.0 + galaxy.redshift)
+    place = {name: getattr(galaxy.geometry, name) for name in ("ra", "dec", "inclination_deg", "pa_deg")}
+    if np.isfinite(galaxy.offset_covariance).all():
+        place["centre_covariance"] = galaxy.offset_covariance
+    truth = injected(dataset, galaxy.source_id).get("sigma0", np.nan)
+    rows = []
+    for curve in CURVES:
+        used, spread = curve == galaxy.spread.curve, replace(galaxy.spread, curve=curve)
+        fit = galaxy.kinematics
+        if not used:
+            fit = fit_disc(galaxy.cube, galaxy.redshift, **place, spread=spread, sample=False)
+        width, value, error = spread.sigma_kms(at), fit.best["sigma0"], fit.error["sigma0"]
+        resolving = C_KMS / (width * gaussian_sigma_to_fwhm)
+        rows.append((curve, resolving, width, value, error, truth, (value - truth) / error, "yes" if used else "no"))
+    names = ("line spread", "R", "sigma_lsf", "sigma0", "error", "injected", "pull", "used")
+    table = Table(rows=rows, names=names)
+    for name, form in zip(names[1:-1], (".0f", ".1f", ".1f", ".1f", ".1f", ".1f"), strict=True):
+        table[name].info.format = form
+    for name in names[2:-2]:
+        table[name].unit = "km/s"
     return table
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from msa3d._model import Model, Positive
 
 Line = Literal["Hb", "[OIII]5007", "Ha", "[NII]6583", "[SII]6716", "[SII]6731"]
+LineSpreadName = Literal["slit", "pre-flight", "in-flight"]
 Metallicity = Literal["PP04_N2", "PP04_O3N2", "M13_N2", "M13_O3N2", "C17_N2", "C17_O3N2", "C17_R3", "C20_S2"]
 
 
@@ -34,11 +36,15 @@ class ScienceSettings(Model):
         Width of the rings in the plane of the disc, and their outermost radius, arcsec.
     centre_moved_arcsec : float
         A centre of the starlight farther than this from the target is not believed.
-    resolution : {"slit", "pre-flight", "in-flight"}, optional
-        Line-spread function, as in `msa3d.galaxy.lines.LineSpread`; that of the cube's header without it.
+    line_spread : {"slit", "pre-flight", "in-flight"}, optional
+        Line-spread function that is removed from the widths of lines, as in `msa3d.galaxy.lines.LineSpread`: the image
+        of the slit with the pixel, the pre-flight resolving power, or that times a factor (ours). Without it ``slit``
+        for cubes whose header tells the width of the slit, else ``pre-flight``.
     sample : bool
         Sample the posterior of the kinematics of the case study, rather than take errors from the curvature.
     """
+
+    old_keys: ClassVar[Mapping[str, str]] = {"resolution": "it is called line_spread now"}
 
     lines: list[Line] = Field(["Hb", "[OIII]5007", "Ha", "[NII]6583", "[SII]6716", "[SII]6731"], min_length=1)
     metallicity: Metallicity = "PP04_N2"
@@ -49,7 +55,7 @@ class ScienceSettings(Model):
     ring_arcsec: Annotated[float, Field(gt=0.01, le=10)] = 0.2
     rings_to_arcsec: Annotated[float, Field(gt=0.1, le=30)] = 1.2
     centre_moved_arcsec: Positive = 0.15
-    resolution: Literal["slit", "pre-flight", "in-flight"] | None = None
+    line_spread: LineSpreadName | None = None
     sample: bool = True
 
     @model_validator(mode="after")

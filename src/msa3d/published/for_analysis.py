@@ -33,9 +33,9 @@ _CLEAR_KMS = 700.0
 _LAGS = (3, 3, 3)
 
 
-def spread_of(cube: Cube) -> LineSpread:
-    """Line-spread function of a published cube: that of detector pixels, whatever the bins of the cube."""
-    return LineSpread("slit", grating=cube.header.get("GRATING", "G140H"))
+def spread_of(cube: Cube, curve: str | None = None) -> LineSpread:
+    """Line-spread function of a published cube, ``slit`` by default: of detector pixels, whatever the cube's bins."""
+    return LineSpread(curve or "slit", grating=cube.header.get("GRATING", "G140H"))
 
 
 def prepared(cube: Cube, redshift: float) -> Cube:

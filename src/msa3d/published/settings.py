@@ -92,10 +92,14 @@ class PathlossSettings(Model):
         Which vector of the CRDS pathloss reference.
     aperture : str
         Published: MOS1x3 for every length of slitlet.
+    reference : str, optional
+        File of this name in the CRDS cache, whatever the context names. The public code always takes its own copy of
+        ``jwst_nirspec_pathloss_0002.fits``. Without it that of the context.
     """
 
     source: Literal["uniform", "none"] = "uniform"
     aperture: OneLine = "MOS1x3"
+    reference: str | None = Field(None, pattern=r"^jwst_nirspec_pathloss_\d{4}\.fits$")
 
 
 class PostprocessSettings(Model):

@@ -277,7 +277,9 @@ def pathloss_vectors(
     if header_of is None:
         source_id, seen = next(iter(sources.items()))
         header_of = layout.s2d(seen[0].activity, source_id, "", product)
-    reference = crds.reference_for(header_of, "pathloss")
+    reference = (
+        crds.named_reference(settings.reference) if settings.reference else crds.reference_for(header_of, "pathloss")
+    )
     wave_um, transmission = uniform_pathloss(reference, settings.aperture)
     vectors = {}
     for source_id, seen in sources.items():

@@ -14,6 +14,7 @@ import logging
 import shutil
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from astropy.io import fits
 
 from msa3d.archive import crds
@@ -33,11 +34,17 @@ if TYPE_CHECKING:
     from msa3d.config import Dataset
     from msa3d.observation.exposures import Exposure
     from msa3d.pipeline.layout import Layout
+    from msa3d.reduce.settings import ProcessSettings
 
 log = logging.getLogger(__name__)
 
 #: Modules whose code decides what the products are; the metafile, which this module edits, counts as a file.
 MODULES = ("msa3d.reduce.exposure",)
+
+
+def modules(settings: ProcessSettings) -> tuple[str, ...]:
+    """Modules whose code counts: without that of the correlated noise where it stays."""
+    return MODULES if settings.nsclean else (*MODULES, "-msa3d.reduce.nsclean")
 
 
 def tasks(dataset: Dataset, layout: Layout, only: Collection[str] = ()) -> list[Task]:
@@ -152,7 +159,7 @@ def _task(
     rates = {detector.lower(): path for detector, path in sorted(exposure.rates.items())}
     # Accelerations leave the values alone, so that switching them does not make products out of date.
     spec2 = settings.spec2
-    if settings.run_stage1 and "nsclean" not in spec2:
+    if settings.nsclean or (settings.run_stage1 and "nsclean" not in spec2):
         # What starts from ramps is cleaned of correlated noise, which the published way does on the rates.
         spec2 = {**spec2, "nsclean": {"skip": False}}
     parameters = {
@@ -160,6 +167,7 @@ def _task(
         "spec3": settings.spec3,
         "product": settings.product,
         "crds_context": context,
+        "nsclean": settings.nsclean,
     }
     record = Record(
         layout,
@@ -167,7 +175,7 @@ def _task(
         exposure.activity,
         inputs=[*rates.values(), metafile],
         parameters=parameters,
-        modules=MODULES,
+        modules=modules(settings),
     )
     job = ExposureTask(
         activity=exposure.activity,
@@ -186,8 +194,14 @@ def _task(
 
 
 def columns(result: Result) -> dict[str, Any]:
-    """Wall seconds of the parts."""
-    return {name: round(seconds, 1) for name, seconds in result.notes["stages"].items()}
+    """Wall seconds of the parts, and of cleaned images how much of the differences between columns is left."""
+    found = {name: round(seconds, 1) for name, seconds in result.notes["stages"].items()}
+    for detector, notes in result.notes.get("nsclean", {}).items():
+        before, after = (
+            np.sqrt(max(notes[f"banding_{when}"] ** 2 - notes["noise_alone"] ** 2, 0.0)) for when in ("before", "after")
+        )
+        found[f"banding left {detector}"] = round(after / before, 2) if before > 0 else float("nan")
+    return found
 
 
 #: Memory is that of an exposure with about 40 slitlets on two detectors.

@@ -26,7 +26,8 @@ from msa3d.errors import DatasetError, ObservationError, ProductError
 from msa3d.observation.reading import leave_out_others
 from msa3d.pipeline import products
 from msa3d.pipeline.engine import Made, Record, Step, Task
-from msa3d.reduce.exposure import configured, first_line, pipeline_log
+from msa3d.reduce.exposure import configured, first_line
+from msa3d.reduce.jwst_log import pipeline_log
 
 if TYPE_CHECKING:
     from msa3d.config import Dataset

@@ -5,13 +5,11 @@ from __future__ import annotations
 import gc
 import itertools
 import json
-import logging
 import os
 import shutil
 import time
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +23,7 @@ from msa3d.observation.sky import DO_NOT_USE
 from msa3d.pipeline import products as pipeline_products
 from msa3d.pipeline.engine import Made
 from msa3d.reduce import jwst_speed
+from msa3d.reduce.jwst_log import pipeline_log
 from msa3d.reduce.jwst_speed import in_memory, without_copies
 from msa3d.reduce.settings import check_steps
 
@@ -36,8 +35,6 @@ LOG_NAME = "jwst.log"
 MAX_SPEC3_ID = 99_999
 """Ids up to this one are left alone by Spec3."""
 PARAMETERS_NAME = "parameters.json"
-#: Loggers of the pipeline and of what it calls: all they say goes to the exposure's log file.
-PIPELINE_LOGGERS = ("stpipe", "jwst", "stdatamodels", "stcal", "CRDS", "py.warnings", "gwcs", "asdf")
 
 
 @dataclass(frozen=True)
@@ -95,8 +92,9 @@ def process_exposure(task: ExposureTask) -> Made:
     Returns
     -------
     Made
-        All files, the references that Spec2 names in their headers, and wall seconds of ``spec2_nrs1``, ``spec2_nrs2``
-        and ``spec3`` in the notes.
+        All files, the references that Spec2 names in their headers, and in the notes wall seconds of ``spec2_nrs1``,
+        ``spec2_nrs2`` and ``spec3``, and of each image that was cleaned of correlated noise what
+        `msa3d.reduce.nsclean.columns` tells.
 
     Raises
     ------
@@ -109,7 +107,7 @@ def process_exposure(task: ExposureTask) -> Made:
         partial.mkdir()
         try:
             with pipeline_log(partial / LOG_NAME):
-                seconds = _reduce(task, partial)
+                notes = _reduce(task, partial)
         except (DatasetError, CrdsError):
             raise
         except Exception as error:
@@ -124,7 +122,7 @@ def process_exposure(task: ExposureTask) -> Made:
     gc.collect()
     if "rare_collections" in task.accelerations and not gc.get_freeze_count():
         gc.freeze()
-    return Made(files, {"stages": seconds, "accelerations": list(task.accelerations)}, references_of(files))
+    return Made(files, {**notes, "accelerations": list(task.accelerations)}, references_of(files))
 
 
 def references_of(files: Iterable[Path]) -> list[Path]:
@@ -148,16 +146,20 @@ def first_line(error: Exception) -> str:
     return lines[-1] if lines[0].startswith("Traceback") else lines[0]
 
 
-def _reduce(task: ExposureTask, directory: Path) -> dict[str, float]:
-    """Run Spec2 on each detector, Spec3 on the results if these are wanted; return wall seconds."""
+def _reduce(task: ExposureTask, directory: Path) -> dict[str, dict[str, Any]]:
+    """Run Spec2 on each detector, Spec3 on the results if wanted; return wall seconds, and what was cleaned."""
     _check_references(os.environ["CRDS_PATH"], task.dataset, tuple(task.rates.values()))
     seconds: dict[str, float] = {}
+    cleaned: dict[str, dict[str, float]] = {}
     parameters: dict[str, Any] = {"accelerations": list(task.accelerations)}
     models = {}
     try:
         for detector, rate in task.rates.items():
             started = time.perf_counter()
-            model, parameters[f"spec2_{detector}"] = run_spec2(task, rate, directory)
+            with _cleaning(task) as notes:
+                model, parameters[f"spec2_{detector}"] = run_spec2(task, rate, directory)
+            if notes:
+                cleaned[detector] = notes
             if model is not None:
                 models[detector] = model
             seconds[f"spec2_{detector}"] = time.perf_counter() - started
@@ -182,7 +184,16 @@ def _reduce(task: ExposureTask, directory: Path) -> dict[str, float]:
         pipeline_products.stamp_file(
             path, dataset=task.dataset, inputs=inputs, simulated=task.simulated, step="process"
         )
-    return seconds
+    return {"stages": seconds, "nsclean": cleaned}
+
+
+def _cleaning(task: ExposureTask) -> AbstractContextManager[dict[str, float]]:
+    """While Spec2 runs, its step ``nsclean`` is that of `msa3d.reduce.nsclean` if the dataset wants it."""
+    if not task.dataset.process.nsclean:
+        return nullcontext({})
+    from msa3d.reduce import nsclean
+
+    return nsclean.within_spec2(task.masks)
 
 
 _checked: set[str] = set()
@@ -410,35 +421,3 @@ def parameters_of(pipeline: Any) -> dict[str, Any]:
     if pipeline.suffix is False:
         pipeline.suffix = None
     return pipeline.get_pars()
-
-
-@contextmanager
-def pipeline_log(path: Path) -> Iterator[None]:
-    """Send what the pipeline logs and warns of into a file, and nothing to the terminal."""
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    # stpipe installs handlers and captures all warnings of the process when first imported: both are undone.
-    import stpipe.log  # noqa: F401
-
-    crds.take_paths_literally()
-    logging.captureWarnings(False)
-    loggers = [logging.getLogger(name) for name in PIPELINE_LOGGERS]
-    before = [(one.handlers[:], one.propagate, one.level) for one in loggers]
-    for one in loggers:
-        one.handlers, one.propagate = [handler], False
-        one.setLevel(logging.INFO)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("default")
-            warnings.showwarning = _log_warning
-            yield
-    finally:
-        for one, (handlers, propagate, level) in zip(loggers, before, strict=True):
-            one.handlers, one.propagate = handlers, propagate
-            one.setLevel(level)
-        handler.close()
-
-
-def _log_warning(message, category, filename, lineno, file=None, line=None) -> None:
-    """Write a warning to the log instead of to standard error."""
-    logging.getLogger("py.warnings").warning("%s:%s: %s: %s", filename, lineno, category.__name__, message)

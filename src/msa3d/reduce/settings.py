@@ -256,6 +256,9 @@ class ProcessSettings(Model):
         In the metafile copy, pretend so many more open shutters, at most 10, at each end (known issue NS-MOS06).
     accelerations : "all", "none" or list of str
         Which accelerations of `msa3d.reduce.jwst_speed` to use; all give identical images.
+    nsclean : bool
+        Take the correlated noise out of the count rates first (`msa3d.reduce.nsclean`), as the published reduction
+        does; images whose header says that it was done (S_NSCLEN) are left alone.
     run_stage1 : bool
         Start from uncal files with Detector1 (`detector1`), not from rates.
     detector1 : dict of dict
@@ -271,6 +274,7 @@ class ProcessSettings(Model):
     split_slitlets: int | None = Field(None, ge=1, le=SHUTTERS)
     lengthen_slitlets: int = Field(0, ge=0, le=10)
     accelerations: list[str] | Literal["all", "none"] = "all"
+    nsclean: bool = False
     run_stage1: bool = False
     detector1: dict[str, dict[str, Any]] = Field({})
 
