@@ -119,8 +119,8 @@ def test_survey_is_the_published_table(name):
 def test_survey_has_the_real_slitlets():
     """As many shutters as the rows of the real 2-D spectra leave room for.
 
-    jwst 1.14.0 cuts out half an opening beyond each end, 1.15 openings a shutter, 4.6 pixels an opening: 21 or 22 rows are
-    three shutters, 26 or 27 four, 32 five.
+    jwst 1.14.0 cuts out half an opening beyond each end; a shutter is 1.15 openings, an opening 4.6 pixels: 21 or 22
+    rows are three shutters, 26 or 27 four, 32 five.
     """
     with SLITS.open() as stream:
         rows = csv.DictReader(line for line in stream if not line.startswith("#"))

@@ -241,7 +241,8 @@ def test_a_pointing_that_was_calculated_passes(root, dataset):
 @pytest.mark.parametrize("arcsec", [0.08, -2.0])
 def test_an_attitude_that_is_off(root, dataset, index, arcsec):
     point(root, dataset, index, DEC_REF=lambda value: value + arcsec / 3600)
-    found = f"_{dataset.simulation.activity(index)}_.* are {abs(arcsec):.2f} arcsec off the 3 x 3 pattern of the other exposures"
+    name = dataset.simulation.activity(index)
+    found = f"_{name}_.* are {abs(arcsec):.2f} arcsec off the 3 x 3 pattern of the other exposures"
     fault(root, dataset, found)
     Observation.read(Layout(root), dataset.replaced(ignore_problems=["pointing off the pattern"])).check()
 
