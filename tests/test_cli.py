@@ -84,7 +84,7 @@ def test_help_does_not_wait_for_jwst():
 def test_datasets(invoke):
     result = invoke("datasets")
     assert result.exit_code == 0
-    assert [line.split()[0] for line in result.stdout.splitlines()] == ["demo", "go2136", "survey", "tiny"]
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["demo", "go2136", "middle", "survey", "tiny"]
 
 
 @pytest.mark.parametrize("name", STEPS)

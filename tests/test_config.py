@@ -16,6 +16,7 @@ from msa3d.errors import DatasetError
 from msa3d.reduce.settings import DETECTOR1_STEPS, PARAMETERS, SPEC2_STEPS, SPEC3_STEPS
 
 TABLE = Path(__file__).parents[2] / "shared" / "data" / "msa3d_2606.27853_tables.csv"
+SLITS = TABLE.with_name("go2136_slits.csv")
 
 SKIPPED_SPEC2 = {
     "bkg_subtract", "master_background_mos", "pathloss", "barshadow", "wavecorr", "srctype", "straylight",
@@ -28,10 +29,10 @@ SKIPPED_SPEC3 = {
 
 
 def test_available():
-    assert available() == ["demo", "go2136", "survey", "tiny"]
+    assert available() == ["demo", "go2136", "middle", "survey", "tiny"]
 
 
-@pytest.mark.parametrize("name", ["demo", "go2136", "survey", "tiny"])
+@pytest.mark.parametrize("name", ["demo", "go2136", "middle", "survey", "tiny"])
 def test_published_parameters(name):
     dataset = Dataset.load(name)
     assert dataset.name == name
@@ -52,15 +53,19 @@ def test_published_parameters(name):
 def test_sizes():
     sizes = {name: Dataset.load(name) for name in available()}
     assert {name: d.pattern.n_exposures for name, d in sizes.items()} == {
-        "demo": 63, "go2136": 63, "survey": 63, "tiny": 9,
+        "demo": 63, "go2136": 63, "middle": 1, "survey": 63, "tiny": 9,
     }  # fmt: skip
     assert {name: len(d.targets) for name, d in sizes.items()} == {
         "demo": 3,
-        "go2136": 30,
-        "survey": 30,
+        "go2136": 31,
+        "middle": 31,
+        "survey": 31,
         "tiny": 1,
     }
-    assert len(sizes["survey"].simulation.sources) + sizes["survey"].simulation.filler_slitlets == 43
+    assert len(sizes["survey"].simulation.sources) == 43
+    assert {n: d.simulation.background_slitlets for n, d in sizes.items() if d.simulation} == {
+        "demo": 2, "middle": 16, "survey": 16, "tiny": 2,
+    }  # fmt: skip
     assert sizes["go2136"].simulation is None
 
 
@@ -92,18 +97,40 @@ def test_survey_is_the_published_table(name):
     dataset = Dataset.load(name)
     with TABLE.open() as stream:
         rows = list(csv.DictReader(stream))
-    assert [int(row["ID"]) for row in rows] == dataset.source_ids
-    for row, target in zip(rows, dataset.targets, strict=True):
+    # The redshift and position of 10752 are published elsewhere.
+    assert sorted([10752, *(int(row["ID"]) for row in rows)]) == dataset.source_ids
+    for row in rows:
+        target = dataset.target(int(row["ID"]))
         assert (target.ra, target.dec) == (float(row["RA"]), float(row["Dec"]))
         if target.source_id != 8512:
             assert target.redshift == float(row["z"])
     if dataset.simulation:
-        for row, source in zip(rows, dataset.simulation.sources, strict=True):
+        sources = {source.source_id: source for source in dataset.simulation.sources}
+        for row, source in ((row, sources[int(row["ID"])]) for row in rows):
+            assert (source.ra, source.dec) == (float(row["RA"]), float(row["Dec"]))
             assert source.inclination_deg == float(row["incl"])
             assert source.v_rot_kms == float(row["Vrot_Re"])
             if source.source_id != 8512:
                 assert source.sigma0_kms == float(row["sigma0"])
                 assert source.sfr_msun_yr == float(row["SFR"])
+
+
+@pytest.mark.skipif(not SLITS.is_file(), reason=f"no table of the real slits at {SLITS}")
+def test_survey_has_the_real_slitlets():
+    """As many shutters as the rows of the real 2-D spectra leave room for.
+
+    jwst 1.14.0 cuts out half an opening beyond each end; a shutter is 1.15 openings, an opening 4.6 pixels: 21 or 22
+    rows are three shutters, 26 or 27 four, 32 five.
+    """
+    with SLITS.open() as stream:
+        rows = csv.DictReader(line for line in stream if not line.startswith("#"))
+        real = {int(row["source_id"]): int(row["n_rows"]) for row in rows}
+    sources = Dataset.load("survey").simulation.sources
+    assert {source.source_id: source.shutters for source in sources} == {
+        source_id: {21: 3, 22: 3, 26: 4, 27: 4, 32: 5}[n_rows] for source_id, n_rows in real.items()
+    }
+    demo = Dataset.load("demo").simulation.sources
+    assert {source.source_id: source.shutters for source in demo} == {8512: 5, 29470: 3, 12015: 4}
 
 
 def test_steps_are_those_of_jwst():
@@ -266,7 +293,7 @@ def test_target():
 def test_names_of_files():
     dataset = Dataset.load("demo")
     assert dataset.rate_name("0311n", "NRS1") == "jw02136001001_0311n_00001_nrs1_rate.fits"
-    assert dataset.simulation.activity(62) == "0311r"
+    assert dataset.simulation.activity(62) == "0313h"
 
 
 @pytest.mark.parametrize("cubes", [{"builder": "paper", "also": []}, {"also": ["paper"]}], ids=["builder", "also"])
@@ -444,7 +471,7 @@ def test_a_yaml_that_is_no_text(tmp_path):
         ),
         ({"cubebuild": {"drizzle": {"ends": 0.5}}}, "ends' is a key of an earlier version; .* always 0.5"),
         ({"simulation": {"groups": 10**9}}, "groups: .*less than or equal to 1000"),
-        ({"simulation": {"filler_slitlets": 10**9}}, "filler_slitlets: .*less than or equal to 1000"),
+        ({"simulation": {"background_slitlets": 10**9}}, "background_slitlets: .*less than or equal to 1000"),
         ({"simulation": {"seed": -1}}, "seed: .*greater than or equal to 0"),
         ({"simulation": {"date": "yesterday"}}, "date"),
         ({"simulation": {"date": "2023-99-99T00:00:00"}}, "date: .*month"),

@@ -241,9 +241,9 @@ def test_a_missing_detector_stops_the_run_before_it_starts(whole, tmp_path):
     for path in layout.root.iterdir():
         if path.name.endswith(".fits") or path.name == "crds_cache":
             (tmp_path / path.name).symlink_to(path)
-    (tmp_path / "jw02136001001_03104_00001_nrs2_rate.fits").unlink()
+    (tmp_path / "jw02136001001_03107_00001_nrs2_rate.fits").unlink()
     done = msa3d("process", tmp_path, "--dataset", "tiny", check=False)
     assert done.returncode == 2
-    assert "03104" in done.stderr
+    assert "03107" in done.stderr
     assert "NRS2" in done.stderr.upper()
     assert not (tmp_path / "reduction" / "process").exists()

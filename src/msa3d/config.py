@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -97,6 +97,8 @@ class SimulatedSource(Model):
         Redshift.
     shutters : int
         Length of the slitlet.
+    slitlet_shift : int
+        Shutters by which the slitlet is moved along its column from where it has the source in its middle.
     log_mass : float
         Stellar mass, log10 of solar masses.
     sfr_msun_yr : float
@@ -125,6 +127,7 @@ class SimulatedSource(Model):
     dec: Declination
     redshift: float = Field(gt=0)
     shutters: int = Field(3, ge=1, le=11)
+    slitlet_shift: int = Field(0, ge=-5, le=5)
     log_mass: float = 10.0
     sfr_msun_yr: Positive = 3.0
     re_arcsec: Positive = 0.5
@@ -151,11 +154,11 @@ class Simulation(Model):
     ra_ref, dec_ref : float
         Where the pattern's centre points: sky position of the MSA reference point, degrees.
     v3_pa_deg : float
-        Position angle of the V3 axis, degrees.
+        Position angle of the V3 axis at the MSA reference point (ROLL_REF), degrees.
     groups : int
         Groups of the NRSIRS2 integration.
     first_activity : str
-        Activity of the first exposure, base 36; the others count on from it.
+        Activity of the first exposure, base 36; the others count on from it in steps of two.
     date : str
         UTC start of the first exposure.
     pointing_error_arcsec : float
@@ -177,9 +180,11 @@ class Simulation(Model):
         wavelength (um) and surface flux (erg/s/cm2/arcsec2) of the line.
     sources : list of SimulatedSource
         The galaxies.
-    filler_slitlets : int
-        Slitlets on empty sky that fill the MSA, as many as in the real programme.
+    background_slitlets : int
+        Slitlets of three shutters on empty sky, wherever there is room.
     """
+
+    old_keys: ClassVar[Mapping[str, str]] = {"filler_slitlets": "it is background_slitlets now"}
 
     seed: int = Field(2136, ge=0, lt=2**63)
     ra_ref: RightAscension = 215.02
@@ -208,7 +213,7 @@ class Simulation(Model):
     line_um: Positive = 1.38
     line_flux: Positive = 1e-15
     sources: list[SimulatedSource] = Field([])
-    filler_slitlets: int = Field(0, ge=0, le=1000)
+    background_slitlets: int = Field(0, ge=0, le=1000)
 
     @field_validator("date")
     @classmethod
@@ -217,8 +222,8 @@ class Simulation(Model):
         return value
 
     def activity(self, index: int) -> str:
-        """Activity of the exposure at a place (from 0) in observing order: five base-36 digits."""
-        number, digits = int(self.first_activity, 36) + index, ""
+        """Activity of the exposure at a place (from 0) in observing order: five base-36 digits, every second number."""
+        number, digits = int(self.first_activity, 36) + 2 * index, ""
         while number:
             number, digit = divmod(number, 36)
             digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits

@@ -105,7 +105,8 @@ class Footprint:
     def _lay_out_rows(self, x, y, y_slit, wave) -> None:
         """Choose the run of rows of every column from the ends of the slit."""
         low, high = self.slitlet.y_range
-        columns = np.arange(DETECTOR_PIXELS)
+        # A spectrum may light a few columns only: beyond its samples the polynomial means nothing.
+        columns = np.clip(np.arange(DETECTOR_PIXELS), x.min(), x.max())
         row_of = Polynomial2D(x, y_slit, y, _INVERSE_DEGREES)
         ends = np.stack([row_of(columns, np.full(DETECTOR_PIXELS, end)) for end in (low, high)])
         first = np.floor(ends.min(axis=0)).astype(int) - _MARGIN_PIXELS
@@ -244,14 +245,22 @@ class Footprint:
 
 
 class _Inverse:
-    """Detector position to position along the slit and wavelength, for one strip of the opening."""
+    """Detector position to position along the slit and wavelength, for one strip of the opening.
+
+    Columns beyond the samples get the values of the outermost ones, which no light of the filter reaches.
+    """
 
     def __init__(self, x, y, y_slit, wave_um):
-        self.y_slit = Polynomial2D(x, y, y_slit, _INVERSE_DEGREES)
+        self._columns = float(np.min(x)), float(np.max(x))
+        self._y_slit = Polynomial2D(x, y, y_slit, _INVERSE_DEGREES)
         self._wave_um = Polynomial2D(x, y, wave_um, _INVERSE_DEGREES)
 
+    def y_slit(self, x, y):
+        """Position along the slit alone."""
+        return self._y_slit(np.clip(x, *self._columns), y)
+
     def __call__(self, x, y):
-        return self.y_slit(x, y), self._wave_um(x, y)
+        return self.y_slit(x, y), self._wave_um(np.clip(x, *self._columns), y)
 
 
 def _covered(position, centre, width, step):

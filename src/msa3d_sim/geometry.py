@@ -211,11 +211,19 @@ class MsaPlane:
                 return (quadrant, row, column, *self.offset_in((quadrant, row, column), x_msa, y_msa))
         return None
 
-    def offset_in(self, shutter: tuple[int, int, int], x_msa: float, y_msa: float) -> tuple[float, float]:
-        """Position relative to the middle of a shutter, in units of its open size."""
+    def middle_of(self, shutter: tuple[int, int, int]) -> tuple[float, float]:
+        """Position in the MSA plane (m) of the middle of a shutter (quadrant, row, column)."""
         quadrant, row, column = shutter
         plane, table = self._quadrants[quadrant]
-        x, y = (float(value) for value in plane.inverse(x_msa, y_msa))
+        entry = table[row - 1 + (column - 1) * _SHUTTERS_PER_ROW]
+        x, y = plane(float(entry[1]), float(entry[2]))
+        return float(x), float(y)
+
+    def offset_in(self, shutter: tuple[int, int, int], x_msa, y_msa) -> tuple:
+        """Positions (floats or arrays) relative to the middle of a shutter, in units of its open size."""
+        quadrant, row, column = shutter
+        plane, table = self._quadrants[quadrant]
+        x, y = plane.inverse(x_msa, y_msa)
         entry = table[row - 1 + (column - 1) * _SHUTTERS_PER_ROW]
         return (x - float(entry[1])) / float(entry[3]), (y - float(entry[2])) / float(entry[4])
 

@@ -67,6 +67,11 @@ class PlannedExposure:
     true: Pointing
     offset_arcsec: tuple[float, float]
 
+    @property
+    def configuration(self) -> int:
+        """Number of its configuration in the metafile (MSAMETID)."""
+        return self.index + 1
+
 
 @dataclass(frozen=True)
 class ObservationPlan:
@@ -79,13 +84,17 @@ class ObservationPlan:
     slitlets : tuple of Slitlet
         Open throughout.
     shutter_positions : dict
-        Source id to an array (exposure, 2): where the source is in its primary shutter, as a fraction of
-        the shutter's pitch with the origin in its lower left corner, as the planning tool writes it.
+        Source id to an array (exposure, 2): where the source is, in pitches of the shutters, with the origin in the
+        lower left corner of its slitlet's primary shutter. The source is in its slitlet where the first is
+        between 0 and 1; the second then tells in which of its shutters.
+    slitlet_positions : dict
+        Slitlet id to an array (exposure, 2): where on the sky the middle of its primary shutter looks (deg).
     """
 
     exposures: tuple[PlannedExposure, ...]
     slitlets: tuple[Slitlet, ...]
     shutter_positions: dict[int, np.ndarray]
+    slitlet_positions: dict[int, np.ndarray]
 
 
 def plan_observation(dataset) -> ObservationPlan:
@@ -102,12 +111,9 @@ def plan_observation(dataset) -> ObservationPlan:
     msa = MsaPlane(header_model(dataset, middle, "NRS1", centre))
     exposures = _exposures(dataset, centre, _axes_on_sky(msa))
     slitlets = _open_slitlets(msa, simulation.sources)
-    positions = {
-        source.source_id: _positions_in_shutter(msa, exposures, slitlet, source)
-        for slitlet, source in zip(slitlets, simulation.sources, strict=True)
-    }
-    fillers = filler_slitlets(slitlets, simulation.filler_slitlets)
-    return ObservationPlan(exposures, slitlets + fillers, positions)
+    places = _positions_in_shutters(msa, exposures, slitlets, simulation.sources)
+    background = background_slitlets(slitlets, simulation.background_slitlets)
+    return ObservationPlan(exposures, slitlets + background, places, _slitlets_on_sky(msa, exposures, slitlets))
 
 
 def _axes_on_sky(msa: MsaPlane) -> np.ndarray:
@@ -156,21 +162,21 @@ def _open_slitlets(msa: MsaPlane, sources) -> tuple[Slitlet, ...]:
     for number, source in enumerate(sources, start=1):
         x, y = msa.from_sky(source.ra, source.dec)
         found = msa.shutter_at(float(x[0]), float(y[0]))
-        half = source.shutters // 2
-        if found is None or not half < found[2] <= SHUTTERS_PER_COLUMN - half:
+        below = source.shutters // 2 - source.slitlet_shift
+        if found is None or not below < found[2] <= SHUTTERS_PER_COLUMN - source.shutters + below + 1:
             raise DatasetError(
                 f"source {source.source_id} of the simulation falls on no slitlet of {source.shutters} shutters: "
                 "change simulation.ra_ref, dec_ref or v3_pa_deg, or leave the source out"
             )
         quadrant, row, column = found[:3]
-        columns = tuple(range(column - half, column - half + source.shutters))
+        columns = tuple(range(column - below, column - below + source.shutters))
         slitlets.append(Slitlet(number, source.source_id, quadrant, row, columns, column))
     _refuse_overlaps(slitlets)
     return tuple(slitlets)
 
 
-def filler_slitlets(slitlets, number: int) -> tuple[Slitlet, ...]:
-    """Open slitlets (source id 0) of three shutters on empty sky, wherever there is room on working shutters.
+def background_slitlets(slitlets, number: int) -> tuple[Slitlet, ...]:
+    """Open background slitlets of three working shutters (source id 0) on empty sky, wherever there is room.
 
     Raises
     ------
@@ -178,22 +184,22 @@ def filler_slitlets(slitlets, number: int) -> tuple[Slitlet, ...]:
         There is no room for so many.
     """
     closed = set(map(tuple, failed_closed().tolist()))
-    taken, fillers = list(slitlets), []
+    taken, found = list(slitlets), []
     places = ((q, row, c) for c in range(2, SHUTTERS_PER_COLUMN) for row in (120, 250) for q in (1, 2, 3, 4))
     for quadrant, row, column in places:
-        if len(fillers) == number:
+        if len(found) == number:
             break
         columns = (column - 1, column, column + 1)
         new = Slitlet(len(taken) + 1, 0, quadrant, row, columns, column)
         if any((quadrant, row, c) in closed for c in columns) or any(_overlap(new, other) for other in taken):
             continue
         taken.append(new)
-        fillers.append(new)
-    if len(fillers) < number:
+        found.append(new)
+    if len(found) < number:
         raise DatasetError(
-            f"simulation.filler_slitlets is {number}, but there is room for {len(fillers)} only: ask for fewer"
+            f"simulation.background_slitlets is {number}, but there is room for {len(found)} only: ask for fewer"
         )
-    return tuple(fillers)
+    return tuple(found)
 
 
 def _overlap(first: Slitlet, second: Slitlet) -> bool:
@@ -214,15 +220,23 @@ def _refuse_overlaps(slitlets) -> None:
                 )
 
 
-def _positions_in_shutter(msa, exposures, slitlet: Slitlet, source) -> np.ndarray:
-    """Where a source is in its primary shutter, exposure by exposure (fraction of the pitch)."""
-    positions = np.empty((len(exposures), 2))
-    shutter = (slitlet.quadrant, slitlet.row, slitlet.primary)
-    for exposure in exposures:
-        x, y = msa.from_sky(source.ra, source.dec, exposure.nominal)
-        offset = msa.offset_in(shutter, float(x[0]), float(y[0]))
-        positions[exposure.index] = np.multiply(offset, _OPEN_OVER_PITCH) + 0.5
-    return positions
+def _positions_in_shutters(msa: MsaPlane, exposures, slitlets, sources) -> dict[int, np.ndarray]:
+    """Where each source is, exposure by exposure, from the corner of its primary shutter (pitches)."""
+    ra, dec = np.array([(source.ra, source.dec) for source in sources]).T
+    # All sources at once: a pointing's transform costs more than the positions.
+    planes = np.array([msa.from_sky(ra, dec, exposure.nominal) for exposure in exposures])
+    found = {}
+    for slitlet, x, y in zip(slitlets, planes[:, 0].T, planes[:, 1].T, strict=True):
+        offset = msa.offset_in((slitlet.quadrant, slitlet.row, slitlet.primary), x, y)
+        found[slitlet.source_id] = np.stack(offset, axis=1) * _OPEN_OVER_PITCH + 0.5
+    return found
+
+
+def _slitlets_on_sky(msa: MsaPlane, exposures, slitlets) -> dict[int, np.ndarray]:
+    """Where the middle of each slitlet's primary shutter looks, exposure by exposure (deg)."""
+    x, y = np.array([msa.middle_of((s.quadrant, s.row, s.primary)) for s in slitlets]).T
+    sky = np.array([msa.to_sky(x, y, exposure.nominal) for exposure in exposures])
+    return {slitlet.slitlet_id: sky[:, :, number] for number, slitlet in enumerate(slitlets)}
 
 
 def write_metafile(dataset, plan: ObservationPlan, path: Path) -> None:
@@ -232,44 +246,71 @@ def write_metafile(dataset, plan: ObservationPlan, path: Path) -> None:
 
 
 def metafile_tables(dataset, plan: ObservationPlan):
-    """Rows of SHUTTER_INFO (every slitlet at every dither point) and SOURCE_INFO, as lists of dict by column name."""
-    shutters = []
-    for slitlet in plan.slitlets:
-        for column in slitlet.columns:
-            for exposure in plan.exposures:
-                primary = column == slitlet.primary and slitlet.source_id > 0
-                position = plan.shutter_positions[slitlet.source_id][exposure.index] if primary else (np.nan, np.nan)
-                shutters.append(
-                    {
-                        "slitlet_id": slitlet.slitlet_id,
-                        "msa_metadata_id": 1,
-                        "shutter_quadrant": slitlet.quadrant,
-                        "shutter_row": slitlet.row,
-                        "shutter_column": column,
-                        "source_id": slitlet.source_id if primary else 0,
-                        "background": "N" if primary else "Y",
-                        "shutter_state": "OPEN",
-                        "estimated_source_in_shutter_x": position[0],
-                        "estimated_source_in_shutter_y": position[1],
-                        "dither_point_index": exposure.index + 1,
-                        "primary_source": "Y" if primary else "N",
-                    }
-                )
+    """Rows of SHUTTER_INFO and SOURCE_INFO, as lists of dict by column name.
+
+    As in the real observation, every exposure is a configuration of its own (``msa_metadata_id``) with one dither
+    point, which the planning tool filled on its own: it knows the source of a slitlet only where the pointing has it
+    in one of the slitlet's shutters. Where the step has carried it out, all rows of the slitlet have one negative id,
+    of a virtual source in the middle of a shutter, or, every third slitlet, are background (0). Both occur in real
+    metafiles. Background slitlets are 0 throughout.
+    """
+    shutters, virtual = [], []
+    for exposure in plan.exposures:
+        for slitlet in plan.slitlets:
+            source_id, column, position = _held(plan, slitlet, exposure.index)
+            if column is None and slitlet.source_id and slitlet.slitlet_id % 3:
+                source_id, column, position = -len(virtual) - 1, slitlet.primary, (0.5, 0.5)
+                virtual.append((source_id, *plan.slitlet_positions[slitlet.slitlet_id][exposure.index]))
+            shutters += _rows(slitlet, exposure.configuration, source_id, column, position)
+    named = [(source.source_id, source.ra, source.dec) for source in dataset.simulation.sources]
     programme = int(dataset.programme)
     sources = [
         {
             "program": programme,
-            "source_id": source.source_id,
-            "source_name": f"{programme}_{source.source_id}",
-            "alias": str(source.source_id),
-            "ra": source.ra,
-            "dec": source.dec,
+            "source_id": source_id,
+            "source_name": f"{programme}_{source_id}",
+            "alias": str(source_id),
+            "ra": ra,
+            "dec": dec,
             "preimage_id": "None",
             "stellarity": 0.0,
         }
-        for source in dataset.simulation.sources
+        for source_id, ra, dec in named + virtual
     ]
     return shutters, sources
+
+
+def _held(plan: ObservationPlan, slitlet: Slitlet, index: int) -> tuple[int, int | None, tuple[float, float]]:
+    """The source that a slitlet holds in an exposure, in which column, and where in that shutter (pitches)."""
+    nothing = (0, None, (np.nan, np.nan))
+    if not slitlet.source_id:
+        return nothing
+    x, y = plan.shutter_positions[slitlet.source_id][index]
+    column = slitlet.primary + int(np.floor(y))
+    if not 0 <= x <= 1 or column not in slitlet.columns:
+        return nothing
+    return slitlet.source_id, column, (x, y % 1.0)
+
+
+def _rows(slitlet: Slitlet, configuration: int, source_id: int, primary: int | None, position) -> list[dict]:
+    """Rows of SHUTTER_INFO of a slitlet in one configuration."""
+    return [
+        {
+            "slitlet_id": slitlet.slitlet_id,
+            "msa_metadata_id": configuration,
+            "shutter_quadrant": slitlet.quadrant,
+            "shutter_row": slitlet.row,
+            "shutter_column": column,
+            "source_id": source_id,
+            "background": "N" if column == primary else "Y",
+            "shutter_state": "OPEN",
+            "estimated_source_in_shutter_x": position[0] if column == primary else np.nan,
+            "estimated_source_in_shutter_y": position[1] if column == primary else np.nan,
+            "dither_point_index": 1,
+            "primary_source": "Y" if column == primary else "N",
+        }
+        for column in slitlet.columns
+    ]
 
 
 def rate_name(dataset, activity: str, detector: str) -> str:
@@ -301,14 +342,14 @@ def primary_header(dataset, exposure: PlannedExposure, detector: str) -> fits.He
         "DETECTOR": detector, "FILTER": dataset.filter, "GRATING": dataset.grating,
         "GWA_XTIL": _GWA_TILT[0], "GWA_YTIL": _GWA_TILT[1], "GWA_TTIL": 37.5, "LAMP": "NONE", "OPMODE": "NONE",
         "MSASTATE": "CONFIGURED",
-        "MSAMETFL": dataset.metafile, "MSAMETID": 1, "FOCUSPOS": 0.0,
+        "MSAMETFL": dataset.metafile, "MSAMETID": exposure.configuration, "FOCUSPOS": 0.0,
         "EXP_TYPE": "NRS_MSASPEC", "EXPSTART": start.mjd, "EXPMID": 0.5 * (start.mjd + end.mjd), "EXPEND": end.mjd,
         "READPATT": "NRSIRS2", "NINTS": 1, "NGROUPS": dataset.simulation.groups, "NFRAMES": FRAMES_PER_GROUP,
         "FRMDIVSR": FRAMES_PER_GROUP, "GROUPGAP": 0, "NSAMPLES": 1, "TSAMPLE": 10.0, "TFRAME": FRAME_SECONDS,
         "TGROUP": GROUP_SECONDS, "EFFINTTM": seconds, "EFFEXPTM": seconds, "DURATION": seconds,
         "SUBARRAY": "FULL", "SUBSTRT1": 1, "SUBSTRT2": 1, "SUBSIZE1": 2048, "SUBSIZE2": 2048,
         "FASTAXIS": fast, "SLOWAXIS": 1 if detector == "NRS1" else -1,
-        "PATTTYPE": "NONE", "PATT_NUM": exposure.index + 1, "NUMDTHPT": dataset.pattern.n_exposures,
+        "PATTTYPE": "NONE", "PATT_NUM": 1, "NUMDTHPT": 1,
         "XOFFSET": exposure.offset_arcsec[0], "YOFFSET": exposure.offset_arcsec[1],
         "APERNAME": "NRS_FULL_MSA", "ENGQLPTG": "CALCULATED_TRACK_TR_202111",
         "PA_V3": exposure.nominal.roll, "VA_SCALE": _VA_SCALE,

@@ -57,9 +57,9 @@ def layout(tmp_path, dataset):
             fits.HDUList([primary, *planes]).writeto(layout.root / rate_name(dataset, exposure.activity, detector))
     rows = [
         {
-            "slitlet_id": slitlet, "msa_metadata_id": 1, "shutter_quadrant": 2, "shutter_row": 100 * slitlet,
+            "slitlet_id": slitlet, "msa_metadata_id": point, "shutter_quadrant": 2, "shutter_row": 100 * slitlet,
             "shutter_column": 50, "source_id": source, "background": "N" if source else "Y", "shutter_state": "OPEN",
-            "estimated_source_in_shutter_x": 0.5, "estimated_source_in_shutter_y": 0.5, "dither_point_index": point,
+            "estimated_source_in_shutter_x": 0.5, "estimated_source_in_shutter_y": 0.5, "dither_point_index": 1,
             "primary_source": "Y" if source else "N",
         }
         for slitlet, source in ((1, 8512), (2, 0))
@@ -88,7 +88,10 @@ def test_before_anything_is_there(tmp_path, dataset):
 
 def test_of_what_is_there(layout, dataset):
     plan = make_plan(dataset, layout, workers=1)
-    assert (plan.exposures, plan.done, plan.slitlets, plan.targets, plan.workers) == (9, 0, 2, 1, 1)
+    # That of the target; the background slitlet is not reduced.
+    assert (plan.exposures, plan.done, plan.slitlets, plan.targets, plan.workers) == (9, 0, 1, 1, 1)
+    everything = dataset.replaced(process={"wanted_sources_only": False})
+    assert make_plan(everything, layout, workers=1).slitlets == 2
     assert plan.problems == []
     assert str(plan.pattern).startswith("3 x 3, serpentine, steps of columns 0.200 and rows 0.075")
     words = words_of(plan)
@@ -99,13 +102,13 @@ def test_of_what_is_there(layout, dataset):
 
 def test_a_short_exposure_is_named(layout, dataset):
     assert words_of(make_plan(dataset, layout, workers=1))["exposure time"].endswith(" s each")
-    for path in layout.root.glob("*_03105_*_rate.fits"):
+    for path in layout.root.glob("*_03109_*_rate.fits"):
         fits.setval(path, "EFFEXPTM", value=290.0)
-    assert ", but 03105 290 s (" in words_of(make_plan(dataset, layout, workers=1))["exposure time"]
+    assert ", but 03109 290 s (" in words_of(make_plan(dataset, layout, workers=1))["exposure time"]
 
 
 def test_a_pointing_that_is_off_is_a_problem(layout, dataset):
-    for path in layout.root.glob("*_03105_*_rate.fits"):
+    for path in layout.root.glob("*_03109_*_rate.fits"):
         fits.setval(path, "DEC_REF", value=fits.getval(path, "DEC_REF", "SCI") + 1.5 / 3600, extname="SCI")
     (problem,) = make_plan(dataset, layout, workers=1).problems
     assert "1.50 arcsec off the 3 x 3 pattern" in problem
@@ -121,7 +124,7 @@ def test_more_slitlets_and_exposures_cost_more(layout, dataset):
 
 def test_exposures_that_are_done_tell_the_time(layout, dataset):
     layout.records.mkdir(parents=True)
-    for activity in ("03101", "03102", "03103"):
+    for activity in ("03101", "03103", "03105"):
         Record(layout, "process", activity).write([], seconds=1000.0)
     plan = make_plan(dataset, layout, workers=1)
     assert (plan.done, plan.measured) == (3, True)
@@ -204,10 +207,10 @@ def test_each_step_in_its_turn(layout_start, dataset):
 
 def test_somebody_at_it_and_failures(layout_start, dataset):
     layout_start.process.mkdir(parents=True)
-    (layout_start.process / "failed_03103.log").write_text("oh")
-    assert "**process** failed for 03103" in next_step(dataset, layout_start)
-    (layout_start.process / f".exp_03104_nobar.{os.getpid()}.partial").mkdir()
-    assert next_step(dataset, layout_start).startswith("Somebody is at **process** now, with 03104: 0 of 9 done.")
+    (layout_start.process / "failed_03105.log").write_text("oh")
+    assert "**process** failed for 03105" in next_step(dataset, layout_start)
+    (layout_start.process / f".exp_03107_nobar.{os.getpid()}.partial").mkdir()
+    assert next_step(dataset, layout_start).startswith("Somebody is at **process** now, with 03107: 0 of 9 done.")
 
 
 def test_a_real_observation_has_to_be_fetched_first(layout_start):
@@ -356,14 +359,14 @@ def test_what_cannot_be_told_is_doubtful(layout_verify_status, dataset, chain):
         layout_verify_status,
         dataset,
         "process",
-        "03102",
+        "03103",
         [],
-        layout_verify_status.process_dir("03102") / "b.fits",
+        layout_verify_status.process_dir("03103") / "b.fits",
         stamped=False,
     )
     assert (
         "does not say what made it (MSA3DVER"
-        in next(v for v in verify(layout_verify_status).verdicts if v.name == "03102").reasons[0]
+        in next(v for v in verify(layout_verify_status).verdicts if v.name == "03103").reasons[0]
     )
 
 
@@ -426,16 +429,16 @@ def test_done_running_failed_left(layout_verify_status, dataset, chain):
         layout_verify_status,
         dataset,
         "process",
-        "03102",
+        "03103",
         [],
-        layout_verify_status.process_dir("03102") / "a_s2d.fits",
+        layout_verify_status.process_dir("03103") / "a_s2d.fits",
         seconds=4.0,
     )
-    (layout_verify_status.process / "failed_03103.log").write_text("oh")
-    (layout_verify_status.process / f".exp_03104_nobar.{os.getpid()}.partial").mkdir()
-    (layout_verify_status.process / ".exp_03105_nobar.99999999.partial").mkdir()  # of a process that is no more
+    (layout_verify_status.process / "failed_03105.log").write_text("oh")
+    (layout_verify_status.process / f".exp_03107_nobar.{os.getpid()}.partial").mkdir()
+    (layout_verify_status.process / ".exp_03109_nobar.99999999.partial").mkdir()  # of a process that is no more
     one = row(layout_verify_status, dataset, "process")
-    assert (one.done, one.running, one.failed) == (["03101", "03102"], ["03104"], ["03103"])
+    assert (one.done, one.running, one.failed) == (["03101", "03103"], ["03107"], ["03105"])
     assert (one.left, one.seconds_each) == (5, 3.0)
     cubes = row(layout_verify_status, dataset, "cubebuild")
     assert (cubes.done, cubes.total) == (["s08512"], len(dataset.cubebuild.builders))
