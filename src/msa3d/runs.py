@@ -442,13 +442,12 @@ class Run:
         ]
 
     def interactive(self) -> Path:
-        """Write the page on which a reader points at spaxels of the case study."""
+        """Write the page on which a reader points at spaxels of all galaxies that were measured."""
         from msa3d.figures import interactive
 
         page = self.layout.figures / "interactive" / "index.html"
-        if self.cube().err is not None:
-            interactive.write_interactive(self.layout, self.dataset, page)
-        return page
+        found = self.galaxies()
+        return interactive.write_interactive(page, self.dataset, found, {i: self.true_lines(i) for i in found})
 
     # --- words
 
