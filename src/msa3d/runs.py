@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from msa3d.config import Dataset, Target
@@ -469,7 +470,7 @@ class Run:
 
         if isinstance(text, str):
             known = all(math.isfinite(value) for value in numbers.values() if isinstance(value, float))
-            shown = text.format(**numbers) if known else otherwise
+            shown = _Minus().format(text, **numbers) if known else otherwise
         else:
             shown = otherwise if text is None else markdown(text)
         if name:
@@ -496,6 +497,14 @@ class Sentence:
         return self.text
 
 
+class _Minus(Formatter):
+    """Fields of a sentence with the minus sign of typography."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        told = super().format_field(value, format_spec)
+        return told if isinstance(value, str) else told.replace("-", "\u2212")
+
+
 def markdown(table: Table, columns: Sequence[str] = ()) -> str:
     """A table as Markdown, numbers in the format of their columns; what is not known is a dash.
 
@@ -510,7 +519,9 @@ def markdown(table: Table, columns: Sequence[str] = ()) -> str:
     texts = []
     for name in names:
         shown = [str(value).strip() for value in table[name].pformat(show_name=False, show_unit=False, max_lines=-1)]
-        texts.append([UNKNOWN if value in ("nan", "--", "") else value for value in shown])
+        numbers = table[name].dtype.kind in "fi"
+        shown = [value.replace("-", "\u2212") if numbers else value for value in shown]
+        texts.append([UNKNOWN if value in ("nan", "\u2212\u2212", "--", "") else value for value in shown])
     head = [name if table[name].unit is None else f"{name} ({table[name].unit})" for name in names]
     lines = [head, ["---"] * len(names), *zip(*texts, strict=True)]
     return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)

@@ -75,10 +75,8 @@ def galaxies(dataset: Dataset, most: int = 4) -> Table | None:
         for _, field, form, name, shown in _GALAXY:
             value = shown(source) if shown else getattr(source, field)
             paper = papers.get(name)
-            texts.append(
-                f"{value:{form}}".replace("-", "\u2212")
-                + f"{_mark(source, field, paper.value if paper else None, shown is not None)}"
-            )
+            mark = _mark(source, field, paper.value if paper else None, shown is not None)
+            texts.append(f"{value:{form}}".replace("-", "\u2212") + mark)
         texts += [f"{source.shutters}{OURS}", f"{source.morphology}{OURS}"]
         columns[dataset.target(source.source_id).name or str(source.source_id)] = texts
     columns["injected"][-1] = "what stands out against the exponential disc"
