@@ -73,7 +73,7 @@ def test_the_interactive_page_holds_spectra_and_fits(dataset, cube, galaxy):
 def test_the_interactive_page_has_maps_with_errors_and_what_was_injected(dataset, galaxy):
     true = SimpleNamespace(spaxels=galaxy.lines, binned=galaxy.binned)
     maps = {m["name"]: m for m in interactive.galaxy_data(galaxy, dataset.target(dataset.case_study), true)["maps"]}
-    assert {"H\u03b1", "[NII] 6583", "S/N of H\u03b1", "velocity", "dispersion"} <= maps.keys()
+    assert {"H\u03b1", "[N II] 6583", "S/N of H\u03b1", "velocity", "dispersion"} <= maps.keys()
     assert any(name.startswith("12 + log(O/H)") for name in maps)
     velocity = np.array(maps["velocity"]["values"], dtype=float)
     # What was not observed is masked, not zero.

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -191,10 +192,12 @@ def _map(
 
 
 def _line(name: str) -> str:
-    """The name of a line as readers know it."""
-    if name in GREEK:
-        return GREEK[name]
-    return name.replace("]", "] ")
+    """The name of a line as readers know it.
+
+    >>> _line("[NII]6583")
+    '[N II] 6583'
+    """
+    return GREEK.get(name) or re.sub(r"\[([A-Z][a-z]?)(I+)\](\d+)", r"[\1 \2] \3", name)
 
 
 def _windows(galaxy: Galaxy, true: TrueLines | None, seen: np.ndarray) -> list[dict]:
