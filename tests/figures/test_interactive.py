@@ -138,6 +138,8 @@ def test_the_interactive_page_has_a_policy(dataset, galaxy, tmp_path):
 
 
 def test_the_interactive_page_needs_no_network(dataset, galaxy, tmp_path):
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "1.js").write_text("of a galaxy that is no longer there")
     page = written(dataset, galaxy, tmp_path / "page")
     assert {path.name for path in page.parent.iterdir()} == {"index.html", f"{galaxy.source_id}.js"}
     for path in page.parent.iterdir():

@@ -70,6 +70,8 @@ def write_interactive(
     for source_id in shown:
         data = galaxy_data(galaxies[source_id], dataset.target(source_id), truths.get(source_id))
         texts[path.with_name(f"{source_id}.js")] = f"galaxy({source_id},{_json(data)});\n"
+    for stale in set(path.parent.glob("*.js")) - texts.keys():
+        stale.unlink()
     for where, text in texts.items():
         with atomic_path(where) as partial:
             Path(partial).write_text(text, encoding="utf-8")
@@ -145,7 +147,7 @@ def _maps(galaxy: Galaxy, true: TrueLines | None, seen: np.ndarray) -> list[dict
     """Fluxes of all spaxels, however faint; velocity, dispersion and metallicity of the bins, chosen by the disc."""
     lines, binned, spread = galaxy.lines, galaxy.binned, galaxy.bins.spread
     found = []
-    for name in lines.flux:
+    for name in sorted(lines.flux, key=lambda name: name != "Ha"):
         values, error = (np.where(seen, part[name] / 1e-17, np.nan) for part in (lines.flux, lines.flux_error))
         injected = None if true is None else np.where(seen, true.spaxels.flux[name] / 1e-17, np.nan)
         found.append(_map(_line(name), FLUX_UNIT, style.FLUX_MAP, values, error, injected, digits=2))
