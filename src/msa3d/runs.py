@@ -339,6 +339,12 @@ class Run:
         found = {builder: self.galaxies(builder) for builder in self.dataset.cubebuild.builders}
         return side_by_side.headline(found, self.dataset, side_by_side.SIX if quantities == ("six",) else quantities)
 
+    def numbers(self) -> Table | None:
+        """The same quantities of all galaxies, with their pulls; None where none could be measured."""
+        from msa3d.closure import side_by_side
+
+        return side_by_side.all_galaxies(self.galaxies(), self.dataset)
+
     def injected(self) -> Table | None:
         """What the simulated galaxies were made with and where it comes from; None for a real observation."""
         from msa3d.closure import inputs

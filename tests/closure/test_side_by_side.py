@@ -94,3 +94,12 @@ def test_the_headline_of_real_data_needs_no_truth(found):
     table = side_by_side.headline({"drizzle": found["drizzle"]}, real)
     assert table.colnames == ["quantity", "published", "recovered", "error ratio"]
     assert side_by_side.headline({"drizzle": {}, "paper": {}}, real) is None
+
+
+def test_all_galaxies_stand_in_one_table(found):
+    dataset = Dataset.load("tiny")
+    table = side_by_side.all_galaxies(found["drizzle"], dataset)
+    assert table.colnames == ["quantity", "MSA-3D 8512"] and len(table) == len(side_by_side.HEADLINE)
+    own = next(row for row in report.rows(found["drizzle"][8512], dataset) if row.quantity == "sigma0")
+    assert table[0][1].startswith(f"{own.recovered:.1f} \u00b1 {own.error:.1f} (")
+    assert side_by_side.all_galaxies({}, dataset) is None
