@@ -48,7 +48,7 @@ def _said(caplog, measured):
         yield
     # jwst's own log takes records over, under its name.
     told = dict.fromkeys(record.getMessage() for record in caplog.get_records("call"))
-    measured += [message.split(": ", 1) for message in told if message.startswith("NS-MOS")]
+    measured += [m.replace("->", "\u2192").split(": ", 1) for m in told if m.startswith("NS-MOS")]
 
 
 # --- NS-MOS01: outliers

@@ -62,7 +62,11 @@ def setup(app: Sphinx) -> dict[str, Any]:
     # After all that copy files into the book.
     app.connect("build-finished", pages.finish, priority=900)
     app.add_html_math_renderer("mathml", (_visit_math, None), (_visit_math_block, None))
-    app.connect("config-inited", _offer_binder)
+    # Who publishes the book: the one setting behind all links to repository, source, Binder and JupyterHub.
+    app.add_config_value("msa3d_repository", None, "html")
+    app.add_config_value("msa3d_jupyterhub", None, "html")
+    app.connect("config-inited", _offer_repository)
+    app.connect("html-page-context", _place_of_source, priority=100)
     app.connect("builder-inited", _check_notebooks)
     # After all that add scripts.
     app.connect("html-page-context", _leave_thebe_out, priority=900)
@@ -287,15 +291,23 @@ def repository() -> str | None:
     return f"{server}/{name}" if name else os.environ.get("READTHEDOCS_GIT_CLONE_URL", "").removesuffix(".git") or None
 
 
-def _offer_binder(app: Sphinx, config: Any) -> None:
-    """Let a reader of a published notebook open it in Binder: as it is in the repository, not executed."""
-    if address := repository():
+def _offer_repository(app: Sphinx, config: Any) -> None:
+    """Links to repository and source, and notebooks opened in Binder: as in the repository, not executed."""
+    if address := config.msa3d_repository or repository():
+        hub = {"jupyterhub_url": config.msa3d_jupyterhub} if config.msa3d_jupyterhub else {}
         config.html_theme_options |= {
             "repository_url": address,
             "repository_branch": "HEAD",
             "path_to_docs": "",
-            "launch_buttons": {"binderhub_url": BINDER, "notebook_interface": "jupyterlab"},
+            "use_repository_button": True,
+            "use_edit_page_button": True,
+            "launch_buttons": {"binderhub_url": BINDER, "notebook_interface": "jupyterlab", **hub},
         }
+
+
+def _place_of_source(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:
+    """Notebooks lie at the top of the repository, all other pages in its folder of the book."""
+    context["doc_path"] = "" if page.startswith(f"{NOTEBOOKS}/") else "book"
 
 
 def _leave_thebe_out(app: Sphinx, page: str, template: str, context: dict, doctree: Any) -> None:

@@ -225,9 +225,7 @@ class Concordance(SphinxDirective):
             parts: list[nodes.Node] = []
             for name in names.split():
                 if name in known:
-                    parts += (
-                        [nodes.Text(", "), self._reference(known[name])] if parts else [self._reference(known[name])]
-                    )
+                    parts += [nodes.Text(", "), self._reference(known[name])]
             rows.append(([nodes.Text(topic.strip())], parts[1:] or [nodes.Text("\u2013")]))
         header = [[nodes.Text(text)] for text in self.options.get("header", "topic | figure").split(" | ")]
         return [table_of(header, rows)]

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from string import Formatter
 from typing import TYPE_CHECKING, Any
 
 from msa3d.config import Dataset, Target
@@ -338,6 +339,12 @@ class Run:
         found = {builder: self.galaxies(builder) for builder in self.dataset.cubebuild.builders}
         return side_by_side.headline(found, self.dataset, side_by_side.SIX if quantities == ("six",) else quantities)
 
+    def numbers(self) -> Table | None:
+        """The same quantities of all galaxies, with their pulls; None where none could be measured."""
+        from msa3d.closure import side_by_side
+
+        return side_by_side.all_galaxies(self.galaxies(), self.dataset)
+
     def injected(self) -> Table | None:
         """What the simulated galaxies were made with and where it comes from; None for a real observation."""
         from msa3d.closure import inputs
@@ -452,13 +459,12 @@ class Run:
         ]
 
     def interactive(self) -> Path:
-        """Write the page on which a reader points at spaxels of the case study."""
+        """Write the page on which a reader points at spaxels of all galaxies that were measured."""
         from msa3d.figures import interactive
 
         page = self.layout.figures / "interactive" / "index.html"
-        if self.cube().err is not None:
-            interactive.write_interactive(self.layout, self.dataset, page)
-        return page
+        found = self.galaxies()
+        return interactive.write_interactive(page, self.dataset, found, {i: self.true_lines(i) for i in found})
 
     # --- words
 
@@ -480,7 +486,7 @@ class Run:
 
         if isinstance(text, str):
             known = all(math.isfinite(value) for value in numbers.values() if isinstance(value, float))
-            shown = text.format(**numbers) if known else otherwise
+            shown = _Minus().format(text, **numbers) if known else otherwise
         else:
             shown = otherwise if text is None else markdown(text)
         if name:
@@ -507,6 +513,14 @@ class Sentence:
         return self.text
 
 
+class _Minus(Formatter):
+    """Fields of a sentence with the minus sign of typography."""
+
+    def format_field(self, value: Any, format_spec: str) -> str:
+        told = super().format_field(value, format_spec)
+        return told if isinstance(value, str) else told.replace("-", "\u2212")
+
+
 def markdown(table: Table, columns: Sequence[str] = ()) -> str:
     """A table as Markdown, numbers in the format of their columns; what is not known is a dash.
 
@@ -521,7 +535,9 @@ def markdown(table: Table, columns: Sequence[str] = ()) -> str:
     texts = []
     for name in names:
         shown = [str(value).strip() for value in table[name].pformat(show_name=False, show_unit=False, max_lines=-1)]
-        texts.append([UNKNOWN if value in ("nan", "--", "") else value for value in shown])
+        numbers = table[name].dtype.kind in "fi"
+        shown = [value.replace("-", "\u2212") if numbers else value for value in shown]
+        texts.append([UNKNOWN if value in ("nan", "\u2212\u2212", "--", "") else value for value in shown])
     head = [name if table[name].unit is None else f"{name} ({table[name].unit})" for name in names]
     lines = [head, ["---"] * len(names), *zip(*texts, strict=True)]
     return "\n".join(f"| {' | '.join(cell.replace('|', '&#124;') for cell in line)} |" for line in lines)

@@ -66,3 +66,40 @@ def test_what_the_book_quotes(found):
 
 def test_nothing_to_compare():
     assert len(side_by_side.compared({"drizzle": {}, "paper": {}}, Dataset.load("tiny"))) == 0
+
+
+def test_the_headline_has_what_was_published_injected_and_recovered(found):
+    dataset = Dataset.load("tiny")
+    table = side_by_side.headline(found, dataset, side_by_side.SIX)
+    assert table.colnames == [
+        "quantity", "published", "injected", "recovered, drizzle", "recovered, published builder",
+        "error ratio", "pull",
+    ]  # fmt: skip
+    rows = {str(row["quantity"]): row for row in table}
+    assert "nan" not in " ".join(str(cell) for row in table for cell in row)
+    dispersion = next(row for name, row in rows.items() if "dispersion" in name)
+    own = next(row for row in report.rows(found["drizzle"][8512], dataset) if row.quantity == "sigma0")
+    assert dispersion["published"] == "36.0 \u00b1 4.5"
+    assert dispersion["recovered, drizzle"] == f"{own.recovered:.1f} \u00b1 {own.error:.1f}"
+    assert float(dispersion["error ratio"]) == pytest.approx(own.error / 4.5, abs=0.051)
+    assert float(dispersion["pull"].replace("\u2212", "-")) == pytest.approx(own.pull, abs=0.051)
+    assert dispersion["recovered, published builder"].endswith(f"({dispersion['pull']}\u03c3)")
+    # Rotation as seen: the survey's deprojected speed times the sine of its inclination.
+    rotation = next(row for name, row in rows.items() if "rotation" in name)
+    assert float(rotation["published"].split()[0]) == pytest.approx(261.6 * np.sin(np.radians(12.5)), abs=0.06)
+
+
+def test_the_headline_of_real_data_needs_no_truth(found):
+    real = Dataset.load("go2136")
+    table = side_by_side.headline({"drizzle": found["drizzle"]}, real)
+    assert table.colnames == ["quantity", "published", "recovered", "error ratio"]
+    assert side_by_side.headline({"drizzle": {}, "paper": {}}, real) is None
+
+
+def test_all_galaxies_stand_in_one_table(found):
+    dataset = Dataset.load("tiny")
+    table = side_by_side.all_galaxies(found["drizzle"], dataset)
+    assert table.colnames == ["quantity", "MSA-3D 8512"] and len(table) == len(side_by_side.HEADLINE)
+    own = next(row for row in report.rows(found["drizzle"][8512], dataset) if row.quantity == "sigma0")
+    assert table[0][1].startswith(f"{own.recovered:.1f} \u00b1 {own.error:.1f} (")
+    assert side_by_side.all_galaxies({}, dataset) is None

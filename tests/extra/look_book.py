@@ -52,14 +52,13 @@ LOOK = """
 
 PLACE = """
 ([j, i]) => {
-  const map = document.getElementById("map"), box = map.getBoundingClientRect();
-  const { xaxis, yaxis } = map._fullLayout;
-  return [box.left + xaxis._offset + xaxis.c2p(D.east[i]), box.top + yaxis._offset + yaxis.c2p(D.north[j])];
+  const box = map.getBoundingClientRect(), g = geometry();
+  return [box.left + g.x(D.east[i]), box.top + g.y(D.north[j])];
 }
 """
 SEEN = """
-() => ({ spaxel, said: said.textContent, spectrum: spectra.data[0].y, fit: spectra.data[1].y, wave: spectra.data[0].x,
-  marker: map.layout.shapes.map(s => [s.x0, s.x1, s.y0, s.y1]) })
+() => ({ spaxel, said: said.textContent, spectrum: spectrum(D.windows[0], "data"), wave: D.windows[0].wave,
+  place: spaxel && [D.east[spaxel[1]], D.north[spaxel[0]]], focus: document.activeElement.id })
 """
 
 
@@ -108,7 +107,7 @@ def move_over_map(browser, url, within, spaxels):
     if within:
         page.locator("iframe").scroll_into_view_if_needed()
         frame = page.locator("iframe").element_handle().content_frame()
-    frame.wait_for_selector("#spectra .plot-container")
+    frame.wait_for_function("spaxel !== null")
     frame.wait_for_timeout(500)
     corner = page.locator("iframe").bounding_box() if within else {"x": 0, "y": 0}
     seen = [frame.evaluate(SEEN)]
@@ -117,7 +116,10 @@ def move_over_map(browser, url, within, spaxels):
         page.mouse.move(corner["x"] + x, corner["y"] + y, steps=4)
         page.wait_for_timeout(400)
         seen.append(frame.evaluate(SEEN))
-    frame.locator("#said").click()
+    # By keys alone: to the map, and one spaxel up.
+    frame.locator("#truth, #which").last.focus()
+    while frame.evaluate("document.activeElement.id") != "map":
+        page.keyboard.press("Tab")
     page.keyboard.press("ArrowUp")
     seen.append(frame.evaluate(SEEN))
     page.close()

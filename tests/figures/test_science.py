@@ -1,10 +1,6 @@
 """Figures of the science: made from a small galaxy, with units, marks, and nothing on top of anything else."""
 
-import base64
-import hashlib
-import json
 from dataclasses import replace
-from html.parser import HTMLParser
 from itertools import combinations
 
 import matplotlib as mpl
@@ -17,7 +13,7 @@ from matplotlib.cbook import is_math_text
 from msa3d.config import Dataset
 from msa3d.errors import ProductError
 from msa3d.figures import cube as figures_cube
-from msa3d.figures import galaxy, interactive, overview, save, style
+from msa3d.figures import galaxy, overview, save, style
 from msa3d.figures import maps as figures_maps
 from msa3d.figures.galaxy import Points
 from msa3d.galaxy.disc import Disc
@@ -229,84 +225,3 @@ def test_nothing_to_compare():
     empty = report(1.0)
     empty["pull"] = np.nan
     assert overview.plot_recovered({"one": empty}) is None
-
-
-def test_the_interactive_page_holds_spectra_and_fits(dataset, cube, lines):
-    part = cube.between(1.36, 1.43)
-    data = interactive.page_data(part, dataset.target(dataset.case_study), lines)
-    json.dumps(data, allow_nan=False)
-    index = np.array(data["index"])
-    assert (index[:2] == -1).all() and index.max() == (index >= 0).sum() - 1
-    window = data["windows"][0]
-    assert [name for name, _ in window["lines"]].count("Ha") == 1
-    spectra, models = (
-        np.frombuffer(base64.b64decode(window[k]), "<i2").reshape(index.max() + 1, -1) for k in ("data", "model")
-    )
-    row = index[11, 8]
-    inside = (part.wave_um >= window["wave"][0] - 1e-6) & (part.wave_um <= window["wave"][-1] + 1e-6)
-    np.testing.assert_allclose(spectra[row] * window["scale"], part.data[inside, 11, 8], atol=window["scale"])
-    left = (spectra[row].astype(float) - models[row]) * window["scale"]
-    assert np.std(left) == pytest.approx(NOISE, rel=0.25)
-
-
-EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)>&amp; \u2028__HASH__ __DATA__"
-
-
-class Page(HTMLParser):
-    """What a browser makes of a page: its tags, and what stands in its scripts."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.scripts, self.policy = [], [], ""
-        self.feed(text)
-        self.close()
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        if tag == "script":
-            self.scripts.append("")
-        if dict(attrs).get("http-equiv") == "Content-Security-Policy":
-            assert not self.scripts, "the policy comes after a script, which it does not bind"
-            self.policy = dict(attrs)["content"]
-
-    def handle_data(self, data):
-        if self.cdata_elem == "script":
-            self.scripts[-1] += data
-
-
-def test_no_name_breaks_out_of_the_interactive_page(dataset, cube, lines, tmp_path, monkeypatch):
-    monkeypatch.setattr(interactive, "cube_path", lambda *_: tmp_path)
-    monkeypatch.setattr(interactive, "open_cube", lambda _: cube.between(1.36, 1.43))
-    pages = []
-    for name in ("plain", EVIL):
-        target = dataset.target(dataset.case_study).model_copy(update={"name": name})
-        named = dataset.model_copy(update={"targets": [target]})
-        path = interactive.write_interactive(None, named, tmp_path / "page" / "index.html", fit=lines)
-        pages.append(Page(path.read_text(encoding="utf-8")))
-    plain, evil = pages
-    assert evil.tags == plain.tags and "img" not in evil.tags
-    assert len(evil.scripts) == 2
-    first = evil.scripts[1].partition("const D = ")[2].partition(";\n")[0]
-    assert json.loads(first)["title"].startswith(EVIL)
-
-
-def test_the_interactive_page_has_a_policy(dataset, cube, lines, tmp_path, monkeypatch):
-    """Its own script runs, by its hash, and plotly's; nothing else does, and nothing is fetched."""
-    monkeypatch.setattr(interactive, "cube_path", lambda *_: tmp_path)
-    monkeypatch.setattr(interactive, "open_cube", lambda _: cube.between(1.36, 1.43))
-    page = Page(interactive.write_interactive(None, dataset, tmp_path / "index.html", fit=lines).read_text("utf-8"))
-    rules = {words[0]: words[1:] for words in (rule.split() for rule in page.policy.split(";"))}
-    assert rules["default-src"] == rules["base-uri"] == rules["form-action"] == ["'none'"]
-    digest = base64.b64encode(hashlib.sha256(page.scripts[1].encode()).digest()).decode()
-    assert rules["script-src"] == ["'self'", "file:", f"'sha256-{digest}'"]
-    assert not {"*", "https:", "http:"} & {word for words in rules.values() for word in words}
-
-
-def test_the_interactive_page_needs_no_network(dataset, cube, lines, tmp_path, monkeypatch):
-    monkeypatch.setattr(interactive, "cube_path", lambda *_: tmp_path)
-    monkeypatch.setattr(interactive, "open_cube", lambda _: cube.between(1.36, 1.43))
-    page = interactive.write_interactive(None, dataset, tmp_path / "page" / "index.html", fit=lines)
-    text = page.read_text()
-    assert "http:" not in text and "https:" not in text
-    assert f'src="{interactive.SCRIPT}"' in text
-    assert sum(path.stat().st_size for path in page.parent.iterdir()) < 6e6

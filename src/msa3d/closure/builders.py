@@ -72,7 +72,7 @@ VARIANTS = (
     Variant("mean", "weighted mean", {"combine": "mean"}),
     Variant("all_blocks", "all wavelengths cleaned", {}, {"skip_last_blocks": False}),
     Variant("known_noise", "cosmic rays with known noise", {}, {"default_noise": False}),
-    Variant("own_pathloss", "path loss an exposure", {}, {"one_pathloss": False}),
+    Variant("own_pathloss", "per-exposure path loss", {}, {"one_pathloss": False}),
     Variant("bars", "bar shadow corrected", {}, {"ignore_bars": False}),
     Variant(
         "all_off",

@@ -20,9 +20,9 @@ PUBLISHED, DERIVED, OURS = "", "\u2020", "*"
 Value = Callable[["SimulatedSource"], float]
 
 _GALAXY: tuple[tuple[str, str, str, str, Value | None], ...] = (
-    ("redshift", "redshift", ".4g", "redshift", None),
+    ("redshift", "redshift", ".3f", "redshift", None),
     ("stellar mass, log (M\u2609)", "log_mass", ".2f", "log_mass", None),
-    ("star formation rate (M\u2609/yr)", "sfr_msun_yr", ".3g", "sfr", None),
+    ("star formation rate (M\u2609/yr)", "sfr_msun_yr", ".1f", "sfr", None),
     (
         "effective radius of the stellar disc (kpc)", "re_arcsec", ".2f", "re_disc_kpc",
         lambda source: source.re_arcsec * kpc_per_arcsec(source.redshift),
@@ -33,15 +33,15 @@ _GALAXY: tuple[tuple[str, str, str, str, Value | None], ...] = (
     ("position angle of the receding side, N through E (\u00b0)", "pa_deg", ".1f", "pa_deg", None),
     ("rotation speed at the effective radius, deprojected (km/s)", "v_rot_kms", ".1f", "v_rot", None),
     (
-        "the same as seen, V sin i (km/s)", "v_rot_kms", ".1f", "v_rot",
+        r"the same as seen, $V \sin i$ (km/s)", "v_rot_kms", ".1f", "v_rot",
         lambda source: source.v_rot_kms * float(np.sin(np.radians(source.inclination_deg))),
     ),
     ("turn-over radius of the rotation curve (\u2033)", "r_turn_arcsec", ".2f", "", None),
     ("velocity dispersion of the gas (km/s)", "sigma0_kms", ".1f", "sigma0", None),
     ("12 + log(O/H) at the centre", "metallicity_centre", ".2f", "", None),
     ("metallicity gradient (dex/kpc)", "metallicity_gradient_dex_kpc", ".3f", "metallicity_gradient", None),
-    ("A_V at the centre (mag)", "av_centre", ".2f", "", None),
-    ("gradient of A_V (mag/kpc)", "av_gradient_mag_kpc", ".3f", "", None),
+    ("$A_V$ at the centre (mag)", "av_centre", ".2f", "", None),
+    ("gradient of $A_V$ (mag/kpc)", "av_gradient_mag_kpc", ".3f", "", None),
 )  # fmt: skip
 """Label, field of `SimulatedSource`, format, quantity among the published ones, and what is shown if not the field."""
 
@@ -75,7 +75,8 @@ def galaxies(dataset: Dataset, most: int = 4) -> Table | None:
         for _, field, form, name, shown in _GALAXY:
             value = shown(source) if shown else getattr(source, field)
             paper = papers.get(name)
-            texts.append(f"{value:{form}}{_mark(source, field, paper.value if paper else None, shown is not None)}")
+            mark = _mark(source, field, paper.value if paper else None, shown is not None)
+            texts.append(f"{value:{form}}".replace("-", "\u2212") + mark)
         texts += [f"{source.shutters}{OURS}", f"{source.morphology}{OURS}"]
         columns[dataset.target(source.source_id).name or str(source.source_id)] = texts
     columns["injected"][-1] = "what stands out against the exponential disc"

@@ -169,6 +169,36 @@ def headline(
     return Table(rows=rows) if rows else None
 
 
+def all_galaxies(galaxies: Mapping[int, Galaxy], dataset: Dataset) -> Table | None:
+    """The quantities of the headline for all galaxies, a column each.
+
+    Parameters
+    ----------
+    galaxies : mapping of int to Galaxy
+        By source id.
+    dataset : Dataset
+        Says what was injected.
+
+    Returns
+    -------
+    astropy.table.Table or None
+        Text: recovered value and error, with the pull in parentheses where something was injected. None without
+        galaxies.
+    """
+    if not galaxies:
+        return None
+    columns = {"quantity": [label for label, _ in HEADLINE.values()]}
+    for source_id, galaxy in galaxies.items():
+        found = {row.quantity: row for row in report.rows(galaxy, dataset)}
+        texts = []
+        for name, (_, form) in HEADLINE.items():
+            row = found.get(name, Row(name, ""))
+            pull = f" ({_number(row.pull, '+.1f')}\u03c3)" if np.isfinite(row.pull) else ""
+            texts.append(_with_error(row.recovered, row.error, form) + pull)
+        columns[dataset.target(source_id).name or str(source_id)] = texts
+    return Table(columns)
+
+
 BUILDERS = {"drizzle": "drizzle", "paper": "published builder"}
 """What readers are told of a builder."""
 
