@@ -41,10 +41,11 @@ _MATCH_KEYS = {
 }
 """What a reference depends on beside the exposure type; any other filter or grating finds none."""
 _NOT_APPLICABLE = (
-    "apcorr", "cubepar", "dark", "dflat", "distortion", "drizpars", "emicorr", "extract1d",
-    "filteroffset", "flat", "fringe", "gain", "ifufore", "ifupost", "ifuslicer", "ipc", "linearity", "mask",
-    "mrsptcorr", "mrsxartcorr", "persat", "readnoise", "refpix", "regions", "reset", "rscd", "saturation", "sflat",
-    "specwcs", "straymask", "superbias", "trapdensity", "trappars", "wavecorr", "wfssbkg",
+    "apcorr", "bkg", "chromcorr", "cubepar", "dark", "dflat", "distortion", "drizpars", "emicorr", "extract1d",
+    "filteroffset", "flat", "fringe", "fringefreq", "gain", "ifufore", "ifupost", "ifuslicer", "ipc", "linearity",
+    "mask", "mrsptcorr", "mrsxartcorr", "pastasoss", "persat", "pictureframe", "psf", "readnoise", "refpix", "regions",
+    "reset", "rscd", "saturation", "sflat", "sirskernel", "speckernel", "specprofile", "spectrace", "specwcs",
+    "straymask", "superbias", "trapdensity", "trappars", "wavecorr", "wavemap", "wfssbkg",
 )  # fmt: skip
 STAMP = "msa3d_simulated.txt"
 

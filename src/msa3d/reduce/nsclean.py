@@ -29,6 +29,7 @@ from astropy.io import fits
 
 from msa3d.archive import crds
 from msa3d.errors import ObservationError, ProductError
+from msa3d.jwst_adapter import nsclean_class, nsclean_step
 from msa3d.observation.exposures import Observation
 from msa3d.pipeline import products
 from msa3d.pipeline.engine import Made, Record, Result, Step, Task
@@ -98,7 +99,7 @@ def _traced(model: Any, margin: int) -> np.ndarray:
     from scipy.ndimage import binary_dilation
 
     lit = np.zeros(model.data.shape, bool)
-    for slit in model.meta.wcs.get_transform("slit_frame", "msa_frame").slits:
+    for slit in model.meta.wcs.get_transform("gwa", "slit_frame").slits:
         wcs = nrs_wcs_set_input(model, slit.name)
         x, y = grid_from_bounding_box(wcs.bounding_box, step=(1, 1), center=True)
         inside = (x >= 0) & (x < lit.shape[1]) & (y >= 0) & (y < lit.shape[0])
@@ -263,9 +264,8 @@ def clean_rate(task: CleanTask) -> Made:
 @functools.cache
 def _cleaner_class() -> type:
     """Make NSClean of jwst with a faster fit; made when first needed, since importing jwst takes seconds."""
-    from jwst.nsclean.lib import NSClean
 
-    class Cleaner(NSClean):
+    class Cleaner(nsclean_class()):
         """NSClean, its weights applied row by row instead of as a matrix."""
 
         def fit(self, data: np.ndarray) -> np.ndarray:
@@ -276,7 +276,7 @@ def _cleaner_class() -> type:
                 there = np.flatnonzero(self.mask[y])
                 if not there.size:
                     continue
-                values, weights = data[y][there], self.P[y][there]
+                values, weights = data[y][there], self.p_matrix[y][there]
                 middle = np.median(values)
                 spread = 1.4826 * np.median(np.abs(values - middle))
                 values = np.where(np.abs(values - middle) <= self.sigrej * spread, values, middle)
@@ -334,15 +334,14 @@ def clean_by_jwst(rate: Path, usable: np.ndarray) -> np.ndarray:
     -------
     ndarray of float32
     """
-    from jwst.nsclean import NSCleanStep
     from stdatamodels.jwst import datamodels
 
     with datamodels.open(rate) as model, tempfile.TemporaryDirectory() as scratch:
         mask = Path(scratch) / "mask.fits"
         with datamodels.ImageModel(data=usable.astype(np.float32)) as usable_model:
             usable_model.save(str(mask))
-        step = NSCleanStep()
-        step.skip, step.user_mask = False, str(mask)
+        step = nsclean_step()
+        step.user_mask = str(mask)
         return np.array(step.run(model).data, np.float32)
 
 
