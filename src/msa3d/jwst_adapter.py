@@ -28,6 +28,12 @@ RENAMED = {
     "clean_flicker_noise": {"mask_spectral_regions": "mask_science_regions"},
 }
 
+#: Steps that not every version has.
+SOMETIMES = frozenset({
+    "adaptive_trace_model", "badpix_selfcal", "clean_flicker_noise", "mrs_imatch", "nsclean", "picture_frame",
+    "pixel_replace", "targ_centroid",
+})  # fmt: skip
+
 
 def translated(pipeline: type, parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """Say parameters of steps as the jwst that is installed names them.
@@ -43,15 +49,15 @@ def translated(pipeline: type, parameters: Mapping[str, Mapping[str, Any]]) -> d
     -------
     dict of dict
         ``nsclean`` is ``clean_flicker_noise`` where that has taken its place, with the method and thresholds of the
-        old one. A step that is skipped and that this version does not have is left out; any other that it does not
-        have is kept, for the pipeline to refuse.
+        old one. A step of `SOMETIMES` that is skipped and that this version does not have is left out; any other that
+        it does not have is kept, for the pipeline to refuse.
     """
     steps, found = pipeline.step_defs, {}
     for step, given in parameters.items():
         name, values = step, dict(given)
         if step == "nsclean" and step not in steps and "clean_flicker_noise" in steps:
             name, values = "clean_flicker_noise", NSCLEAN_DEFAULTS | values
-        elif step not in steps and values.get("skip") is True:
+        elif step in SOMETIMES - steps.keys() and values.get("skip") is True:
             continue
         known = steps[name].load_spec_file() if name in steps else ()
         for old, new in RENAMED.get(name, {}).items():
