@@ -19,6 +19,8 @@ import numpy as np
 from astropy.io import fits
 
 from msa3d.config import Dataset
+from msa3d.cubes.cube import Cube, open_cube
+from msa3d.cubes.extract import Ellipse
 from msa3d.pipeline.engine import read_record
 from msa3d.pipeline.layout import Layout
 
@@ -28,18 +30,23 @@ SAME = "the same"
 def planes(path: Path) -> dict[tuple[str, int], np.ndarray]:
     """Images of a file, by name and number."""
     with fits.open(path) as hdus:
-        return {(h.name, h.ver): np.array(h.data) for h in hdus if isinstance(h, fits.ImageHDU) and h.name != "ASDF"}
+        return {(h.name, h.ver): np.array(h.data) for h in hdus[1:] if h.is_image and h.name != "ASDF"}
 
 
-def difference(one: list[np.ndarray], other: list[np.ndarray]) -> float:
-    """Largest difference where both are finite, over the rms of the first."""
-    worst, squares, number = 0.0, 0.0, 0
-    for left, right in zip(one, other, strict=True):
-        both = np.isfinite(left) & np.isfinite(right)
-        left, right = left[both].astype(float), right[both].astype(float)
-        worst = max(worst, float(np.abs(right - left).max(initial=0.0)))
-        squares, number = squares + float((left**2).sum()), number + left.size
-    return worst / np.sqrt(squares / number)
+def differences(one: list[np.ndarray], other: list[np.ndarray]) -> tuple[float, float]:
+    """Compare where both are finite.
+
+    Returns
+    -------
+    rms, largest : float
+        Rms of the difference over that of the first; and the largest difference of a pixel, over its own value or that
+        rms, whichever is larger.
+    """
+    pairs = [(a[both].astype(float), b[both].astype(float)) for a, b in zip(one, other, strict=True)
+             if (both := np.isfinite(a) & np.isfinite(b)).any()]  # fmt: skip
+    first, second = (np.concatenate(values) for values in zip(*pairs, strict=True))
+    rms, change = np.sqrt((first**2).mean()), second - first
+    return np.sqrt((change**2).mean()) / rms, float((np.abs(change) / np.maximum(np.abs(first), rms)).max())
 
 
 def named(files: list[dict], name: str) -> list[np.ndarray]:
@@ -47,17 +54,18 @@ def named(files: list[dict], name: str) -> list[np.ndarray]:
     return [plane for file in files for (found, _), plane in sorted(file.items()) if found == name]
 
 
-def finite(images: list[np.ndarray]) -> str:
-    """Share of pixels that are neither NaN nor zero."""
-    good = sum(int((np.isfinite(image) & (image != 0)).sum()) for image in images)
-    return f"{good / sum(image.size for image in images):.1%}"
+def share(images: list[np.ndarray], of: str) -> str:
+    """Share of pixels that are NaN, or zero."""
+    counted = [np.isnan(image) if of == "NaN" else image == 0 for image in images]
+    return f"{sum(int(one.sum()) for one in counted) / sum(one.size for one in counted):.1%}"
 
 
 def compared(product: str, names: tuple[str, ...], one: list[dict], other: list[dict]) -> Iterator[tuple[str, ...]]:
     """Rows for planes that have the same shape in both."""
     for name in names:
-        worst = difference(named(one, name), named(other, name))
-        yield product, f"{name}, largest difference (rms)", "", f"{worst:.0e}" if worst else SAME
+        rms, largest = differences(named(one, name), named(other, name))
+        said = f"{rms:.0e} rms, at most {largest:.0e}" if largest else SAME
+        yield product, f"{name}, relative difference", "", said
 
 
 def rows(first: Layout, second: Layout, dataset: Dataset) -> Iterator[tuple[str, ...]]:
@@ -69,12 +77,13 @@ def rows(first: Layout, second: Layout, dataset: Dataset) -> Iterator[tuple[str,
     yield from compared("cal", ("SCI", "ERR", "WAVELENGTH"), *cals)
     equal = all(np.array_equal(a, b) for a, b in zip(named(cals[0], "DQ"), named(cals[1], "DQ"), strict=True))
     yield "cal", "DQ", "", SAME if equal else "differs"
-    yield "cal", "pixels with a value", *(finite(named(files, "SCI")) for files in cals)
+    yield "cal", "pixels that are NaN", *(share(named(files, "SCI"), "NaN") for files in cals)
     source = dataset.case_study
     s2d = [[run.s2d(activity, source) for activity in run.activities()] for run in runs]
     images = [[planes(path)["SCI", 1] for path in paths] for paths in s2d]
     yield "s2d", "rows x columns", *(" x ".join(map(str, found[0].shape)) for found in images)
-    yield "s2d", "pixels with a value", *(finite(found) for found in images)
+    for of in ("NaN", "zero"):
+        yield "s2d", f"pixels that are {of}", *(share(found, of) for found in images)
     # Height of a pixel, as the published builder measures it on the coordinates of the rectified spectra.
     steps = [fits.getheader(run.cube_medians(source), "SCI")["NATPIX"] for run in runs]
     yield "s2d", "pixel along the slit (arcsec)", *(f"{step:.5f}" for step in steps)
@@ -87,10 +96,17 @@ def rows(first: Layout, second: Layout, dataset: Dataset) -> Iterator[tuple[str,
     yield "drizzled cube", "DQ", "", SAME if equal else "differs"
     paper = [planes(run.cube_medians(source))["SCI", 1].astype(float) for run in runs]
     yield "published cube", "wave x rows x columns", *(" x ".join(map(str, cube.shape)) for cube in paper)
-    middle = [np.nansum(around_middle(cube, step)) * step for cube, step in zip(paper, steps, strict=True)]
-    yield "published cube", "flux within 1 arcsec along the slit", "1", f"{middle[1] / middle[0]:.4f}"
-    whole = [np.nansum(cube) * step for cube, step in zip(paper, steps, strict=True)]
-    yield "published cube", "flux of all of it", "1", f"{whole[1] / whole[0]:.4f}"
+    target = next(one for one in dataset.targets if one.source_id == source)
+    for radius in (0.3, 0.6):
+        circle = Ellipse(target.ra, target.dec, radius)
+        spectra = [spectrum(open_cube(run.cube_medians(source)), circle) for run in runs]
+        ratio = np.median(binned(spectra[1]) / binned(spectra[0]))
+        yield (
+            "published cube",
+            f"flux within {radius} arcsec of the galaxy, median over wavelength",
+            "1",
+            f"{ratio:.4f}",
+        )
     records = [[read_record(path) for path in run.records.glob("process_*.json")] for run in runs]
     seconds = [statistics.median(record["notes"]["seconds"] for record in found) for found in records]
     yield "step 1", "wall seconds a pair of detectors, median", *(f"{value:.1f}" for value in seconds)
@@ -98,10 +114,15 @@ def rows(first: Layout, second: Layout, dataset: Dataset) -> Iterator[tuple[str,
     yield "step 1", "peak memory (GB)", *(f"{value:.2f}" for value in memory)
 
 
-def around_middle(cube: np.ndarray, step: float) -> np.ndarray:
-    """Rows within an arcsecond of the middle of the published cube, which has four to a pixel."""
-    rows = (np.arange(cube.shape[1]) - (cube.shape[1] - 1) / 2) * step / 4
-    return cube[:, np.abs(rows) < 1.0]
+def spectrum(cube: Cube, circle: Ellipse) -> np.ndarray:
+    """Sum over a circle, its spaxels weighted by the part of them that lies in it and by their area."""
+    return np.nansum(cube.data * circle.weights(cube), axis=(1, 2)) * cube.pixel_sr
+
+
+def binned(values: np.ndarray) -> np.ndarray:
+    """Medians of a hundred wavelengths."""
+    whole = values.size // 100 * 100
+    return np.median(values[:whole].reshape(-1, 100), axis=1)
 
 
 def main(one: str, other: str, table: str, name: str = "tiny") -> None:
