@@ -54,7 +54,7 @@ IN := @mkdir -p "$(VAR)/home"; \
 	unset XDG_CONFIG_HOME XDG_CACHE_HOME XDG_DATA_HOME XDG_STATE_HOME XDG_RUNTIME_DIR \
 		JUPYTER_PATH JUPYTER_CONFIG_PATH PYTHONHOME; \
 	ROOT="$${ROOT/\#\~\//$${HOME:-}/}" DATASET="$${DATASET/\#\~\//$${HOME:-}/}"; \
-	$(if $(ENDING),name="$${DATASET\#\#*/}"; ROOT="$${ROOT:-runs/$${name%.*}$(ENDING)}";) \
+	$(if $(ENDING),name="$$(basename -- "$$DATASET")"; ROOT="$${ROOT:-runs/$${name%.*}$(ENDING)}";) \
 	export GIT_CONFIG_GLOBAL="$${GIT_CONFIG_GLOBAL:-$${HOME:-}/.gitconfig}" \
 		HOME="$(VAR)/home" MPLCONFIGDIR="$(VAR)/matplotlib" IPYTHONDIR="$(VAR)/ipython" \
 		JUPYTER_CONFIG_DIR="$(VAR)/jupyter/config" JUPYTER_DATA_DIR="$(VAR)/jupyter/data" \
