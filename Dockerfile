@@ -1,5 +1,5 @@
 # The same environment as everywhere else, on Debian 12 with its own Python 3.11:
-#   make image                                               with docker, podman or buildah
+#   make image                                               with docker, podman or buildah (PIPELINE=today as well)
 #   docker run --rm -p 127.0.0.1:8888:8888 msa3d             JupyterLab, with the token that it prints
 #   docker run --rm -v "$PWD/runs:/home/jovyan/msa3d/runs" msa3d make all
 # It needs no ENTRYPOINT, so that Binder and everybody else may run any command.
@@ -24,15 +24,19 @@ RUN list=/etc/apt/sources.list.d/debian.sources \
 # The C compiler is wanted for stsci.imagestats alone, and stays in this stage.
 FROM base AS build
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev python3.11-dev
-COPY requirements.lock requirements-test.lock /build/
+COPY requirements*.lock /build/
 WORKDIR /build
+# The paper's pipeline, or today's.
+ARG PIPELINE=paper
 # `make test` in the image: make image IMAGEARGS="--build-arg TESTS=1"
 ARG TESTS=
 # What builds, and uv itself, are of the lock as well (as in the Makefile). Certificates are the system's, so that a
 # network with its own authority needs no more than its bundle mounted on /etc/ssl/certs.
 # Then what nobody runs here goes: examples and the test suites of others, a fifth of the size. (A few packages carry
 # files for other Pythons that do not compile: hence the true.)
-RUN python3.11 -m venv /opt/msa3d \
+RUN if test "${PIPELINE}" = today; then for kind in "" -test; do \
+        mv requirements${kind}-today.lock requirements${kind}.lock; done; fi \
+    && python3.11 -m venv /opt/msa3d \
     && awk '/^[^ #]/ { split($0, name, /==/); \
                        take = name[1] ~ /^(numpy|packaging|setuptools|setuptools-scm|typing-extensions|uv|vcs-versioning|wheel)$/ } \
             take' requirements.lock > first.txt \
@@ -54,6 +58,7 @@ ARG NB_UID=1000
 ARG REVISION=
 ARG VERSION=
 ARG BASE
+ARG PIPELINE=paper
 LABEL org.opencontainers.image.title="msa3d" \
       org.opencontainers.image.description="JWST/NIRSpec slit-stepping: from count rates to data cubes and figures" \
       org.opencontainers.image.licenses="BSD-3-Clause" \
@@ -63,7 +68,7 @@ LABEL org.opencontainers.image.title="msa3d" \
 RUN useradd --create-home --shell /bin/bash --uid "${NB_UID}" "${NB_USER}"
 COPY --from=build /opt/msa3d /opt/msa3d
 ENV USER=${NB_USER} HOME=/home/${NB_USER} PATH=/opt/msa3d/bin:${PATH} \
-    MSA3D_ENV=image MSA3D_GIT_REVISION=${REVISION} LANG=C.UTF-8
+    MSA3D_ENV=image PIPELINE=${PIPELINE} MSA3D_GIT_REVISION=${REVISION} LANG=C.UTF-8
 COPY --chown=${NB_UID}:${NB_UID} . /home/${NB_USER}/msa3d
 WORKDIR /home/${NB_USER}/msa3d
 # A volume that is mounted on runs/ is then the user's.

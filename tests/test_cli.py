@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from msa3d import __version__, cli
 from msa3d.errors import ObservationError
 from msa3d.pipeline.engine import Step
+from msa3d.pipeline.products import jwst_version
 
 STEPS = ("process", "postprocess", "cubebuild")
 
@@ -51,7 +52,7 @@ def steps(monkeypatch):
 def test_version(invoke):
     result = invoke("--version")
     assert result.exit_code == 0
-    assert result.stdout == f"msa3d {__version__} (jwst 1.14.0)\n"
+    assert result.stdout == f"msa3d {__version__} (jwst {jwst_version()})\n"
 
 
 def test_messages_come_once_and_jwst_is_quiet(invoke, monkeypatch):

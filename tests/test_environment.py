@@ -53,15 +53,20 @@ def locked(name: str = "requirements.lock") -> dict[str, tuple[Requirement, list
         lines = [line for line in entry.splitlines() if not line.lstrip().startswith("#")]
         if lines:
             requirement = Requirement(lines[0].strip())
+            # Where a younger Python has another version, that of 3.11.
+            python = {"python_version": "3.11", "python_full_version": "3.11.9"}
+            if "python_full_version" in str(requirement.marker) and not requirement.marker.evaluate(python):
+                continue
             hashes = re.findall(r"--hash=(\S+)", "\n".join(lines[1:]))
             entries[canonicalize_name(requirement.name)] = (requirement, hashes)
     return entries
 
 
 def wanted(name: str = "requirements.in") -> list[Requirement]:
-    """Requirements that a lock was made from."""
-    lines = (line.split("#")[0].strip() for line in read(name).splitlines())
-    return [Requirement(line) for line in lines if line and not line.startswith("-")]
+    """Requirements that a lock was made from, those of a file that it names (-r) included."""
+    lines = [line.split("#")[0].strip() for line in read(name).splitlines()]
+    named = [one for line in lines if line.startswith("-r ") for one in wanted(line[3:])]
+    return named + [Requirement(line) for line in lines if line and not line.startswith("-")]
 
 
 def version(requirement: Requirement) -> str:
@@ -70,9 +75,15 @@ def version(requirement: Requirement) -> str:
     return specifier.version
 
 
+@pytest.fixture(scope="module", params=["", "-today"], ids=["paper", "today"])
+def ending(request) -> str:
+    """That of the locks of a pipeline."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def lock() -> dict[str, tuple[Requirement, list[str]]]:
-    return locked()
+def lock(ending) -> dict[str, tuple[Requirement, list[str]]]:
+    return locked(f"requirements{ending}.lock")
 
 
 def test_every_locked_requirement_is_exact_and_has_hashes(lock):
@@ -84,19 +95,19 @@ def test_every_locked_requirement_is_exact_and_has_hashes(lock):
 
 
 @pytest.mark.parametrize("name", PINS)
-def test_the_versions_of_the_paper_are_locked(lock, name):
-    assert version(lock[name][0]) == PINS[name]
+def test_the_versions_of_the_paper_are_locked(name):
+    assert version(locked()[name][0]) == PINS[name]
 
 
-def test_the_lock_is_of_requirements_in(lock):
-    for requirement in wanted():
+def test_the_lock_is_of_requirements_in(lock, ending):
+    for requirement in wanted(f"requirements{ending}.in"):
         entry = lock[canonicalize_name(requirement.name)][0]
         assert version(entry) in requirement.specifier, requirement
 
 
-def test_tests_have_a_lock_of_their_own_which_agrees(lock):
+def test_tests_have_a_lock_of_their_own_which_agrees(lock, ending):
     """What runs is not tested with other versions, and what only tests need is not in the image."""
-    tests = locked("requirements-test.lock")
+    tests = locked(f"requirements-test{ending}.lock")
     for requirement in wanted("requirements-test.in"):
         name = canonicalize_name(requirement.name)
         assert version(tests[name][0]) in requirement.specifier, requirement
@@ -106,9 +117,10 @@ def test_tests_have_a_lock_of_their_own_which_agrees(lock):
     assert all(hashes for _, hashes in tests.values())
 
 
-def test_the_lock_names_no_index(lock):
-    assert "://" not in read("requirements.lock")
-    assert "-index-url" not in re.sub(r"^#.*$", "", read("requirements.lock"), flags=re.M)
+def test_the_lock_names_no_index(ending):
+    text = read(f"requirements{ending}.lock")
+    assert "://" not in text
+    assert "-index-url" not in re.sub(r"^#.*$", "", text, flags=re.M)
 
 
 def test_the_lock_is_of_python_3_11_on_linux(lock):
@@ -135,11 +147,11 @@ def test_pyproject_asks_for_what_is_locked(lock):
         assert version(lock[canonicalize_name(requirement.name)][0]) in requirement.specifier
 
 
-def test_conda_environment_is_the_same_python_and_lock():
-    dependencies = yaml.safe_load(read("environment.yml"))["dependencies"]
+def test_conda_environment_is_the_same_python_and_lock(ending):
+    dependencies = yaml.safe_load(read(f"environment{ending}.yml"))["dependencies"]
     assert "python=3.11" in dependencies
     (pip,) = [item["pip"] for item in dependencies if isinstance(item, dict)]
-    assert pip == ["--require-hashes", "-r requirements.lock"]
+    assert pip == ["--require-hashes", f"-r requirements{ending}.lock"]
 
 
 def test_image_is_the_same_python_and_lock():
@@ -234,7 +246,7 @@ def test_make_uses_the_same_python_and_lock():
     makefile = read("Makefile")
     assert "(3, 11)" in makefile
     assert "--require-hashes" in makefile
-    assert "requirements.lock" in makefile
+    assert "requirements$(ENDING).lock" in makefile
 
 
 def test_one_version_everywhere():
@@ -262,8 +274,13 @@ def test_citation_and_bibliography_say_the_same_of_the_paper():
     assert (entry.fields["doi"], entry.fields["year"]) == (paper["doi"], str(paper["year"]))
 
 
-def test_what_is_installed_is_what_is_locked(lock):
+def test_what_is_installed_is_what_is_locked():
+    """By the lock of the pipeline that this is; the newest of everything is locked nowhere."""
     from importlib.metadata import version as installed
 
-    for name in PINS:
-        assert installed(name) == version(lock[name][0])
+    locks = [locked(name) for name in ("requirements.lock", "requirements-today.lock")]
+    mine = [lock for lock in locks if version(lock["jwst"][0]) == installed("jwst")]
+    if not mine:
+        pytest.skip(f"jwst {installed('jwst')} is in neither lock")
+    for name in PINS.keys() & mine[0].keys():
+        assert installed(name) == version(mine[0][name][0])

@@ -38,7 +38,7 @@ def make(place: Path, *arguments: str, **environment: str) -> list[list[str]]:
     settings = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     path = f"{place.parent / 'programs'}{os.pathsep}{os.environ['PATH']}"
     settings |= {"PATH": path, "MSA3D_ENV": "1", "HOME": str(place.parent / "home"), **environment}
-    for name in {"DATASET", "ROOT", "WORKERS"} - set(environment):
+    for name in {"DATASET", "ROOT", "WORKERS", "PIPELINE"} - set(environment):
         settings.pop(name, None)
     done = subprocess.run(
         ["make", *arguments], cwd=place, env=settings, capture_output=True, text=True, check=False, timeout=60
@@ -87,3 +87,18 @@ def test_a_tilde_is_the_home_of_the_user(place):
     home = str(place.parent / "home")
     (call,) = make(place, "data", "DATASET=~/mine.yaml", "ROOT=~/run a")
     assert call == ["data", f"{home}/run a", "--dataset", f"{home}/mine.yaml"]
+
+
+def test_another_pipeline_has_runs_of_its_own(place):
+    for dataset, root in (("demo", "runs/demo-today"), ("/data/mine.v2.yaml", "runs/mine.v2-today")):
+        (call,) = make(place, "data", "PIPELINE=today", f"DATASET={dataset}")
+        assert call == ["data", root, "--dataset", dataset]
+        (call,) = make(place, "data", f"DATASET={dataset}", "ROOT=/data/a", PIPELINE="today")
+        assert call == ["data", "/data/a", "--dataset", dataset]
+
+
+@pytest.mark.parametrize("value", ["yesterday", "$(shell touch pwned)", ""])
+def test_there_is_no_other_pipeline(place, value):
+    with pytest.raises(AssertionError, match="PIPELINE is paper, today or newest"):
+        make(place, "data", f"PIPELINE={value}")
+    assert not list(place.rglob("pwned"))

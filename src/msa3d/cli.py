@@ -371,9 +371,13 @@ def plan(root: Root = None, dataset: DatasetName = "demo", workers: Workers = No
 
 def status(root: Root = None, dataset: DatasetName = "demo") -> None:
     """Say how far a run is: done, running, failed, left; may be asked while it runs."""
+    from msa3d.pipeline.engine import other_pipeline
     from msa3d.pipeline.overview import read_status
 
-    show(read_status(*locate(root, dataset)))
+    description, layout = locate(root, dataset)
+    show(read_status(description, layout))
+    if sentence := other_pipeline(layout):
+        typer.echo(sentence)
 
 
 def verify(

@@ -20,6 +20,7 @@ from msa3d import __version__
 from msa3d.archive.crds import take_paths_literally
 from msa3d.errors import CrdsError
 from msa3d.pipeline.codeversion import code_version
+from msa3d.pipeline.products import jwst_version
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,11 @@ _MATCH_KEYS = {
 }
 """What a reference depends on beside the exposure type; any other filter or grating finds none."""
 _NOT_APPLICABLE = (
-    "apcorr", "cubepar", "dark", "dflat", "distortion", "drizpars", "emicorr", "extract1d",
-    "filteroffset", "flat", "fringe", "gain", "ifufore", "ifupost", "ifuslicer", "ipc", "linearity", "mask",
-    "mrsptcorr", "mrsxartcorr", "persat", "readnoise", "refpix", "regions", "reset", "rscd", "saturation", "sflat",
-    "specwcs", "straymask", "superbias", "trapdensity", "trappars", "wavecorr", "wfssbkg",
+    "apcorr", "bkg", "chromcorr", "cubepar", "dark", "dflat", "distortion", "drizpars", "emicorr", "extract1d",
+    "filteroffset", "flat", "fringe", "fringefreq", "gain", "ifufore", "ifupost", "ifuslicer", "ipc", "linearity",
+    "mask", "mrsptcorr", "mrsxartcorr", "pastasoss", "persat", "pictureframe", "psf", "readnoise", "refpix", "regions",
+    "reset", "rscd", "saturation", "sflat", "sirskernel", "speckernel", "specprofile", "spectrace", "specwcs",
+    "straymask", "superbias", "trapdensity", "trappars", "wavecorr", "wavemap", "wfssbkg",
 )  # fmt: skip
 STAMP = "msa3d_simulated.txt"
 
@@ -95,10 +97,10 @@ def build_crds_cache(path: Path, *, more: Callable | None = None) -> str:
 
 
 def _fingerprint() -> str:
-    """What the content depends on: the version, the code and the data behind it."""
+    """What the content depends on: the versions (jwst 1.14 cannot read what 3.0 wrote), the code and its data."""
     return (
         "Simulated reference files, made by msa3d for its embedded observation. Not for real data.\n"
-        f"version {__version__}\ncontext {CONTEXT}\ncontent {code_version(__name__)}\n"
+        f"version {__version__}\njwst {jwst_version()}\ncontext {CONTEXT}\ncontent {code_version(__name__)}\n"
     )
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.polynomial import chebyshev
 
+from msa3d import jwst_adapter
+
 V2_REF_ARCSEC, V3_REF_ARCSEC = 378.563202, -428.402832
 """Reference point of aperture NRS_FULL_MSA in the telescope's V2, V3 frame (arcsec); source: PRD siaf."""
 V3_IDEAL_Y_ANGLE_DEG = 138.57611
@@ -91,48 +93,27 @@ class Optics:
     """
 
     def __init__(self, model, slitlets):
-        from jwst.assign_wcs.nirspec import slitlets_wcs
-        from stdatamodels.jwst.transforms.models import Slit
-
-        slits = []
-        for slitlet in slitlets:
-            low, high = slitlet.y_range
-            shutter = slitlet.row + (slitlet.primary - 1) * _SHUTTERS_PER_ROW
-            slits.append(
-                Slit(
-                    str(slitlet.slitlet_id),
-                    shutter,
-                    1,
-                    slitlet.row,
-                    slitlet.primary,
-                    # Room on both sides, as the pipeline gives it: light is blurred past the slitlet's ends.
-                    low - PITCH_IN_OPENINGS,
-                    high + PITCH_IN_OPENINGS,
-                    slitlet.quadrant,
-                    slitlet.source_id,
-                    "x" * len(slitlet.columns),
-                )
-            )
-        self._steps = slitlets_wcs(model.copy(), _find_references(model), slits)
+        slits = [
+            {
+                "name": str(slitlet.slitlet_id),
+                "shutter_id": slitlet.row + (slitlet.primary - 1) * _SHUTTERS_PER_ROW,
+                "dither_position": 1,
+                "xcen": slitlet.row,
+                "ycen": slitlet.primary,
+                # Room on both sides, as the pipeline gives it: light is blurred past the slitlet's ends.
+                "ymin": slitlet.y_range[0] - PITCH_IN_OPENINGS,
+                "ymax": slitlet.y_range[1] + PITCH_IN_OPENINGS,
+                "quadrant": slitlet.quadrant,
+                "source_id": slitlet.source_id,
+                "shutter_state": "x" * len(slitlet.columns),
+            }
+            for slitlet in slitlets
+        ]
+        self._steps = jwst_adapter.slitlets_wcs(model.copy(), _find_references(model), slits)
 
     def slit_wcs(self, slitlet: Slitlet):
-        """World coordinates of one slitlet, as `jwst` would attach them.
-
-        The same chain as `jwst.assign_wcs.nirspec.nrs_wcs_set_input` makes, without first copying that of
-        all slitlets, which takes seconds each.
-        """
-        from astropy.modeling.models import Identity
-        from gwcs.wcs import WCS
-
-        name = str(slitlet.slitlet_id)
-        steps = list(self._steps)
-        (sca, to_gwa), (gwa, to_slit), (slit_frame, to_msa) = steps[1:4]
-        steps[1:4] = [
-            (sca, to_gwa[1:]),
-            (gwa, to_slit.get_model(name)),
-            (slit_frame, to_msa.get_model(name) & Identity(1)),
-        ]
-        return WCS(steps)
+        """World coordinates of one slitlet, as `jwst` would attach them."""
+        return jwst_adapter.wcs_of_slit(self._steps, str(slitlet.slitlet_id))
 
 
 def rotate_to_sky(pointing: Pointing):
@@ -160,7 +141,7 @@ class MsaPlane:
     """
 
     def __init__(self, model, wave_um: float = 1.4):
-        from jwst.assign_wcs.nirspec import msa_to_oteip, oteip_to_v23
+        from jwst.assign_wcs.nirspec import msa_to_oteip
         from jwst.assign_wcs.pointing import dva_corr_model
         from stdatamodels.jwst.datamodels import MSAModel
 
@@ -168,7 +149,7 @@ class MsaPlane:
         info = model.meta.wcsinfo
         self._wave_um = wave_um
         self._msa_to_oteip = msa_to_oteip(references)
-        self._oteip_to_v23 = oteip_to_v23(references, model)
+        self._oteip_to_v23 = jwst_adapter.oteip_to_v23(references, model)
         self._aberration = dva_corr_model(model.meta.velocity_aberration.scale_factor, info.v2_ref, info.v3_ref)
         self._pointing = Pointing(info.ra_ref, info.dec_ref, info.roll_ref)
         self._quadrants = {}

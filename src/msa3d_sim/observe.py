@@ -21,7 +21,7 @@ from astropy.io.fits.hdu.compressed import NO_DITHER, SUBTRACTIVE_DITHER_1
 
 from msa3d.archive.crds import use_references
 from msa3d.errors import DatasetError
-from msa3d.pipeline.engine import Record
+from msa3d.pipeline.engine import Record, check_pipeline
 from msa3d.pipeline.parallel import run_tasks
 from msa3d.pipeline.products import atomic_path, working
 from msa3d_sim.crds_cache import build_crds_cache
@@ -137,6 +137,7 @@ def simulate(dataset, layout, *, workers=None) -> SimulationReport:
 def _make(dataset, layout, workers) -> SimulationReport:
     """Make what is not current. Here, modules of the simulator are imported where they are needed: it takes seconds."""
     started = time.monotonic()
+    check_pipeline(layout)
     build_crds_cache(layout.crds_cache)
     use_references(layout, dataset)
     places = [(index, detector) for index in range(dataset.pattern.n_exposures) for detector in _DETECTORS]

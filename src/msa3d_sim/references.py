@@ -11,11 +11,11 @@ import json
 from pathlib import Path
 
 import numpy as np
-from asdf.tags.core import HistoryEntry
 from astropy.io import fits
 from scipy.special import ndtr
 from stdatamodels.jwst import datamodels
 
+from msa3d.jwst_adapter import add_history
 from msa3d.pipeline.products import SIMULATED_HISTORY, SIMULATED_KEYWORD, mark_simulated
 from msa3d_sim import psf, throughput
 from msa3d_sim.geometry import PITCH_IN_OPENINGS, WAVE_RANGE_UM
@@ -77,7 +77,7 @@ def write_optics(folder: Path, name) -> dict[str, Path]:
 def _save(model, path: Path) -> Path:
     """Write an ASDF reference with the mark of simulated files in its tree and history."""
     model[SIMULATED_KEYWORD.lower()] = True
-    model.history = [HistoryEntry({"description": SIMULATED_HISTORY})]
+    add_history(model, SIMULATED_HISTORY)
     model.meta.exposure.type = "NRS_MSASPEC"
     model.validate()
     model.to_asdf(path)

@@ -44,6 +44,12 @@ def crds_settings(cache, monkeypatch):
         cached.cache.clear()
 
 
+def test_a_cache_of_another_version_of_jwst_is_made_anew(monkeypatch):
+    before = crds_cache._fingerprint()
+    monkeypatch.setattr(crds_cache, "jwst_version", lambda: "9.9.0")
+    assert crds_cache._fingerprint() != before
+
+
 def test_a_second_build_changes_nothing(cache):
     before = {p: p.stat().st_mtime_ns for p in cache.rglob("*") if p.is_file()}
     assert crds_cache.build_crds_cache(cache) == crds_cache.CONTEXT

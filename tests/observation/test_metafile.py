@@ -13,6 +13,7 @@ from astropy.io import fits
 
 from msa3d.config import Dataset
 from msa3d.errors import MetafileError
+from msa3d.jwst_adapter import open_msa_slits
 from msa3d.observation.metafile import MsaFile
 from msa3d.observation.metafile_tables import SHUTTER_FORMATS
 from msa3d.pipeline.products import is_simulated
@@ -144,14 +145,12 @@ def test_real_ids_are_never_shortened_into_each_other(real):
 @needs_real
 @pytest.mark.slow
 def test_jwst_reads_the_transformed_file_alike(real, tmp_path):
-    from jwst.assign_wcs import nirspec
-
     path = tmp_path / "new_msa.fits"
     real.transform_ids().write(path)
     # One dither point of six: jwst takes most of a minute to read them all. It has slitlets of several sources.
     for meta, point in [(1, 3)]:
-        before = {slit.name: slit for slit in nirspec.get_open_msa_slits(str(REAL), meta, point)}
-        after = {slit.name: slit for slit in nirspec.get_open_msa_slits(str(path), meta, point)}
+        before = {slit.name: slit for slit in open_msa_slits(str(REAL), meta, point)}
+        after = {slit.name: slit for slit in open_msa_slits(str(path), meta, point)}
         assert before.keys() == after.keys()
         for name, slit in before.items():
             assert after[name].shutter_id == slit.shutter_id
@@ -421,11 +420,9 @@ def test_a_galaxy_that_left_its_slitlet_keeps_it_in_all_configurations():
 
 
 def jwst_slits(msa, path, metadata_id=1, point=1):
-    """{slitlet: (source id, name, x, y)} as jwst 1.14.0 reads them, from the middle of the shutter."""
-    from jwst.assign_wcs.nirspec import get_open_msa_slits
-
+    """{slitlet: (source id, name, x, y)} as jwst reads them, from the middle of the shutter."""
     msa.write(path, overwrite=True)
-    slits = get_open_msa_slits(str(path), metadata_id, point)
+    slits = open_msa_slits(str(path), metadata_id, point)
     return {int(s.name): (int(s.source_id), s.source_name, s.source_xpos, s.source_ypos) for s in slits}
 
 
@@ -469,10 +466,8 @@ def test_closed_shutters_do_not_count_as_open(rows, tmp_path):
     msa = build(closed, second, sources=sources)
     assert [s.columns for s in msa.slitlets()] == [(51, 52), (50, 51, 52)]
     assert "2 rows of shutters that are CLOSED (slitlets 1) do not count as open" in [p.message for p in msa.check()]
-    from jwst.assign_wcs.nirspec import get_open_msa_slits
-
     msa.write(tmp_path / "a_msa.fits")
-    assert [s.shutter_state for s in get_open_msa_slits(str(tmp_path / "a_msa.fits"), 1, 1)] == ["x1", "1x1"]
+    assert [s.shutter_state for s in open_msa_slits(str(tmp_path / "a_msa.fits"), 1, 1)] == ["x1", "1x1"]
 
 
 @pytest.mark.parametrize("number", [40_000, 70_000, 113_852, 3_000_000_000])
@@ -510,22 +505,43 @@ def test_a_source_that_left_its_slitlet_keeps_it(rows, tmp_path):
         if row["dither_point_index"] == 2:
             row |= shutter(1, row["shutter_column"], point=2)
     msa = build(first, second, sources=sources)
-    assert jwst_slits(msa, tmp_path / "a_msa.fits", point=2)[1][0] == 29471
+    # The largest id plus one (jwst 1.14), or the number of the slitlet (jwst 3).
+    assert jwst_slits(msa, tmp_path / "a_msa.fits", point=2)[1][0] in (29471, 1)
     slits = jwst_slits(msa.repaired().transform_ids(), tmp_path / "a_msa.fits", point=2)
     assert slits[1] == (8512, "2136_8512", 0.0, 0.0)
     assert slits[2] == pytest.approx((29470, "2136_29470", -0.1, 0.1))
 
 
 def test_background_slitlets_get_no_id_that_is_a_source_s(rows, tmp_path):
-    """jwst calls a slitlet without a source by the largest id plus one, which the catalogue may hold."""
+    """jwst calls a slitlet without a source by the largest id plus one, or by its own number: both may be taken."""
     first, _, sources = rows
+    other = slitlet(3, 7, row=200)
     empty = [shutter(7, 50 + k, row=300, point=p) for p in (1, 2) for k in range(3)]
-    msa = build(first, empty, sources=[*sources, source(8513)])
-    assert jwst_slits(msa, tmp_path / "a_msa.fits")[7][:2] == (8513, "2136_8513")
+    msa = build(first, other, empty, sources=[*sources, source(8513), source(7)])
+    assert jwst_slits(msa, tmp_path / "a_msa.fits")[7][0] in (8513, 7)
     slits = jwst_slits(msa.repaired().transform_ids(), tmp_path / "a_msa.fits")
     assert slits[7] == (-7, "background_7", 0.0, 0.0)
-    assert slits[1][0] == 8512
-    assert msa.repaired().source_ids == [8512]
+    assert (slits[1][0], slits[3][0]) == (8512, 7)
+    assert msa.repaired().source_ids == [7, 8512]
+
+
+def test_every_version_of_jwst_names_slitlets_without_a_source_alike(rows, tmp_path):
+    """Background, virtual sources with and without an entry in the catalogue, and slitlet -1."""
+    first, _, sources = rows
+    empty = [shutter(7, 50 + k, row=300, point=p) for p in (1, 2) for k in range(3)]
+    virtual, known = slitlet(8, -3, row=310), slitlet(9, -4, row=320)
+    ignored = [shutter(-1, 50, row=330), shutter(-1, 51, row=330)]
+    msa = build(first, empty, virtual, known, ignored, sources=[*sources, source(-4)])
+    slits = jwst_slits(msa.repaired().transform_ids(), tmp_path / "a_msa.fits")
+    assert {number: found[:2] for number, found in slits.items()} == {
+        1: (8512, "2136_8512"),
+        7: (-7, "background_7"),
+        8: (-3, "background_8"),
+        9: (-4, "2136_-4"),
+    }
+    again = msa.repaired().repaired()
+    assert again.sources.tobytes() == msa.repaired().sources.tobytes()
+    assert set(msa.shutters["slitlet_id"]) - set(again.shutters["slitlet_id"]) == {-1}
 
 
 def test_repaired_background_does_not_share_an_id(rows):

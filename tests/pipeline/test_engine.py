@@ -75,6 +75,24 @@ def test_code_changed(made):
     assert record(modules=("msa3d.pipeline.parallel",)).reason() == "the code has changed"
 
 
+def test_another_version_of_jwst(made, monkeypatch):
+    record, _, _ = made
+    assert engine.other_pipeline(record().layout) == ""
+    here = engine.jwst_version()
+    monkeypatch.setattr(engine, "jwst_version", lambda: "9.9.0")
+    assert record().reason() == f"made with jwst {here}"
+    with pytest.raises(ProductError, match=rf"holds products of jwst {here} .*this is jwst 9.9.0: one root"):
+        engine.check_pipeline(record().layout)
+
+
+def test_records_from_before_there_were_two_pipelines_are_those_of_the_first(made):
+    record, _, _ = made
+    text = json.loads(record().path.read_text())
+    assert text.pop("jwst") == engine.jwst_version() != "unknown"
+    record().path.write_text(json.dumps(text))
+    assert record().read()["jwst"] == "1.14.0"
+
+
 def test_inputs_changed(made, tmp_path):
     record, inputs, _ = made
     assert record(inputs=inputs[:1]).reason() == "other inputs"
@@ -229,6 +247,17 @@ def test_only_what_is_not_current_is_made(layout):
     assert run(first(layout, "two"), layout) == "done"
     assert [run(second(layout), layout) for _ in range(2)] == ["done", "current"]
     assert (layout.reduction / "second.txt").read_text() == "two"
+
+
+def test_one_root_one_pipeline(layout, monkeypatch):
+    """A step of one version of jwst neither touches what another has made nor adds to it."""
+    run(first(layout, "one"), layout)
+    before = {path: path.read_bytes() for path in layout.root.rglob("*") if path.is_file()}
+    monkeypatch.setattr(engine, "jwst_version", lambda: "9.9.0")
+    for step in (first(layout, "one"), second(layout)):
+        with pytest.raises(ProductError, match="one root, one pipeline"):
+            run(step, layout)
+    assert {path: path.read_bytes() for path in layout.root.rglob("*") if path.is_file()} == before
 
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

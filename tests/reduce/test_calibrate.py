@@ -206,18 +206,19 @@ def test_published_parameters_are_those_that_are_set(dataset) -> None:
 
     spec2 = exposure.configured(Spec2Pipeline, dataset.process.spec2)
     skipped = {name for name in Spec2Pipeline.step_defs if getattr(spec2, name).skip}
-    # nsclean and pixel_replace are off by jwst's default.
-    assert skipped == {
+    # Some are off by jwst's default, those that only one version has among them.
+    assert skipped == ({
         "bkg_subtract", "master_background_mos", "pathloss", "barshadow", "wavecorr", "srctype", "straylight",
         "fringe", "residual_fringe", "cube_build", "extract_1d", "nsclean", "pixel_replace", "wfss_contam",
-    }  # fmt: skip
+        "clean_flicker_noise", "badpix_selfcal", "targ_centroid", "adaptive_trace_model",
+    } & set(Spec2Pipeline.step_defs))  # fmt: skip
     # spectral_leak is for MIRI, and Spec3 asks for it there only.
     spec3 = exposure.configured(Spec3Pipeline, dataset.process.spec3)
     skipped = {name for name in Spec3Pipeline.step_defs if getattr(spec3, name).skip}
-    assert skipped == {
+    assert skipped == ({
         "assign_mtwcs", "master_background", "mrs_imatch", "outlier_detection", "cube_build", "extract_1d",
-        "combine_1d", "photom",
-    }  # fmt: skip
+        "combine_1d", "photom", "adaptive_trace_model", "pixel_replace",
+    } & set(Spec3Pipeline.step_defs))  # fmt: skip
 
 
 def first_task(dataset, layout: Layout):
@@ -336,12 +337,13 @@ def test_an_exposure_through_the_pipeline(root: Path, dataset) -> None:
         assert header["CRDS_CTX"] == os.environ["CRDS_CONTEXT"]
     with fits.open(layout.s2d("03101", 8512)) as hdus:
         assert hdus["SCI"].header["BUNIT"] == "MJy/sr"
-        assert np.isfinite(hdus["SCI"].data).mean() > 0.9
+        # Empty pixels are zeros in 1.14.0, NaN in 3.0.0 (which finds 13 % of them).
+        assert np.isfinite(hdus["SCI"].data).mean() > 0.8
         assert hdus["SCI"].header["SRCNAME"].endswith("8512")
     parameters = json.loads((directory / "parameters.json").read_text())
     assert parameters["spec2_nrs1"]["steps"]["pathloss"]["skip"] is True
     assert parameters["spec2_nrs1"]["steps"]["flat_field"]["skip"] is False
-    assert parameters["accelerations"] == list(jwst_speed.ACCELERATIONS)
+    assert parameters["accelerations"] == list(jwst_speed.chosen("all"))
     assert "flat_field" in (directory / "jwst.log").read_text()
     assert task.record.is_current()
     # What the record knows of the references: all that Spec2 names in the headers.

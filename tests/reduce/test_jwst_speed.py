@@ -102,7 +102,7 @@ def assert_same_wcs(left: Path, right: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", list(jwst_speed.ACCELERATIONS))
+@pytest.mark.parametrize("name", jwst_speed.chosen("all"))
 def test_switching_one_acceleration_changes_nothing(reduce: Reduce, name: str) -> None:
     # With the others on: that is three times faster than each alone, and all together are compared with none below.
     jwst_speed._failed_open_masks.clear()
@@ -120,10 +120,10 @@ def test_all_accelerations_together_change_nothing(reduce: Reduce) -> None:
     assert_same_products(plain, fast, absent="newoutput_s*_cal.fits")
     # Nothing stays patched.
     from asdf import AsdfFile, yamlutil
-    from jwst.assign_wcs import nirspec
+    from jwst.msaflagopen import msaflag_open
     from stdatamodels import model_base
 
-    assert nirspec._nrs_wcs_set_input.__module__ == "jwst.assign_wcs.nirspec"
+    assert msaflag_open.flag.__module__ == "jwst.msaflagopen.msaflag_open"
     assert AsdfFile._validate.__module__ == "asdf._asdf"
     assert model_base.mschema.__name__ == "stdatamodels.schema"
     assert yamlutil.schema.__name__ == "asdf.schema"
@@ -168,35 +168,41 @@ def test_shared_schemas_stay_as_they_were_loaded(reduce: Reduce) -> None:
 
 
 def test_names_are_checked_and_ordered() -> None:
-    assert jwst_speed.chosen("all") == tuple(jwst_speed.ACCELERATIONS)
     assert jwst_speed.chosen("none") == ()
-    assert jwst_speed.chosen(["pixmap", "slit_wcs"]) == ("slit_wcs", "pixmap")
+    assert jwst_speed.chosen(["schemas_once", "failed_open_mask"]) == ("failed_open_mask", "schemas_once")
     with pytest.raises(DatasetError, match="no 'warp_drive'"):
         jwst_speed.chosen(["warp_drive"])
+
+
+def test_the_table_of_versions_names_accelerations_in_their_order() -> None:
+    assert jwst_speed.HOLDS["1.14.0"] == tuple(jwst_speed.ACCELERATIONS)
+    for names in jwst_speed.HOLDS.values():
+        assert names == tuple(name for name in jwst_speed.ACCELERATIONS if name in names)
 
 
 @pytest.mark.usefixtures("jwst_loaded")
 def test_patches_are_undone_after_an_error() -> None:
     import stpipe.step
-    from jwst.resample import resample_utils
+    from jwst.msaflagopen import msaflag_open
 
-    before = resample_utils.calc_gwcs_pixmap, stpipe.step.gc
+    before = msaflag_open.flag, stpipe.step.gc
     with pytest.raises(ZeroDivisionError), jwst_speed.accelerated(jwst_speed.chosen("all")):
-        assert resample_utils.calc_gwcs_pixmap is not before[0]
+        assert msaflag_open.flag is not before[0]
         raise ZeroDivisionError
-    assert (resample_utils.calc_gwcs_pixmap, stpipe.step.gc) == before
+    assert (msaflag_open.flag, stpipe.step.gc) == before
 
 
 @pytest.mark.usefixtures("jwst_loaded")
 def test_other_versions_of_jwst_run_without(monkeypatch: pytest.MonkeyPatch, caplog) -> None:
-    import jwst
-    from jwst.resample import resample_utils
+    from jwst.msaflagopen import msaflag_open
 
-    before = resample_utils.calc_gwcs_pixmap
-    monkeypatch.setattr(jwst, "__version__", "1.20.2")
-    with jwst_speed.accelerated(jwst_speed.chosen("all")):
-        assert resample_utils.calc_gwcs_pixmap is before
-    assert "1.20.2 runs without" in caplog.text
+    before, names = msaflag_open.flag, jwst_speed.chosen("all")
+    assert names
+    monkeypatch.setattr(jwst_speed, "jwst_version", lambda: "1.20.2")
+    assert jwst_speed.chosen("all") == jwst_speed.chosen(["failed_open_mask"]) == ()
+    assert "1.20.2 runs without failed_open_mask" in caplog.text
+    with jwst_speed.accelerated(names):
+        assert msaflag_open.flag is before
 
 
 @pytest.mark.usefixtures("jwst_loaded")

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from msa3d.archive.mast import FOLDER, offline
 from msa3d.errors import CrdsError, FetchError
+from msa3d.jwst_adapter import reference_types
 from msa3d.observation.reading import read_headers
 from msa3d.pipeline.products import atomic_path
 
@@ -323,15 +324,7 @@ def types_needed(dataset: Dataset) -> list[str]:
     chosen = [(Spec2Pipeline, settings.spec2), (Spec3Pipeline, settings.spec3)]
     if settings.run_stage1:
         chosen.append((Detector1Pipeline, settings.detector1))
-    types = set(_OWN_TYPES)
-    for pipeline, parameters in chosen:
-        for name, step in pipeline.step_defs.items():
-            usual = "default=True" in "".join(str(step.load_spec_file()["skip"]).split())
-            if not parameters.get(name, {}).get("skip", usual):
-                # A step that is a pipeline of its own, such as master_background_mos, reads what its steps read.
-                parts = getattr(step, "step_defs", {"": step}).values()
-                types |= {reftype for part in parts for reftype in part.reference_file_types}
-    return sorted(types)
+    return sorted(_OWN_TYPES.union(*(reference_types(pipeline, parameters) for pipeline, parameters in chosen)))
 
 
 def prefetch(dataset: Dataset, layout: Layout, files: Iterable[Path]) -> dict[str, Any]:

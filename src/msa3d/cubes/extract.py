@@ -20,7 +20,7 @@ from msa3d.observation.sky import DO_NOT_USE, from_tangent, tangent_offsets
 from msa3d.pipeline.products import stamp
 
 if TYPE_CHECKING:
-    from specutils import Spectrum1D
+    from astropy.nddata import NDData
 
 
 _DISC_THICKNESS = 0.2
@@ -114,7 +114,7 @@ class Ellipse:
         # An ellipse stays one under a linear map; its axes in pixels are the singular vectors.
         _, scales, axes = np.linalg.svd(to_circle)
         theta = np.arctan2(axes[1, 1], axes[1, 0])
-        ellipse = EllipticalAperture((x, y), 1.0 / scales[1], 1.0 / scales[0], theta)
+        ellipse = EllipticalAperture((x, y), 1.0 / scales[1], 1.0 / scales[0], theta=theta)
         image = ellipse.to_mask(method="exact").to_image(cube.shape)
         return np.zeros(cube.shape) if image is None else image
 
@@ -248,20 +248,22 @@ class ApertureSpectrum:
     wcs: WCS = field(repr=False)
     primary: fits.Header = field(repr=False)
 
-    def to_specutils(self) -> Spectrum1D:
+    def to_specutils(self) -> NDData:
         """Hand it to specutils.
 
         Returns
         -------
-        specutils.Spectrum1D
+        specutils.Spectrum1D (Spectrum since specutils 2)
             In Jy over um, its uncertainty a standard deviation, masked where there is no flux; ``meta`` holds
             the correlation along wavelength (``"correlation"``) and what the aperture is.
         """
         import astropy.units as u
+        import specutils
         from astropy.nddata import StdDevUncertainty
-        from specutils import Spectrum1D
 
-        return Spectrum1D(
+        # So called since specutils 2.
+        spectrum = specutils.Spectrum if hasattr(specutils, "Spectrum") else specutils.Spectrum1D
+        return spectrum(
             flux=self.flux_jy * u.Jy,
             spectral_axis=self.wave_um * u.um,
             uncertainty=None if self.err_jy is None else StdDevUncertainty(self.err_jy * u.Jy),

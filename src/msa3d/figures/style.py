@@ -117,9 +117,7 @@ def literal(text: object) -> str:
 
 def colour_map(name: str) -> mpl.colors.Colormap:
     """Return a copy of a colour map in which missing values (NaN) are light grey."""
-    scale = mpl.colormaps[name].copy()
-    scale.set_bad(EMPTY_COLOUR)
-    return scale
+    return mpl.colormaps[name].with_extremes(bad=EMPTY_COLOUR)
 
 
 def scale(colours: str, low: float, high: float) -> dict:

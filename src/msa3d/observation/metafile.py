@@ -246,21 +246,25 @@ class MsaFile:
         """Give every slitlet a primary source with a position at every dither point.
 
         Where a slitlet has none (its galaxy has left it, or it is background: all rows 0), jwst 1.14.0 invents the
-        id that follows the largest one, which may be that of another source, and the source would lack this
-        exposure. Its first shutter that is not background, or the middle one, becomes that of its source; of a
-        slitlet that has no source in any configuration, that of the negative id which it has at another dither
-        point, or of a new one: so the archive counts background that was planned as such. Positions that are not
-        known become the middle of the shutter (0.5, 0.5), as later versions of jwst take them.
+        id that follows the largest one, jwst 3.0.0 that of the slitlet: either may be that of another source, and the
+        source would lack this exposure. Its first shutter that is not background, or the middle one, becomes that of
+        its source; of a slitlet that has no source in any configuration, that of the negative id which it has at
+        another dither point, or of a new one: so the archive counts background that was planned as such. An id
+        without an entry in the catalogue gets one that says ``background_<slitlet>``, by which all versions of jwst
+        know that the slitlet may serve for a master background. Positions that are not known become the middle of the
+        shutter (0.5, 0.5), as later versions of jwst take them. Rows of slitlet -1 are left out: jwst 1.14.0 ignores
+        them, 3.0.0 does not.
 
         Returns
         -------
         MsaFile
             A new one.
         """
-        shutters = self.shutters.copy()
+        shutters = self.shutters[self.shutters["slitlet_id"] > 0]
         keys = np.stack([shutters[k] for k in ("msa_metadata_id", "slitlet_id", "dither_point_index")], axis=1)
         owners, taken = self.owners(), {int(i) for i in shutters["source_id"]}
-        for meta, slitlet_id in np.unique(keys[keys[:, 1] > 0, :2], axis=0).tolist():
+        background: dict[int, int] = {}
+        for meta, slitlet_id in np.unique(keys[:, :2], axis=0).tolist():
             slitlet = (keys[:, :2] == (meta, slitlet_id)).all(axis=1)
             source_id = owners.get((meta, slitlet_id))
             if source_id is None:
@@ -268,6 +272,7 @@ class MsaFile:
                 unused = -slitlet_id if -slitlet_id not in taken else min(taken) - 1
                 source_id = int(planned[0]) if len(planned) else unused
                 taken.add(source_id)
+                background[source_id] = slitlet_id
             for dither in np.unique(keys[slitlet, 2]):
                 rows = np.flatnonzero(slitlet & (keys[:, 2] == dither))
                 rows = rows[np.argsort(shutters["shutter_column"][rows], kind="stable")]
@@ -279,7 +284,19 @@ class MsaFile:
                 lit = rows[shutters["background"][rows] == "N"]
                 for name in ("estimated_source_in_shutter_x", "estimated_source_in_shutter_y"):
                     shutters[name][lit] = np.where(np.isfinite(shutters[name][lit]), shutters[name][lit], 0.5)
-        return replace(self, shutters=shutters)
+        return replace(self, shutters=shutters, sources=self._with_background(background))
+
+    def _with_background(self, slitlets: Mapping[int, int]) -> np.ndarray:
+        """Add slitlets without a source (by the ids they were given) to the catalogue, where they are not in it."""
+        new = {i: slitlet for i, slitlet in slitlets.items() if i not in self.sources["source_id"]}
+        # Wide enough for the names, whatever the width of those that are there.
+        columns = [(name, self.sources.dtype[name]) for name in self.sources.dtype.names]
+        entries = np.zeros(len(new), [(n, f"{t.kind}20" if t.kind in "SU" else t) for n, t in columns])
+        for entry, (source_id, slitlet_id) in zip(entries, new.items(), strict=True):
+            entry["program"] = self.sources["program"][0] if len(self.sources) else 0
+            entry["source_id"], entry["preimage_id"] = source_id, "None"
+            entry["source_name"], entry["alias"] = f"background_{slitlet_id}", f"bkg_{slitlet_id}"
+        return np.concatenate([self.sources, entries]) if new else self.sources
 
     def transform_ids(self, *, shorten: Literal["first", "last"] | None = None) -> MsaFile:
         """Give every row of a slitlet the id of its source (the published transform).

@@ -25,6 +25,10 @@ _INHERITED = (
 )
 
 
+#: What jwst calls slitlets that the metafile gives no source: background_12 in 1.14.0, 2136_BKG12 in 3.0.0.
+INVENTED_NAME = re.compile(r"^background_|^\d+_BKG\d+$")
+
+
 @dataclass(frozen=True)
 class Placed:
     """An exposure in the dither pattern: its name, its row along the slit, its column, from 0."""
@@ -79,7 +83,7 @@ class SourceTask:
 
 def is_background(header: fits.Header) -> bool:
     """Whether a slit (header of its SCI) has no source: its id is not positive, or jwst invented one for lack of it."""
-    return int(header["SOURCEID"]) <= 0 or str(header.get("SRCNAME", "")).startswith("background_")
+    return int(header["SOURCEID"]) <= 0 or INVENTED_NAME.search(str(header.get("SRCNAME", ""))) is not None
 
 
 def place_exposures(dataset: Dataset, layout: Layout) -> tuple[Placed, ...]:

@@ -27,7 +27,7 @@ import msa3d
 from msa3d.errors import Msa3dError, ProductError, TaskError
 from msa3d.pipeline.codeversion import code_version, git_revision
 from msa3d.pipeline.parallel import run_tasks
-from msa3d.pipeline.products import atomic_path, said_what_cannot_be_written, working
+from msa3d.pipeline.products import atomic_path, jwst_version, said_what_cannot_be_written, working
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 
 #: Command that runs a step, where it is not the step's own name.
 COMMANDS = {"calpost": "postprocess", "metafile": "process"}
+
+#: What made the products of records that do not say which jwst did: the one that there was then.
+FIRST_JWST = "1.14.0"
 
 
 def sha256_of(path: Path) -> str:
@@ -75,7 +78,8 @@ def read_record(path: Path) -> dict[str, Any] | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         files = [*found["inputs"].values(), *found["references"].values(), *found["products"].values()]
         whole = all(isinstance(one["size"] + one["mtime_ns"], int) and len(one["sha256"]) == 64 for one in files)
-        texts = [found[key] for key in ("step", "name", "code", "parameters", "revision")]
+        found.setdefault("jwst", FIRST_JWST)
+        texts = [found[key] for key in ("step", "name", "code", "parameters", "revision", "jwst")]
         whole = whole and all(isinstance(text, str) for text in texts + found["modules"])
         whole = whole and isinstance(found["notes"].get("seconds", 0.0), int | float)
         return found if whole and path.stem == f"{found['step']}_{found['name']}" else None
@@ -181,6 +185,8 @@ class Record:
         old = self.read()
         if old is None:
             return "never made"
+        if old["jwst"] != jwst_version():
+            return f"made with jwst {old['jwst']}"
         if old["code"] != self.code:
             return "the code has changed"
         if old["parameters"] != digest(self.parameters):
@@ -274,6 +280,7 @@ class Record:
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "version": msa3d.__version__,
             "revision": git_revision(),
+            "jwst": jwst_version(),
             "code": self.code,
             "modules": list(self.modules),
             "parameters": digest(self.parameters),
@@ -293,6 +300,33 @@ def makers_of(layout: Layout) -> dict[str, tuple[Path, str]]:
         for name, was in (read_record(path) or {"products": {}})["products"].items():
             found[name] = (path, was["sha256"])
     return found
+
+
+def other_pipeline(layout: Layout) -> str:
+    """Tell where a root holds products of another version of jwst than the one that is installed.
+
+    Products of two versions differ, and older versions cannot read what younger ones wrote.
+
+    Returns
+    -------
+    str
+        A sentence that names both and the remedy; empty where there is none.
+    """
+    for path in sorted((layout.truth / "records").glob("*.json")) + sorted(layout.records.glob("*.json")):
+        record = read_record(path)
+        if record and record["jwst"] != jwst_version():
+            return (
+                f"{layout.root} holds products of jwst {record['jwst']} ({path.stem}), and this is jwst "
+                f"{jwst_version()}: one root, one pipeline. Choose another root, or remove {layout.reduction} (of a "
+                "simulated observation the whole root) to begin anew."
+            )
+    return ""
+
+
+def check_pipeline(layout: Layout) -> None:
+    """See that nothing in a root was made with another version of jwst; `ProductError` where it was."""
+    if sentence := other_pipeline(layout):
+        raise ProductError(sentence)
 
 
 # --- steps
@@ -433,11 +467,12 @@ class Step:
         Raises
         ------
         Msa3dError
-            Where inputs are missing or damaged, the dataset does not fit them, the work fails, or another process works
-            in this root; one sentence. What was finished is kept.
+            Where inputs are missing or damaged, the dataset does not fit them, the work fails, another process works
+            in this root, or another version of jwst has; one sentence. What was finished is kept.
         """
         target = into or layout
         with working(target, self.name):
+            check_pipeline(target)
             tasks = self.tasks(dataset, layout, **({"into": into} if into else {}), **options)
             waiting = [task for task in tasks if not task.record.is_current()]
             log.info("%s: %d of %d to do", self.name, len(waiting), len(tasks))

@@ -24,7 +24,7 @@ from msa3d.observation.exposures import GB_EACH, Observation
 from msa3d.observation.metafile import MsaFile
 from msa3d.observation.pattern import FoundPattern, find_pattern
 from msa3d.observation.reading import rates_of, spectra
-from msa3d.pipeline.engine import is_same, read_record
+from msa3d.pipeline.engine import is_same, other_pipeline, read_record
 from msa3d.pipeline.parallel import available_cores, available_memory_gb
 from msa3d.pipeline.products import TEMPORARY, is_alive
 from msa3d.pipeline.steps import STEPS
@@ -427,6 +427,8 @@ def next_step(dataset: Dataset, layout: Layout) -> str:
     """
     if not layout.rates() and not dataset.simulated:
         return f"There are no count-rate files in `{layout.root}` yet: `msa3d fetch` brings them from the archive."
+    if sentence := other_pipeline(layout):
+        return sentence
     for one in read_status(dataset, layout).steps:
         name = STEPS[one.step][1]
         if one.running:

@@ -347,7 +347,7 @@ def stamp(
         header["MSA3DSET"] = (dataset.name, "msa3d dataset")
         header["MSA3DCFG"] = (dataset.digest[:32], "SHA-256 of the dataset")
     if not header.get("CAL_VER"):
-        header["CAL_VER"] = (_jwst_version(), "jwst version")
+        header["CAL_VER"] = (jwst_version(), "jwst version")
     context = os.environ.get("CRDS_CONTEXT")
     if context and not header.get("CRDS_CTX"):
         header["CRDS_CTX"] = (context, "CRDS context")
@@ -370,7 +370,8 @@ def stamp(
 
 
 @functools.cache
-def _jwst_version() -> str:
+def jwst_version() -> str:
+    """Version of jwst that is installed, without importing it; ``unknown`` where there is none."""
     from importlib.metadata import PackageNotFoundError, version
 
     try:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from msa3d.errors import ProductError
 from msa3d.pipeline.codeversion import code_version
 from msa3d.pipeline.engine import place_of, read_record, sha256_of
+from msa3d.pipeline.products import jwst_version
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -169,6 +170,8 @@ def _staleness(
     headers: Mapping[str, fits.Header],
     stale: set[str],
 ) -> Iterator[str]:
+    if record["jwst"] != jwst_version():
+        yield f"made with jwst {record['jwst']}, this is {jwst_version()}"
     if record["modules"]:
         try:
             if code_version(*record["modules"]) != record["code"]:

@@ -159,7 +159,8 @@ def _task(
     rates = {detector.lower(): path for detector, path in sorted(exposure.rates.items())}
     # Accelerations leave the values alone, so that switching them does not make products out of date.
     spec2 = settings.spec2
-    if settings.nsclean or (settings.run_stage1 and "nsclean" not in spec2):
+    cleans = {"nsclean", "clean_flicker_noise"} & {*spec2, *settings.detector1}
+    if settings.nsclean or (settings.run_stage1 and not cleans):
         # What starts from ramps is cleaned of correlated noise, which the published way does on the rates.
         spec2 = {**spec2, "nsclean": {"skip": False}}
     parameters = {

@@ -18,6 +18,7 @@ from astropy.io import fits
 
 from msa3d.archive import crds
 from msa3d.errors import CrdsError, DatasetError, ProductError
+from msa3d.jwst_adapter import translated
 from msa3d.observation.metafile_tables import ADDED
 from msa3d.observation.sky import DO_NOT_USE
 from msa3d.pipeline import products as pipeline_products
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 
 LOG_NAME = "jwst.log"
-MAX_SPEC3_ID = 99_999
-"""Ids up to this one are left alone by Spec3."""
 PARAMETERS_NAME = "parameters.json"
 
 
@@ -330,7 +329,8 @@ def restore_ids(models: Mapping[str, Any], product: str, directory: Path) -> Non
     """Give what Spec3 wrote the ids of the metafile again, in names and headers.
 
     jwst 1.14.0 replaces ids that are no positive number of five digits by some that are free, in each exposure
-    others. The slitlet tells which source it was. Spectra of background, whose ids are zero or negative,
+    others; 3.0.0 writes names of nine digits. The slitlet tells which source it was: its spectra are called
+    ``<product>_s<id>_...``, the id with five digits or more. Spectra of background, whose ids are zero or negative,
     get the name ``<product>_b<slitlet>_...``, so that they are not taken for those of a source.
 
     Parameters
@@ -343,15 +343,12 @@ def restore_ids(models: Mapping[str, Any], product: str, directory: Path) -> Non
         Where the products are; they are renamed.
     """
     true = {str(slit.name): int(slit.source_id) for model in models.values() for slit in model.slits}
-    if all(0 < source_id <= MAX_SPEC3_ID for source_id in true.values()):
-        return
     moved = {}
-    for path in sorted(directory.glob(f"{product}_s*_s2d.fits")):
-        header = fits.getheader(path, "SCI")
-        slitlet = str(header["SLTNAME"])
-        if true[slitlet] != header["SOURCEID"]:
-            given = path.name.removeprefix(f"{product}_").removesuffix("_s2d.fits")
-            name = f"s{true[slitlet]:05d}" if true[slitlet] > 0 else f"b{int(slitlet):05d}"
+    for path in sorted(directory.glob(f"{product}_*_s2d.fits")):
+        slitlet = str(fits.getheader(path, "SCI")["SLTNAME"])
+        given = path.name.removeprefix(f"{product}_").removesuffix("_s2d.fits")
+        name = f"s{true[slitlet]:05d}" if true[slitlet] > 0 else f"b{int(slitlet):05d}"
+        if name != given:
             moved[given] = (name, true[slitlet])
     for given, (name, source_id) in moved.items():
         for path in sorted(directory.glob(f"{product}_{given}_*.fits")):
@@ -388,7 +385,7 @@ def configured(pipeline_class: type, parameters: Mapping[str, Mapping[str, Any]]
     pipeline_class : type
         `jwst.pipeline.Spec2Pipeline`, say.
     parameters : mapping
-        Parameters by step.
+        Parameters by step, in the names of any version of jwst (`msa3d.jwst_adapter.translated`).
 
     Returns
     -------
@@ -402,11 +399,12 @@ def configured(pipeline_class: type, parameters: Mapping[str, Mapping[str, Any]]
     from stpipe import config_parser
 
     name = pipeline_class.__name__
+    parameters = translated(pipeline_class, parameters)
     try:
         # Those of a dataset have been checked when it was read, but they can be made without one.
         check_steps(parameters, tuple(pipeline_class.step_defs))
     except ValueError as error:
-        raise DatasetError(f"process: {name}: {error}") from error
+        raise DatasetError(f"process: {name} of jwst {pipeline_products.jwst_version()}: {error}") from error
     config = config_parser.ConfigObj()
     config["steps"] = {step: dict(values) for step, values in parameters.items()}
     try:

@@ -20,7 +20,7 @@ def pipeline_log(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     # stpipe installs handlers and captures all warnings of the process when first imported: both are undone.
-    import stpipe.log  # noqa: F401
+    import stpipe  # noqa: F401
 
     crds.take_paths_literally()
     logging.captureWarnings(False)

@@ -8,7 +8,8 @@ Accelerations of what jwst 1.14.0 computes: WCS of slits, pixel maps, masks of f
 
 See `msa3d.reduce.jwst_speed`, which names and switches them.
 
-Accelerations of jwst 1.14.0: each has a name, can be switched, and leaves the image planes bit-identical.
+Accelerations of jwst: each has a name, can be switched, and leaves the image planes bit-identical. Which of them are
+used with which version stands in `HOLDS`, as what is replaced has to be tested version by version.
 
 jwst's Spec2 and Spec3 spend most of their time on work whose result is known already or is discarded. Each
 acceleration here replaces one such piece for the length of a ``with`` block and puts the original back
@@ -36,7 +37,7 @@ from typing import Any
 import numpy as np
 
 from msa3d.errors import DatasetError
-from msa3d.pipeline.products import atomic_path
+from msa3d.pipeline.products import atomic_path, jwst_version
 
 #: Thresholds of the garbage collector.
 RARELY = (100_000, 50, 100)
@@ -176,7 +177,7 @@ def no_asdf_validation() -> Iterator[None]:
     # In yamlutil the tagged tree is checked once more while it is written; nothing else of the module is used there.
     unchecked = SimpleNamespace(validate=lambda tree, ctx: None)
     with (
-        replaced(AsdfFile, "_validate", lambda self, tree, custom=True, reading=False: None),
+        replaced(AsdfFile, "_validate", lambda self, tree, *arguments, **more: None),
         replaced(yamlutil, "schema", unchecked),
     ):
         yield
@@ -498,8 +499,6 @@ def without_copies(pipeline: Any) -> None:
 
 log = logging.getLogger(__name__)
 
-SUPPORTED_JWST = "1.14.0"
-
 
 @dataclass(frozen=True)
 class Acceleration:
@@ -544,9 +543,21 @@ ACCELERATIONS: dict[str, Acceleration] = {
     )
 }
 
+#: The accelerations that were tested, one by one and together, with a version of jwst; with another one none is used.
+#: In 3.0.0, jwst itself does what ``slit_wcs``, ``pixmap`` and ``shared_wcs`` did; ``late_validation`` breaks photom,
+#: ``in_memory`` changes the resampled images (by up to 6e-6), ``hdrtab`` has nothing left to replace, and
+#: ``scalars_once`` gains nothing.
+HOLDS: dict[str, tuple[str, ...]] = {
+    "1.14.0": tuple(ACCELERATIONS),
+    "3.0.0": (
+        "skip_spec2_resample", "fewer_collections", "no_prefetch", "failed_open_mask", "schemas_once",
+        "no_asdf_validation", "header_ends", "rare_collections", "no_source_cal",
+    ),
+}  # fmt: skip
+
 
 def chosen(names: str | Iterable[str]) -> tuple[str, ...]:
-    """Names of the accelerations to use, checked and in fixed order.
+    """Names of the accelerations to use, checked and in fixed order; those that hold for the jwst that is installed.
 
     Parameters
     ----------
@@ -562,16 +573,19 @@ def chosen(names: str | Iterable[str]) -> tuple[str, ...]:
     DatasetError
         For a name that is not an acceleration.
     """
+    holds = HOLDS.get(jwst_version(), ())
     if isinstance(names, str):
         if names in ("all", "none"):
-            return tuple(ACCELERATIONS) if names == "all" else ()
+            return holds if names == "all" else ()
         names = [names]
     wanted = set(names)
     unknown = sorted(wanted - set(ACCELERATIONS))
     if unknown:
         known = ", ".join(ACCELERATIONS)
         raise DatasetError(f"process.accelerations: there is no {unknown[0]!r}; choose from {known}, or 'all'")
-    return tuple(name for name in ACCELERATIONS if name in wanted)
+    if left := sorted(wanted - set(holds)):
+        log.warning("jwst %s runs without %s, which is for other versions", jwst_version(), ", ".join(left))
+    return tuple(name for name in holds if name in wanted)
 
 
 @contextmanager
@@ -583,22 +597,17 @@ def accelerated(
     Parameters
     ----------
     names : iterable of str
-        The accelerations to use; those without a patch are passed over.
+        The accelerations to use; those without a patch, or for other versions of jwst, are passed over.
     only : iterable of str, optional
         Restrict to these, for pieces that hold in one pipeline only.
     store : Path, optional
         Directory for what can be kept between processes: masks of failed-open shutters.
     """
-    import jwst
-
-    allowed = set(ACCELERATIONS if only is None else only)
+    allowed = set(HOLDS.get(jwst_version(), ())) & set(ACCELERATIONS if only is None else only)
     with ExitStack() as stack:
         stack.enter_context(mask_store(store))
-        if jwst.__version__ == SUPPORTED_JWST:
-            for name in names:
-                patch = ACCELERATIONS[name].patch
-                if patch is not None and name in allowed:
-                    stack.enter_context(patch())
-        else:
-            log.warning("accelerations are for jwst %s; jwst %s runs without", SUPPORTED_JWST, jwst.__version__)
+        for name in names:
+            patch = ACCELERATIONS[name].patch
+            if patch is not None and name in allowed:
+                stack.enter_context(patch())
         yield

@@ -36,6 +36,7 @@ from scipy import fft
 
 from msa3d.archive import crds
 from msa3d.errors import ObservationError, ProductError
+from msa3d.jwst_adapter import correlated_noise_correction, nsclean_step
 from msa3d.observation.exposures import Observation
 from msa3d.pipeline import products
 from msa3d.pipeline.engine import Made, Record, Result, Step, Task
@@ -109,7 +110,7 @@ def dark_in_model(model: Any, margin: int = MARGIN, store: Path | None = None) -
     """
     from stdatamodels.jwst.datamodels import dqflags
 
-    slits = model.meta.wcs.get_transform("slit_frame", "msa_frame").slits
+    slits = model.meta.wcs.get_transform("gwa", "slit_frame").slits
     references = {kind: item["name"] for kind, item in model.meta.ref_file.instance.items() if "name" in item}
     known = [jwst_speed.failed_open_key(model, {}, slits), sorted(references.items()), margin]
     key = hashlib.sha256(json.dumps(known).encode()).hexdigest()
@@ -302,7 +303,8 @@ def clean_rate(task: CleanTask) -> Made:
         usable = usable_pixels(image, dark)
         cleaned = clean(image, usable, detector) if task.method == "fast" else clean_by_jwst(task.rate, usable)
         hdus["SCI"].data = cleaned
-        hdus[0].header["S_NSCLEN"] = ("COMPLETE", "correlated noise taken out by NSClean")
+        for keyword in ("S_NSCLEN", "S_CLNFNS"):  # of jwst 1.14.0, and of younger versions
+            hdus[0].header[keyword] = ("COMPLETE", "correlated noise taken out by NSClean")
         products.stamp(hdus[0].header, dataset=task.dataset, inputs=[task.rate, task.metafile], step="nsclean")
         with products.atomic_path(task.cleaned) as partial:
             hdus.writeto(partial, checksum=True)
@@ -350,11 +352,10 @@ _EDGE_LINES = 4
 
 def _slow_background(lines: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """Fit the lowest Fourier components of each line, weighted by the inverse density of usable pixels."""
-    from jwst.nsclean.lib import make_lowpass_filter
-
     n_lines, n = lines.shape
-    # Half power at a period of 256 pixels, as in jwst.
-    taper = np.asarray(make_lowpass_filter(1.0 / 256, 1.0 / 1024, n))
+    # Half power at a period of 256 pixels, with a cosine roll-off, as in jwst.
+    beyond = (fft.rfftfreq(n) - 1.0 / 256) * 1024
+    taper = np.where(np.abs(beyond) <= 0.5, 0.5 - 0.5 * np.sin(np.pi * beyond), beyond < 0)
     count = int((taper > 0).sum())
     # In jwst, too, the density is that of the pixel, and of the line, before.
     kernel = fft.ifftshift(_gaussian(n, n // 2 + 1, _DENSITY_PIXELS))
@@ -414,15 +415,14 @@ def clean_by_jwst(rate: Path, usable: np.ndarray) -> np.ndarray:
     -------
     ndarray of float32
     """
-    from jwst.nsclean import NSCleanStep
     from stdatamodels.jwst import datamodels
 
     with datamodels.open(rate) as model, tempfile.TemporaryDirectory() as scratch:
         mask = Path(scratch) / "mask.fits"
         with datamodels.ImageModel(data=usable.astype(np.float32)) as usable_model:
             usable_model.save(str(mask))
-        step = NSCleanStep()
-        step.skip, step.user_mask = False, str(mask)
+        step = nsclean_step()
+        step.user_mask = str(mask)
         return np.array(step.run(model).data, np.float32)
 
 
@@ -465,19 +465,18 @@ def within_spec2(store: Path | None = None) -> Iterator[dict[str, float]]:
     dict of str to float
         Filled when the step has run: see `columns`. It stays empty for an image that was cleaned before (S_NSCLEN).
     """
-    from jwst.nsclean import nsclean as theirs
-
+    theirs, step, nothing_else = correlated_noise_correction()
     notes: dict[str, float] = {}
 
-    def do_correction(model: Any, *_: Any) -> tuple[Any, None]:
-        if model.meta.cal_step.nsclean == "COMPLETE":
-            return model.copy(), None
+    def do_correction(model: Any, *_: Any, **__: Any) -> tuple[Any, ...]:
+        if getattr(model.meta.cal_step, step) == "COMPLETE":
+            return model.copy(), *nothing_else
         cleaned = model.copy()
         usable = usable_pixels(model.data, dark_in_model(model, store=store))
         cleaned.data = clean(model.data, usable, model.meta.instrument.detector)
-        cleaned.meta.cal_step.nsclean = "COMPLETE"
+        setattr(cleaned.meta.cal_step, step, "COMPLETE")
         notes.update(_told(model.data, cleaned.data, usable))
-        return cleaned, None
+        return cleaned, *nothing_else
 
     with jwst_speed.replaced(theirs, "do_correction", do_correction):
         yield notes
