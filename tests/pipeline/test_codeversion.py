@@ -62,7 +62,9 @@ EDITS = {
     "figures of the simulated optics": (
         "../msa3d_sim/data/nirspec_optics.yaml", "\nedited: 1\n", {"simulate", "01_process"}
     ),
-    "the table of lines": ("constants.py", LINE, {"simulate", "register", "book", *ALL_NOTEBOOKS}),
+    "the table of lines": (
+        "constants.py", LINE, {"simulate", "drizzle", "register", "book", *ALL_NOTEBOOKS}
+    ),
     "the fit of H-alpha": ("galaxy/lines.py", LINE, {*NAMES[2:]}),
     "a calibration of metallicities": ("galaxy/data/calibrations.yaml", "\n# edited\n", {"04_figures", "book"}),
     "published values": ("galaxy/data/published.yaml", "\n# edited\n", {"04_figures"}),

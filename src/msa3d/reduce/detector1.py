@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from msa3d.config import Dataset
     from msa3d.pipeline.layout import Layout
 
-MODULES = ("msa3d.reduce.detector1",)
+MODULES = ("msa3d.reduce.detector1", "-msa3d.reduce.nsclean")
 
 
 @dataclass(frozen=True)
