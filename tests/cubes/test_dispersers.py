@@ -14,7 +14,7 @@ from msa3d.cubes.cube import open_cube
 from msa3d.galaxy.fit import fit_lines
 from msa3d.galaxy.lines import line_spread_of, to_line_flux
 from msa3d.observation.source import SourceTask, place_exposures
-from msa3d.reduce.slit import fit_geometry
+from msa3d.reduce.geometry import fit_geometry
 
 from ..fixtures import calrun
 from ..fixtures.calfiles import write_cal

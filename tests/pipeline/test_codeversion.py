@@ -43,6 +43,10 @@ EDITS = {
     "the median of the published algorithm": ("published/cube.py", LINE, {"paper", *NAMES[2:]}),
     "the stack of the published algorithm": ("published/cube.py", LINE, {"paper", *NAMES[2:]}),
     "the geometry of a slit": (
+        "reduce/geometry.py", LINE,
+        {"preprocess", "nsclean", "process", "calpost", "postprocess", "drizzle", "paper", "register", *NAMES},
+    ),
+    "a calibrated slit": (
         "reduce/slit.py", LINE, {"calpost", "postprocess", "drizzle", "register", *NAMES[1:]}
     ),
     "the registration, which is off": ("pointing/fit.py", LINE, {"register", "03_cubebuild"}),

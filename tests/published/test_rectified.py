@@ -10,7 +10,8 @@ from stdatamodels.jwst import datamodels
 
 from msa3d.errors import ProductError
 from msa3d.published.cube import StackGeometry, common_wavelengths, interpolate
-from msa3d.published.rectified import read_geometry, read_spectrum
+from msa3d.published.rectified import read_spectrum
+from msa3d.reduce.geometry import read_rectified
 
 from ..fixtures.stepping import GAP_UM, Stepping, slit_wcs, wavelengths, write_s2d
 
@@ -109,7 +110,7 @@ def test_files_that_cannot_be_used_are_named(tmp_path):
     bare = tmp_path / "bare_s2d.fits"
     fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(np.zeros((30, 400)), name="SCI")]).writeto(bare)
     with pytest.raises(ProductError, match=r"bare_s2d\.fits.*cannot be read.*ASDF"):
-        read_geometry(bare)
+        read_rectified(bare)
     bare.write_bytes(bare.read_bytes()[:-20000])
     with pytest.raises(ProductError, match=r"bare_s2d\.fits.*cannot be read.*truncated"):
         read_spectrum(bare)
@@ -121,4 +122,4 @@ def test_falling_wavelengths_are_refused(tmp_path):
     path = tmp_path / "newoutput_s00101_s2d.fits"
     write_s2d(path, np.ones((5, 40)), slit_wcs(10.0, 0.0, 0.0, 5, wave, 0.1), 101)
     with pytest.raises(ProductError, match="do not increase"):
-        read_geometry(path)
+        read_rectified(path)

@@ -21,8 +21,8 @@ from msa3d.errors import CrdsError, DatasetError, ObservationError, ProductError
 from msa3d.observation.source import place_exposures, sources_of
 from msa3d.pipeline.layout import POST_SUFFIX, Layout
 from msa3d.published import spectra
-from msa3d.published.rectified import RectifiedGeometry, geometry_of_wcs, read_geometry
 from msa3d.published.settings import CosmicRays, PaperPostprocess
+from msa3d.reduce.geometry import SLITGEOM, RectifiedGeometry, read_rectified, rectified_geometry
 
 from ..fixtures.stepping import Stepping, blob, write_s2d
 
@@ -166,7 +166,7 @@ def test_a_reference_is_asked_for_by_name(monkeypatch, tmp_path, reference, run_
     exposures = place_exposures(dataset, layout)
     used, vectors = spectra.pathloss_vectors(dataset, layout, exposures, sources_of(dataset, layout, exposures))
     assert used == named
-    wave = read_geometry(layout.s2d(exposures[0].activity, 8512)).wave_um
+    wave = read_rectified(layout.s2d(exposures[0].activity, 8512)).wave_um
     np.testing.assert_allclose(vectors[8512].at, 1.25 + 0.2 * (wave - 0.6), rtol=1e-6)
     found = np.interp([0.96695, 1.83252], *spectra.uniform_pathloss(used, "MOS1x3"))
     np.testing.assert_allclose(found, [1.32339, 1.496504], rtol=1e-6)
@@ -235,11 +235,12 @@ def test_the_geometry_in_the_product_is_that_of_the_wcs_to_the_last_bit(tiny, ru
     for activity in stepping.activities():
         final = layout.s2d(activity, 8512, POST_SUFFIX)
         with fits.open(final) as hdus:
-            from_wcs = geometry_of_wcs(hdus, final)
+            bare = fits.HDUList([hdu for hdu in hdus if hdu.name != SLITGEOM])
+            from_wcs = rectified_geometry(bare, final)
             del hdus["ASDF"]
             hdus.writeto(final.with_name("no_wcs.fits"), overwrite=True)
         for path in (final, final.with_name("no_wcs.fits")):
-            read = read_geometry(path)
+            read = read_rectified(path)
             for name in RectifiedGeometry.__dataclass_fields__:
                 assert getattr(read, name).tobytes() == getattr(from_wcs, name).tobytes()
                 assert getattr(read, name).dtype == np.dtype(float)

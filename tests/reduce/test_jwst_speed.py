@@ -16,8 +16,9 @@ from msa3d.archive import crds
 from msa3d.config import Dataset
 from msa3d.errors import DatasetError
 from msa3d.observation.exposures import Observation
-from msa3d.pipeline.layout import Layout
+from msa3d.pipeline.layout import GEOMETRY, Layout
 from msa3d.reduce import calibrate, exposure, jwst_speed
+from msa3d.reduce.geometry import SLITGEOM, read_geometries, read_rectified
 
 # Times of writing, and the line that says when.
 CHANGING = {"DATE", "HISTORY", "COMMENT", "CHECKSUM", "DATASUM", ""}
@@ -271,3 +272,20 @@ def test_garbage_is_collected_as_before_afterwards() -> None:
     with jwst_speed.rare_collections():
         assert gc.get_threshold() == jwst_speed.RARELY
     assert gc.get_threshold() == before
+
+
+@pytest.mark.slow
+def test_the_geometry_taken_from_memory_is_that_of_the_file(reduce: Reduce, tmp_path: Path) -> None:
+    """To the last bit, of calibrated slits and of rectified spectra."""
+    files = sorted(reduce(jwst_speed.chosen("all"), ("nrs1",)).glob("*.fits"))
+    assert {path.stem.rpartition("_")[2] for path in files} >= {"cal", "s2d"}
+    for path in files:
+        with fits.open(path) as hdus:
+            kept = [hdu for hdu in hdus if hdu.name not in (GEOMETRY, SLITGEOM)]
+            assert len(kept) == len(hdus) - 1
+            fits.HDUList(kept).writeto(tmp_path / path.name)
+        read = read_rectified if path.name.endswith("_s2d.fits") else lambda path: read_geometries(path)[1]
+        quick, slow = read(path), read(tmp_path / path.name)
+        for name in type(quick).__dataclass_fields__:
+            left, right = (np.asarray(getattr(one, name)) for one in (quick, slow))
+            assert left.tobytes() == right.tobytes(), f"{path.name} {name}"

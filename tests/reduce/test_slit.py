@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import re
+from types import SimpleNamespace
 
+import asdf
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.modeling.models import RotationSequence3D, Shift
 from stdatamodels.jwst import datamodels
 
 from msa3d.errors import ProductError, UnlitSlitError
 from msa3d.pipeline.layout import GEOMETRY
-from msa3d.reduce.slit import fit_geometry, geometry_table, read_geometries
+from msa3d.reduce.geometry import WcsAsWritten, fit_geometry, geometry_table, read_geometries
 
 from ..fixtures.dispersers import ALL, SlitWcs, prism_um
 from ..fixtures.stepping import slit_wcs
@@ -98,3 +102,22 @@ def test_the_log_names_file_source_and_detector_of_a_slit_left_out(tmp_path, cap
 def test_a_table_may_be_empty():
     with fits.HDUList([fits.PrimaryHDU(), geometry_table({})]) as hdus:
         assert len(hdus[GEOMETRY].data) == 0
+
+
+def test_a_wcs_in_memory_gives_what_its_file_will_give():
+    """Angles are kept in radians and written in degrees: in one of seven the last digit changes."""
+    dice, changed = np.random.default_rng(0), 0
+    where = dice.normal(size=(3, 20))
+    for angles in dice.uniform(-180.0, 360.0, (50, 3)):
+        rotation = RotationSequence3D(angles, "zyx")
+        inside = Shift(0.1) & Shift(0.2) & Shift(0.3) | rotation
+        with asdf.AsdfFile({"model": inside}) as file:
+            stream = io.BytesIO()
+            file.write_to(stream)
+        stream.seek(0)
+        with asdf.open(stream) as file:
+            read = file["model"](*where)
+        kept = SimpleNamespace(get_transform=lambda first, last, inside=inside: inside)
+        np.testing.assert_array_equal(WcsAsWritten(kept).get_transform("slit_frame", "world")(*where), read)
+        changed += not np.array_equal(inside(*where), read)
+    assert changed

@@ -15,8 +15,8 @@ from msa3d.errors import ProductError
 from msa3d.observation.source import Placed, sources_calibrated
 from msa3d.pipeline.layout import GEOMETRY, Layout
 from msa3d.reduce import slits
+from msa3d.reduce.geometry import read_geometries
 from msa3d.reduce.settings import BarShadow, CalBackground, CalCosmicRays, CalpostSettings
-from msa3d.reduce.slit import read_geometries
 from msa3d_sim.references import barshadow_model, pixel_in_openings, shadow
 
 from ..fixtures.calfiles import ASDF_BYTES, NX, NY, positions, slit_geometry, write_cal

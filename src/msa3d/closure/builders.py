@@ -28,10 +28,11 @@ from msa3d.pipeline.products import atomic_path
 from msa3d.published import cube as published_cube
 from msa3d.published import frame as published_frame
 from msa3d.published.cube import Place, quality
-from msa3d.published.rectified import SlitSpectrum, inverse, read_geometry
+from msa3d.published.rectified import SlitSpectrum, inverse
 from msa3d.published.settings import PaperPostprocess, PaperSettings
 from msa3d.published.spectra import PathlossVector, corrected, pathloss_vectors
 from msa3d.reduce.corrections import BarShadows
+from msa3d.reduce.geometry import read_rectified
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +175,7 @@ class PaperRun:
         }
         _, vectors = pathloss_vectors(dataset, layout, exposures, {source_id: found[source_id]})
         self.vector: PathlossVector | None = vectors.get(source_id)
-        geometry = read_geometry(next(iter(self.paths.values()))[0])
+        geometry = read_rectified(next(iter(self.paths.values()))[0])
         self.native_arcsec = geometry.native_pixel_arcsec
         self.layout = layout
 
@@ -189,7 +190,7 @@ class PaperRun:
         """Post-process all exposures in memory, in observing order."""
         spectra = {}
         for place, (raw, post) in self.paths.items():
-            geometry = read_geometry(post if post.is_file() else raw)
+            geometry = read_rectified(post if post.is_file() else raw)
             with fits.open(raw, memmap=False) as hdus:
                 data, _, _ = corrected(
                     hdus,

@@ -15,7 +15,8 @@ from msa3d.errors import ProductError
 from msa3d.observation.reading import readable
 from msa3d.observation.sky import DO_NOT_USE, from_tangent, tangent_offsets
 from msa3d.observation.source import is_background
-from msa3d.reduce.slit import SlitGeometry, open_ranges, read_geometries
+from msa3d.reduce.geometry import SlitGeometry, read_geometries
+from msa3d.reduce.slit import open_ranges
 
 
 @dataclass(frozen=True, eq=False)

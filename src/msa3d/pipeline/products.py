@@ -380,7 +380,7 @@ def jwst_version() -> str:
         return "unknown"
 
 
-def stamp_file(path: Path, **keywords: Any) -> None:
+def stamp_file(path: Path, extension: Any = None, after: str | int = 0, **keywords: Any) -> None:
     """Stamp the primary header of a FITS file that another program, such as jwst, wrote, and add checksums.
 
     Pixels, tables and the ASDF extension are copied as they are; every header gets CHECKSUM and DATASUM. Call it
@@ -390,6 +390,10 @@ def stamp_file(path: Path, **keywords: Any) -> None:
     ----------
     path : Path
         The file.
+    extension : astropy.io.fits HDU, optional
+        An extension of our own to put into it.
+    after : str or int
+        Behind which extension.
     **keywords
         As for `stamp`.
     """
@@ -397,5 +401,7 @@ def stamp_file(path: Path, **keywords: Any) -> None:
         path, mode="update", memmap=True, do_not_scale_image_data=True, disable_image_compression=True
     ) as hdus:
         stamp(hdus[0].header, **keywords)
+        if extension is not None:
+            hdus.insert(hdus.index_of(after) + 1, extension)
         for hdu in hdus:
             hdu.add_checksum()

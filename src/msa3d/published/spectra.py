@@ -28,16 +28,16 @@ from msa3d.observation.source import Placed, place_exposures, sources_of
 from msa3d.pipeline import products
 from msa3d.pipeline.engine import Made, Record, Report, Result, Step, Task, digest
 from msa3d.pipeline.layout import POST_SUFFIX
-from msa3d.published.rectified import geometry_of_wcs, geometry_table, read_geometry
 from msa3d.published.settings import PaperPostprocess
+from msa3d.reduce.geometry import SLITGEOM, read_rectified, rectified_geometry, rectified_table
 from msa3d.reduce.slit import PITCH_IN_OPENINGS, open_ranges
 
 if TYPE_CHECKING:
     from msa3d.config import Dataset
     from msa3d.pipeline.layout import Layout
-    from msa3d.published.rectified import RectifiedGeometry
     from msa3d.published.settings import CosmicRays, PostprocessSettings
     from msa3d.reduce.corrections import BarShadows
+    from msa3d.reduce.geometry import RectifiedGeometry
 
 
 _PUBLISHED = PaperPostprocess()
@@ -285,7 +285,7 @@ def pathloss_vectors(
     for source_id, seen in sources.items():
         for chosen in sorted(seen, key=lambda item: _distance(item, middle, exposures)):
             try:
-                geometry = read_geometry(layout.s2d(chosen.activity, source_id, "", product))
+                geometry = read_rectified(layout.s2d(chosen.activity, source_id, "", product))
                 break
             except UnlitSlitError as error:
                 log.warning("source %d, exposure %s: %s", source_id, chosen.activity, error)
@@ -451,7 +451,7 @@ def _postprocess_spectrum(task: _PostprocessTask, spectrum: Path, final: Path, s
         with readable(spectrum):
             # Read it to its end now, so that one cut short is found before anything is written.
             len(hdus), hdus[-1].data
-        geometry = geometry_of_wcs(hdus, spectrum)
+        geometry = rectified_geometry(hdus, spectrum)
         with readable(spectrum):
             data = np.array(hdus["SCI"].data, dtype=np.float32)
             cleaned, mask, examined = corrected(
@@ -472,8 +472,9 @@ def _postprocess_spectrum(task: _PostprocessTask, spectrum: Path, final: Path, s
             "fraction": float(mask.sum() / examined) if examined else 0.0,
         }
         hdus[hdus.index_of("SCI")] = _science(cleaned, hdus["SCI"].header, row["rejected"], settings)
-        # Before the rest, so that the builders need not read on.
-        hdus.insert(hdus.index_of("SCI") + 1, geometry_table(geometry))
+        if SLITGEOM not in hdus:
+            # Before the rest, so that the builders need not read on.
+            hdus.insert(hdus.index_of("SCI") + 1, rectified_table(geometry))
         hdus.append(fits.ImageHDU(mask.astype(np.uint8), name=_REJECTED))
         products.stamp(
             hdus[0].header,

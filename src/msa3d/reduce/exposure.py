@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 from astropy.io import fits
 
 from msa3d.archive import crds
-from msa3d.errors import CrdsError, DatasetError, ProductError
+from msa3d.errors import CrdsError, DatasetError, ProductError, UnlitSlitError
 from msa3d.jwst_adapter import translated
 from msa3d.observation.metafile_tables import ADDED
 from msa3d.observation.sky import DO_NOT_USE
 from msa3d.pipeline import products as pipeline_products
 from msa3d.pipeline.engine import Made
 from msa3d.reduce import jwst_speed
+from msa3d.reduce.geometry import WcsAsWritten, evaluate_rectified, fit_geometries, geometry_table, rectified_table
 from msa3d.reduce.jwst_log import pipeline_log
 from msa3d.reduce.jwst_speed import in_memory, without_copies
 from msa3d.reduce.settings import check_steps
@@ -152,6 +153,7 @@ def _reduce(task: ExposureTask, directory: Path) -> dict[str, dict[str, Any]]:
     cleaned: dict[str, dict[str, float]] = {}
     parameters: dict[str, Any] = {"accelerations": list(task.accelerations)}
     models = {}
+    tables: dict[str, fits.BinTableHDU] = {}
     try:
         for detector, rate in task.rates.items():
             started = time.perf_counter()
@@ -161,6 +163,7 @@ def _reduce(task: ExposureTask, directory: Path) -> dict[str, dict[str, Any]]:
                 cleaned[detector] = notes
             if model is not None:
                 models[detector] = model
+                _add_geometry(tables, model)
             seconds[f"spec2_{detector}"] = time.perf_counter() - started
         if not models:
             raise ProductError(
@@ -169,7 +172,7 @@ def _reduce(task: ExposureTask, directory: Path) -> dict[str, dict[str, Any]]:
             )
         if task.dataset.process.rectify:
             started = time.perf_counter()
-            parameters["spec3"] = run_spec3(task, models, directory)
+            parameters["spec3"] = run_spec3(task, models, directory, tables)
             seconds["spec3"] = time.perf_counter() - started
     finally:
         for model in models.values():
@@ -181,7 +184,13 @@ def _reduce(task: ExposureTask, directory: Path) -> dict[str, dict[str, Any]]:
     inputs = [*task.rates.values(), task.metafile]
     for path in sorted(directory.glob("*.fits")):
         pipeline_products.stamp_file(
-            path, dataset=task.dataset, inputs=inputs, simulated=task.simulated, step="process"
+            path,
+            tables.get(path.name),
+            "SCI" if path.name.endswith("_s2d.fits") else 0,
+            dataset=task.dataset,
+            inputs=inputs,
+            simulated=task.simulated,
+            step="process",
         )
     return {"stages": seconds, "nsclean": cleaned}
 
@@ -193,6 +202,23 @@ def _cleaning(task: ExposureTask) -> AbstractContextManager[dict[str, float]]:
     from msa3d.reduce import nsclean
 
     return nsclean.within_spec2(task.masks)
+
+
+def _add_geometry(tables: dict[str, fits.BinTableHDU], model: Any) -> None:
+    """Write down where the pixels look, while the WCS is in memory: to read it from a file again takes much longer.
+
+    Of slits that post-processing could not use there is no table; it reads the WCS itself, and says what is wrong.
+    """
+    name = model.meta.filename
+    with suppress(ProductError, UnlitSlitError):
+        if hasattr(model, "slits"):
+            slits = [
+                (k, WcsAsWritten(one.meta.wcs), one.data.shape, one.source_id)
+                for k, one in enumerate(model.slits, start=1)
+            ]
+            tables[name] = geometry_table(fit_geometries(slits, name, model.meta.instrument.detector))
+        else:
+            tables[name] = rectified_table(evaluate_rectified(WcsAsWritten(model.meta.wcs), model.data.shape, name))
 
 
 _checked: set[str] = set()
@@ -281,7 +307,9 @@ def restore_states(model: Any, metafile: Path) -> None:
             slit.dq = slit.dq | DO_NOT_USE
 
 
-def run_spec3(task: ExposureTask, models: Mapping[str, Any], directory: Path) -> dict[str, Any]:
+def run_spec3(
+    task: ExposureTask, models: Mapping[str, Any], directory: Path, tables: dict[str, fits.BinTableHDU]
+) -> dict[str, Any]:
     """Run Spec3 on the calibrated slits of one exposure and save ``<product>_s<id>_s2d.fits``.
 
     Parameters
@@ -292,6 +320,8 @@ def run_spec3(task: ExposureTask, models: Mapping[str, Any], directory: Path) ->
         Calibrated slits by detector, saved in `directory` already.
     directory : Path
         Where the cal files are and the products go.
+    tables : dict of str to BinTableHDU
+        By name of the file; what the WCS of each spectrum says is added.
 
     Returns
     -------
@@ -310,6 +340,14 @@ def run_spec3(task: ExposureTask, models: Mapping[str, Any], directory: Path) ->
         pipeline.save_model = lambda model, suffix=None, **more: (
             None if suffix == "cal" else save(model, suffix, **more)
         )
+    keep = pipeline.resample_spec.save_model
+
+    def save_rectified(model: Any, *arguments: Any, **more: Any) -> Any:
+        saved = keep(model, *arguments, **more)
+        _add_geometry(tables, model)
+        return saved
+
+    pipeline.resample_spec.save_model = save_rectified
     association = write_association(task.product, [m.meta.filename for m in models.values()], directory)
     # Validation on assignment stays on: Spec3 relies on it. It also loads the WCS of models that come from files, which
     # are closed before it is needed.
@@ -321,11 +359,12 @@ def run_spec3(task: ExposureTask, models: Mapping[str, Any], directory: Path) ->
         else:
             source = str(association)
         pipeline.run(source)
-    restore_ids(models, task.product, directory)
+    renamed = restore_ids(models, task.product, directory)
+    tables |= {new: tables.pop(old) for old, new in renamed.items() if old in tables}
     return parameters_of(pipeline)
 
 
-def restore_ids(models: Mapping[str, Any], product: str, directory: Path) -> None:
+def restore_ids(models: Mapping[str, Any], product: str, directory: Path) -> dict[str, str]:
     """Give what Spec3 wrote the ids of the metafile again, in names and headers.
 
     jwst 1.14.0 replaces ids that are no positive number of five digits by some that are free, in each exposure
@@ -341,9 +380,14 @@ def restore_ids(models: Mapping[str, Any], product: str, directory: Path) -> Non
         Product name of the association.
     directory : Path
         Where the products are; they are renamed.
+
+    Returns
+    -------
+    dict of str to str
+        New names by old ones.
     """
     true = {str(slit.name): int(slit.source_id) for model in models.values() for slit in model.slits}
-    moved = {}
+    moved, renamed = {}, {}
     for path in sorted(directory.glob(f"{product}_*_s2d.fits")):
         slitlet = str(fits.getheader(path, "SCI")["SLTNAME"])
         given = path.name.removeprefix(f"{product}_").removesuffix("_s2d.fits")
@@ -359,6 +403,8 @@ def restore_ids(models: Mapping[str, Any], product: str, directory: Path) -> Non
                     if "SOURCEID" in hdu.header:
                         hdu.header["SOURCEID"] = source_id
             path.rename(new)
+            renamed[path.name] = new.name
+    return renamed
 
 
 def write_association(product: str, members: list[str], directory: Path) -> Path:

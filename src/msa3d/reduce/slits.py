@@ -4,7 +4,7 @@ Every slit of every file is corrected for path loss and bar shadow, all planes a
 the variances by its square. Then come, if wanted, the flags of cosmic rays and the subtraction of a background.
 No pixel gets a value that was not measured in it: what cannot be corrected is flagged DO_NOT_USE and stays as it
 is. The inputs are only read; the ASDF extension with the WCS is carried over as it is, and what the cube builder
-needs of the WCS is written down beside it (`msa3d.reduce.slit`).
+needs of the WCS is written down beside it (`msa3d.reduce.geometry`).
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from msa3d.pipeline.layout import GEOMETRY, POST_SUFFIX
 from msa3d.reduce import background as reduce_background
 from msa3d.reduce import cosmics
 from msa3d.reduce.corrections import BarShadows, Pathloss
+from msa3d.reduce.geometry import SlitGeometry, geometry_table, read_geometries
 from msa3d.reduce.settings import CalpostSettings
-from msa3d.reduce.slit import CalSlit, SlitGeometry, geometry_table, read_geometries, slits_of
+from msa3d.reduce.slit import CalSlit, slits_of
 
 if TYPE_CHECKING:
     from msa3d.config import Dataset
@@ -240,7 +241,7 @@ def calpost_file(
             slit.store(hdus)
             _describe(hdus["SCI", slit.version].header, settings, row)
         if GEOMETRY not in hdus:
-            extra.append(geometry_table(geometries))
+            hdus.insert(1, geometry_table(geometries))
         # Before the ASDF extension, which jwst keeps last.
         place = hdus.index_of("ASDF")
         for hdu in reversed(extra):
