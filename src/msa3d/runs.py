@@ -276,7 +276,9 @@ class Run:
         builder = builder or own
         return self._keep(
             ("galaxies", builder),
-            lambda: measure.measure_targets(self.layout, self.dataset, builder, sample=builder == own),
+            lambda: measure.measure_targets(
+                self.layout, self.dataset, builder, sample=builder == own, workers=self.workers
+            ),
         )
 
     def galaxy(self, source_id: int | None = None) -> Galaxy:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from dataclasses import replace
 from types import SimpleNamespace
@@ -181,6 +182,14 @@ def test_the_numbers_stay_what_they_were(galaxy: Galaxy, ndarrays_regression):
 def test_the_profiles_stay_what_they_were(galaxy: Galaxy, ndarrays_regression):
     values = numbers(rings=galaxy_measure.profiles(galaxy))
     ndarrays_regression.check(values, tolerances=within_errors(values), default_tolerance={"rtol": 1e-3, "atol": 1e-3})
+
+
+def test_a_galaxy_comes_back_from_another_process_as_it_was(galaxy: Galaxy):
+    back = pickle.loads(pickle.dumps(galaxy))
+    assert back.kinematics.best == galaxy.kinematics.best
+    np.testing.assert_array_equal(back.lines.flux["Ha"], galaxy.lines.flux["Ha"])
+    for name, (image, _) in galaxy_measure.maps(galaxy).items():
+        np.testing.assert_array_equal(galaxy_measure.maps(back)[name][0], image)
 
 
 @pytest.mark.parametrize("error", [ProductError, ValueError, KeyError, np.linalg.LinAlgError])

@@ -44,7 +44,7 @@ EDITS = {
     "the stack of the published algorithm": ("published/cube.py", LINE, {"paper", *NAMES[2:]}),
     "the geometry of a slit": (
         "reduce/geometry.py", LINE,
-        {"preprocess", "nsclean", "process", "calpost", "postprocess", "drizzle", "paper", "register", *NAMES},
+        {"preprocess", "process", "calpost", "postprocess", "drizzle", "paper", "register", *NAMES},
     ),
     "a calibrated slit": (
         "reduce/slit.py", LINE, {"calpost", "postprocess", "drizzle", "register", *NAMES[1:]}

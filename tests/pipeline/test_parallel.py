@@ -196,6 +196,18 @@ def test_dask(tasks):
             parallel.run_tasks(tasks.fail_on_two, range(4), workers=address)
 
 
+@pytest.mark.slow
+def test_a_dask_worker_of_two_threads_is_refused(tasks):
+    import distributed
+
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None, protocol="tcp", host="127.0.0.1"
+    ) as cluster:
+        address = cluster.scheduler_address.replace("tcp://", "dask://")
+        with pytest.raises(Msa3dError, match=r"has 2 threads, .* start the workers with --nthreads 1"):
+            parallel.run_tasks(tasks.square, range(4), workers=address)
+
+
 def test_no_dask_scheduler(tasks, monkeypatch):
     import distributed
 

@@ -43,6 +43,7 @@ from msa3d.galaxy.profiles import (
 )
 from msa3d.galaxy.settings import ScienceSettings
 from msa3d.pipeline.layout import Layout
+from msa3d.pipeline.parallel import run_tasks
 from msa3d.pipeline.products import atomic_path, stamp
 from msa3d.published import for_analysis
 
@@ -510,7 +511,12 @@ def measure_source(
 
 
 def measure_targets(
-    layout: Layout, dataset: Dataset, builder: str | None = None, *, sample: bool = True
+    layout: Layout,
+    dataset: Dataset,
+    builder: str | None = None,
+    *,
+    sample: bool = True,
+    workers: int | str | None = 1,
 ) -> dict[int, Galaxy]:
     """Measure all targets of a run and write what was found.
 
@@ -524,23 +530,34 @@ def measure_targets(
         Whose cubes; those of the dataset's builder without it.
     sample : bool
         Sample the posterior of the kinematics of the case study; the others take errors from the curvature.
+    workers : int or str, optional
+        Processes, a galaxy each, as for `msa3d.pipeline.parallel.run_tasks`.
 
     Returns
     -------
     dict of int to Galaxy
         By source id. A galaxy whose lines are too faint is left out, and the log says why.
     """
-    found = {}
-    for target in dataset.targets:
-        try:
-            found[target.source_id] = measure_source(
-                *(layout, dataset, target.source_id, builder or dataset.cubebuild.builder),
-                sample=sample and dataset.science.sample and target.source_id == dataset.case_study,
-            )
-        # A fit to noise can fail in any of these ways, and must not end the measurement of the other galaxies.
-        except (ProductError, ValueError, KeyError, IndexError, np.linalg.LinAlgError) as error:
-            log.warning("source %d is not measured: %s: %s", target.source_id, type(error).__name__, error)
-    return found
+    builder = builder or dataset.cubebuild.builder
+    sampled = dataset.case_study if sample and dataset.science.sample else None
+    # The case study first, the posterior of which takes longest.
+    ids = sorted((target.source_id for target in dataset.targets), key=lambda one: one != dataset.case_study)
+    tasks = [(layout, dataset, source_id, builder, source_id == sampled) for source_id in ids]
+    made = dict(zip(ids, run_tasks(_measured, tasks, workers=workers, memory_gb_each=1.5), strict=True))
+    for source_id, one in made.items():
+        if isinstance(one, str):
+            log.warning("source %d is not measured: %s", source_id, one)
+    return {one.source_id: made[one.source_id] for one in dataset.targets if not isinstance(made[one.source_id], str)}
+
+
+def _measured(task: tuple[Layout, Dataset, int, str, bool]) -> Galaxy | str:
+    """Measure a galaxy; or say why not: a failure must not end the measurement of the others."""
+    *what, sample = task
+    try:
+        return measure_source(*what, sample=sample)
+    # A fit to noise can fail in any of these ways.
+    except (ProductError, ValueError, KeyError, IndexError, np.linalg.LinAlgError) as error:
+        return f"{type(error).__name__}: {error}"
 
 
 def common_offset(found: Iterable[Galaxy]) -> Table:

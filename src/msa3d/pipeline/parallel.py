@@ -278,8 +278,22 @@ def _watch(futures: list[Future], label: str) -> Future | None:
     return failed
 
 
+def _refuse_threads(threads: Mapping[str, int]) -> None:
+    """Refuse dask workers that run several tasks in one process, which accelerations and log files of jwst share."""
+    for address, number in threads.items():
+        if number > 1:
+            raise Msa3dError(
+                f"the dask worker {address} has {number} threads, and jwst needs one process per task: start the "
+                "workers with --nthreads 1 (LocalCluster: threads_per_worker=1; dask-jobqueue: processes = cores)."
+            )
+
+
 def _call(function: Callable, task: Any, environment: dict[str, str]) -> Any:
     """Call a function on a dask worker, with the environment it needs."""
+    from distributed import get_worker
+
+    # One that joined later: those that were there have been looked at.
+    _refuse_threads({get_worker().address: get_worker().state.nthreads})
     os.environ.update({**dict.fromkeys(THREAD_VARIABLES, "1"), **environment})
     return function(task)
 
@@ -296,6 +310,7 @@ def _run_dask(
     except OSError as error:
         raise Msa3dError(f"There is no dask scheduler at {address}: {error}.") from error
     with client:
+        _refuse_threads(client.nthreads())
         futures = [client.submit(_call, function, task, environment, pure=False, retries=0) for task in tasks]
         with _bar(len(tasks), label) as bar:
             for future in as_completed(futures, loop=client.loop):
