@@ -99,7 +99,7 @@ def plot_survey(dataset: Dataset) -> Figure:
 
 
 def main_sequence(log_mass: np.ndarray, redshift: float) -> np.ndarray:
-    """Logarithm (base 10) of the star-formation rate (Msun/yr) of the main sequence: Speagle et al. 2014, equation 28."""
+    """Logarithm of the star-formation rate (Msun/yr) of the main sequence: Speagle et al. 2014, equation 28."""
     age = float(COSMOLOGY.age(redshift).value)
     return (0.84 - 0.026 * age) * np.asarray(log_mass) - (6.51 - 0.11 * age)
 
