@@ -30,21 +30,26 @@ if TYPE_CHECKING:
     from msa3d.observation.exposures import Observation
 
 FIGURES = {
+    "survey": "msa3d.figures.overview",
     "detectors": "msa3d.figures.observation",
     "slit_stepping": "msa3d.figures.observation",
-    "spectrum_steps": "msa3d.figures.observation",
-    "postprocess_effect": "msa3d.figures.observation",
-    "column": "msa3d.figures.observation",
+    "spectrum_steps": "msa3d.figures.spectra",
+    "postprocess_effect": "msa3d.figures.spectra",
+    "column": "msa3d.figures.spectra",
     "collapsed": "msa3d.figures.cube",
     "integrated": "msa3d.figures.cube",
-    "channel_maps": "msa3d.figures.cube",
-    "line_maps": "msa3d.figures.cube",
-    "kinematics": "msa3d.figures.galaxy",
+    "line_maps": "msa3d.figures.lines",
+    "line_ratios": "msa3d.figures.lines",
+    "kinematics": "msa3d.figures.kinematics",
+    "position_velocity": "msa3d.figures.kinematics",
+    "disc_posterior": "msa3d.figures.kinematics",
     "metallicity": "msa3d.figures.galaxy",
     "attenuation": "msa3d.figures.galaxy",
     "sfr_profile": "msa3d.figures.galaxy",
+    "turbulence": "msa3d.figures.overview",
     "recovered": "msa3d.figures.overview",
-    "two_builders": "msa3d.figures.overview",
+    "two_builders": "msa3d.figures.builders",
+    "builder_costs": "msa3d.figures.builders",
     "multiplex": "msa3d.figures.overview",
 }
 """Module of each figure; its function is called ``plot_<name>``."""
@@ -417,7 +422,7 @@ class Run:
     # --- figures
 
     def figure(self, name: str, source_id: int | None = None, **options: Any) -> SavedFigure | Sentence:
-        """Draw a figure, write it as PDF and PNG, and show it.
+        """Draw a figure, write it as PDF and PNG with a table of its numbers, and show it.
 
         Parameters
         ----------
@@ -451,14 +456,20 @@ class Run:
         return save(drawn, self.layout.figures, name if own else f"{name}_{source_id}")
 
     def atlas(self) -> list[SavedFigure]:
-        """Draw all galaxies that were measured, some to a page: continuum, Ha, velocity and spectrum."""
-        from msa3d.figures import galaxy, overview, save
+        """Draw all galaxies that were measured, some to a page: maps of one size and scale, and a spectrum."""
+        from msa3d.figures import atlas, save
 
-        entries = [galaxy.atlas_entry(self.dataset, each) for each in self.galaxies().values()]
+        galaxies = list(self.galaxies().values())
         return [
-            save(overview.plot_atlas(self.dataset, page), self.layout.figures, f"atlas_{number}")
-            for number, page in enumerate(overview.pages(entries), 1)
+            save(atlas.plot_atlas(self.dataset, page), self.layout.figures, f"atlas_{number}")
+            for number, page in enumerate(atlas.pages(galaxies), 1)
         ]
+
+    def sample(self) -> Table:
+        """The published table of the survey, a row a galaxy."""
+        from msa3d.galaxy import report
+
+        return report.survey()["ID", "z", "logMstar", "SFR", "incl", "Re_disk_kpc", "sigma0", "Vrot_Re", "vsig"]
 
     def interactive(self) -> Path:
         """Write the page on which a reader points at spaxels of all galaxies that were measured."""

@@ -3,19 +3,21 @@
 import numpy as np
 import pytest
 from astropy.io import fits
-from PIL import Image
+from matplotlib.patches import Polygon
 
 from msa3d.closure.truth import on_spaxels
 from msa3d.config import Dataset
 from msa3d.cubes.cube import open_cube
 from msa3d.errors import DatasetError, ProductError
 from msa3d.figures import cube as figures_cube
-from msa3d.figures import maps, observation, save, style
+from msa3d.figures import maps, observation, save, spectra, style
+from msa3d.galaxy.images import observed
 from msa3d.pipeline.layout import POST_SUFFIX, Layout
 from msa3d.pipeline.products import mark_simulated
 from msa3d.published.rectified import RectifiedGeometry, SlitSpectrum
 
 from ..fixtures.run_on_disk import DEC, RA, write_run
+from .checks import HOSTILE, check_files, check_letters, check_panels, check_texts, marks
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:(matplotlib|pyparsing)")
 
@@ -34,10 +36,6 @@ def dataset():
 def measured(run):
     cube = open_cube(run.cube_medians(8512))
     return cube, on_spaxels(open_cube(run.truth / "truth_s08512.fits"), cube)
-
-
-def marks(figure):
-    return [text for text in figure.texts if text.get_gid() == "simulated-mark"]
 
 
 ACTIVITIES = ("03101", "03102", "03103", "03104", "03105", "03106", "03107", "03108", "03109")
@@ -74,7 +72,7 @@ def exposures(run):
 
 
 @pytest.fixture
-def spectra(exposures, monkeypatch):
+def rectified(exposures, monkeypatch):
     """Read spectra without the WCS that only jwst can write."""
 
     def read(path):
@@ -87,7 +85,7 @@ def spectra(exposures, monkeypatch):
             data, primary, sci = hdus["SCI"].data.astype(float), hdus[0].header, hdus["SCI"].header
         return SlitSpectrum(path, data, RectifiedGeometry(exposures, ends, ends), primary, sci)
 
-    for module in (observation, observation, observation):
+    for module in (observation, spectra):
         monkeypatch.setattr(module, "read_spectrum", read)
 
 
@@ -95,10 +93,6 @@ NAMES = (
     "collapsed", "integrated", "column", "detectors", "slit_stepping", "spectrum_steps",
     "postprocess_effect",
 )  # fmt: skip
-
-
-#: A formula that matplotlib does not know: it raises when the figure is saved.
-HOSTILE = r"$\foo$"
 
 
 @pytest.fixture(params=["plain", HOSTILE], ids=["plain", "hostile"])
@@ -111,39 +105,31 @@ def named(request, dataset):
 
 
 @pytest.fixture(params=NAMES)
-def figure(request, run, named, measured, spectra):
+def figure(request, run, named, measured, rectified):
     dataset = named
     _, truth = measured
     return {
-        "collapsed": lambda: figures_cube.plot_collapsed(run, dataset, truth=truth),
+        "collapsed": lambda: figures_cube.plot_collapsed(run, dataset),
         "integrated": lambda: figures_cube.plot_integrated(run, dataset, truth=truth),
-        "column": lambda: observation.plot_column(run, dataset),
-        "detectors": lambda: observation.plot_detectors(run, "03105"),
+        "column": lambda: spectra.plot_column(run, dataset),
+        "detectors": lambda: observation.plot_detectors(run, dataset, "03105"),
         "slit_stepping": lambda: observation.plot_slit_stepping(run, dataset),
-        "spectrum_steps": lambda: observation.plot_spectrum_steps(run, dataset),
-        "postprocess_effect": lambda: observation.plot_postprocess_effect(run, dataset),
+        "spectrum_steps": lambda: spectra.plot_spectrum_steps(run, dataset),
+        "postprocess_effect": lambda: spectra.plot_postprocess_effect(run, dataset),
     }[request.param]()
 
 
 def test_every_figure_is_marked_described_and_saved(figure, tmp_path):
-    assert [text.get_text() for text in marks(figure)] == [style.SIMULATED_MARK]
-    saved = save(figure, tmp_path, "one")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["one.pdf", "one.png"]
-    with Image.open(saved.png) as image:
-        assert image.info["Description"] == saved.alt
-        assert len(saved.alt) > 60
-        pixels = np.asarray(image.convert("RGB"))
-        assert image.width == pytest.approx(figure.get_figwidth() * style.PNG_DPI, abs=2)
-    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
-    assert saved.pdf.read_bytes().startswith(b"%PDF")
-    assert saved._repr_png_() == saved.png.read_bytes()
-    assert str(tmp_path) not in repr(saved)
+    check_texts(figure)
+    check_letters(figure)
+    check_panels(figure)
+    check_files(figure, tmp_path)
 
 
 def test_colour_bars_have_units(figure):
     bars = [axes for axes in figure.axes if axes.get_label() == "<colorbar>"]
     labels = [axes.get_ylabel() for axes in bars if axes.get_ylabel()]
-    assert all("(" in label or label == "DN/s" or label == "MJy/sr" for label in labels)
+    assert all(any(unit in label for unit in ("MJy sr", "DN s", "(", "snr", "cgs")) for label in labels)
 
 
 def test_no_mark_on_real_data(tmp_path, dataset):
@@ -162,7 +148,9 @@ def test_a_figure_without_text_is_not_saved(tmp_path):
     with pytest.raises(ValueError, match="no text for readers"):
         save(style.new_figure(), tmp_path, "bare")
     with pytest.raises(ValueError, match="needs a text"):
-        style.finish(style.new_figure(), simulated=False, alt="  ")
+        style.finish(style.new_figure(), simulated=False, alt="  ", caption="Something.", data={})
+    with pytest.raises(ValueError, match="needs a caption"):
+        style.finish(style.new_figure(), simulated=False, alt="Something", caption="", data={})
 
 
 def test_a_map_is_drawn_where_it_is(measured):
@@ -174,42 +162,62 @@ def test_a_map_is_drawn_where_it_is(measured):
     assert axes.get_xlim()[0] > axes.get_xlim()[1], "east must be to the left"
 
 
-def test_slitlets_are_where_the_spectra_say(run, dataset, spectra):
-    left, right = observation.plot_slit_stepping(run, dataset).axes
-    outlines = [patch.get_xy() for patch in left.patches if not patch.get_fill()]
+def test_slitlets_are_where_the_spectra_say(run, dataset, rectified):
+    figure = observation.plot_slit_stepping(run, dataset)
+    left, right = figure.axes
+    outlines = [patch.get_xy() for patch in left.patches if isinstance(patch, Polygon)]
     assert len(outlines) == 9
-    widths = {round(float(np.ptp(outline[:, 0])), 3) for outline in outlines}
-    assert widths == {0.2}
-    middles = right.lines[1].get_xydata()
-    steps = np.diff(middles, axis=0)
-    np.testing.assert_allclose(steps[[0, 1, 3, 4], 0], [0.2, 0.2, -0.2, -0.2], atol=1e-3)
+    assert {round(float(np.ptp(outline[:, 0])), 3) for outline in outlines} == {0.2}
+    steps = np.diff(right.lines[0].get_xydata(), axis=0)
+    # The slit points to the north: east is to the left of it.
+    np.testing.assert_allclose(np.abs(steps[[0, 1, 3, 4], 0]), 0.2, atol=1e-3)
+    assert np.sign(steps[0, 0]) == -np.sign(steps[3, 0])
     np.testing.assert_allclose(steps[[2, 5], 1], 0.075, atol=1e-3)
-    assert left.xaxis_inverted() and right.xaxis_inverted()
+    assert left.xaxis_inverted()
+    table = figure.msa3d_data
+    assert list(table["exposure"]) == list(range(1, 10)) and set(table["column"]) == {1, 2, 3}
 
 
-def test_a_spectrum_is_shown_in_all_its_stages(run, dataset, spectra):
-    panels, simulated = observation._collect(run, dataset, 8512, 1.3812, tuple(observation.STAGES), None)
+def test_what_was_observed_and_is_not_shown_is_hatched(measured):
+    cube = measured[0]
+    image = np.where(observed(cube), 1.0, np.nan)
+    image[20, 4] = np.nan
+    axes = style.new_figure().subplots()
+    mesh = maps.draw_map(axes, cube, image, (RA, DEC))
+    (patch,) = (patch for patch in axes.patches if patch.get_hatch())
+    east, north = (offset[20, 4] for offset in cube.offsets(RA, DEC))
+    assert len(patch.get_path().vertices) == 5
+    np.testing.assert_allclose(patch.get_path().vertices[:4].mean(axis=0), (east, north), atol=1e-6)
+    assert mesh.cmap(np.ma.masked)[3] == 0.0
+    # Nothing of the map lies beyond the spaxels that were observed.
+    right, left = sorted(axes.get_xlim())
+    corners = np.stack(cube.offsets(RA, DEC, corners=True))
+    assert right >= corners[0].min() and left < corners[0].max() - 0.05
+
+
+def test_a_spectrum_is_shown_in_all_its_stages(run, dataset, rectified):
+    panels, simulated = spectra._collect(run, dataset, dataset.target(8512), 1.3812, tuple(spectra.STAGES), None)
     assert simulated
     titles = [panel.title for panel in panels]
-    assert titles[0].startswith("Count rates, NRS1")
+    assert titles[0].startswith("count rates, NRS1")
     assert len(titles) == 5
     for panel in panels[:4]:
         brightest = panel.wave_um[np.nanargmax(np.nanmean(panel.data, axis=0))]
         assert brightest == pytest.approx(1.3812, abs=1e-3)
-    figure = observation.plot_spectrum_steps(run, dataset, stages=("cal", "post"), activity="03102", half_um=0.01)
+    figure = spectra.plot_spectrum_steps(run, dataset, stages=("cal", "post"), activity="03102", half_um=0.01)
     assert [axes.get_title("left") for axes in figure.axes if axes.get_title("left")] == [
-        f"a  {observation.STAGES['cal']}", f"b  {observation.STAGES['post']}",
+        f"a  {spectra.STAGES['cal']}", f"b  {spectra.STAGES['post']}",
     ]  # fmt: skip
     with pytest.raises(ProductError, match="no stage colour; there are rate, cal"):
-        observation.plot_spectrum_steps(run, dataset, stages=("colour",))
+        spectra.plot_spectrum_steps(run, dataset, stages=("colour",))
     with pytest.raises(ProductError, match="no exposure 09999; it has 03101 to 03109"):
-        observation.plot_spectrum_steps(run, dataset, activity="09999")
+        spectra.plot_spectrum_steps(run, dataset, activity="09999")
 
 
-def test_path_loss_is_read_off_the_spectra(run, dataset, spectra):
-    figure = observation.plot_postprocess_effect(run, dataset)
+def test_path_loss_is_read_off_the_spectra(run, dataset, rectified):
+    figure = spectra.plot_postprocess_effect(run, dataset)
     panel = next(axes for axes in figure.axes if axes.get_ylabel() == "before / after")
-    _, loss = panel.lines[0].get_data()
+    _, loss = panel.lines[-1].get_data()
     np.testing.assert_allclose(loss, 0.9)
 
 

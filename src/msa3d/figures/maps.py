@@ -1,19 +1,21 @@
 """Maps on the sky (north up, east to the left), 2-D spectra, and what is marked on them.
 
-Scale bar, point-spread function and compass stand on a blank strip below the spaxels, so that they cover none.
+Maps end where the observation ends. What was observed and is not shown is hatched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.collections import QuadMesh
+from matplotlib.collections import LineCollection, QuadMesh
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
-from matplotlib.patches import Ellipse
+from matplotlib.patches import Ellipse, PathPatch
+from matplotlib.path import Path
+from matplotlib.patheffects import Normal, Stroke
 
 from msa3d.config import Dataset, Target
 from msa3d.constants import LABELS, LINES
@@ -22,9 +24,15 @@ from msa3d.cubes.psf import FWHM_PER_SIGMA
 from msa3d.errors import ProductError
 from msa3d.figures import style
 from msa3d.galaxy.disc import kpc_per_arcsec
+from msa3d.galaxy.images import observed
 
-EAST_LABEL = "east (arcsec)"
-NORTH_LABEL = "north (arcsec)"
+EAST_LABEL = "\u0394\u03b1 cos \u03b4 (\u2033)"
+NORTH_LABEL = "\u0394\u03b4 (\u2033)"
+Place = tuple[float, float]
+"""ICRS place of the origin of a map, deg."""
+HALF_ARCSEC = 1.3
+"""Maps of a galaxy reach so far from its centre, unless its slitlets end before."""
+SNR_LEVELS = (3.0, 5.0, 10.0)
 
 
 def target_of(dataset: Dataset, source_id: int | None) -> Target:
@@ -32,19 +40,21 @@ def target_of(dataset: Dataset, source_id: int | None) -> Target:
     return dataset.target(dataset.case_study if source_id is None else source_id)
 
 
-def draw_map(axes: Axes, cube: Cube, image: np.ndarray, centre: tuple[float, float], **kwargs) -> QuadMesh:
-    """Draw one value per spaxel, each spaxel with its true shape.
+def draw_map(axes: Axes, cube: Cube, image: np.ndarray, centre: Place, *, half: float = np.inf, **kwargs) -> QuadMesh:
+    """Draw one value per spaxel, each spaxel with its true shape; observed spaxels without a value are hatched.
 
     Parameters
     ----------
     axes : matplotlib.axes.Axes
-        Where to draw.
+        Where to draw; its limits become those of the observed spaxels.
     cube : Cube
         Whose spaxels they are.
     image : ndarray, shape (n_y, n_x)
         The values; NaN is left out.
     centre : tuple of float
         ICRS place of the origin, deg.
+    half : float
+        How far the map reaches from its origin at most, arcsec.
     **kwargs
         Passed on to `matplotlib.axes.Axes.pcolormesh`: ``cmap``, ``vmin``, ``vmax``.
 
@@ -54,31 +64,89 @@ def draw_map(axes: Axes, cube: Cube, image: np.ndarray, centre: tuple[float, flo
         What a colour bar needs.
     """
     east, north = cube.offsets(*centre, corners=True)
-    mesh = axes.pcolormesh(east, north, image, shading="flat", rasterized=True, **kwargs)
+    seen = observed(cube) | np.isfinite(image)
+    cells = _cells(east, north)
+    _hatch(axes, cells[seen & ~np.isfinite(image)])
+    mesh = axes.pcolormesh(east, north, image, shading="flat", rasterized=True, zorder=1.5, **kwargs)
+    axes.add_collection(
+        LineCollection(_outline(np.stack([east, north], axis=-1), seen), colors=style.GREY, linewidths=0.5, zorder=1.8)
+    )
     axes.set_aspect("equal")
-    pad = 0.1
-    axes.set_xlim(np.nanmax(east) + pad, np.nanmin(east) - pad)
-    axes.set_ylim(np.nanmin(north) - pad, np.nanmax(north) + pad)
+    (right, left), (bottom, top) = _limits(cells[seen] if seen.any() else cells, half)
+    axes.set_xlim(left, right)
+    axes.set_ylim(bottom, top)
     axes.set_facecolor("white")
     return mesh
 
 
-def map_height(cube: Cube, centre: tuple[float, float], panel_width: float, *, least: float, most: float) -> float:
-    """Return how high a panel of a given width must be for a map, within limits; inch."""
-    east, north = cube.offsets(*centre, corners=True)
-    return float(np.clip(panel_width * np.ptp(north) / np.ptp(east), least, most))
+def _cells(east: np.ndarray, north: np.ndarray) -> np.ndarray:
+    """Corners of each spaxel, (n_y, n_x, 4, 2), from those of the grid."""
+    corners = np.stack([east, north], axis=-1)
+    return np.stack([corners[:-1, :-1], corners[:-1, 1:], corners[1:, 1:], corners[1:, :-1]], axis=2)
+
+
+def _hatch(axes: Axes, cells: np.ndarray) -> None:
+    """Hatch cells (n, 4, 2) lightly."""
+    if not len(cells):
+        return
+    closed = np.concatenate([cells, cells[:, :1]], axis=1).reshape(-1, 2)
+    codes = np.tile([Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY], len(cells))
+    ground, lines = style.HATCH_COLOURS
+    patch = PathPatch(Path(closed, codes), facecolor=ground, edgecolor=lines, linewidth=0.0, hatch="/////", zorder=1)
+    axes.add_patch(patch)
+
+
+def _outline(corners: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Edges between spaxels with data and those without, (n, 2, 2)."""
+    wide = np.pad(seen, 1)
+    upright = np.argwhere(wide[1:-1, 1:] != wide[1:-1, :-1])
+    level = np.argwhere(wide[1:, 1:-1] != wide[:-1, 1:-1])
+    segments = [(corners[j, i], corners[j + 1, i]) for j, i in upright]
+    return np.array([*segments, *((corners[j, i], corners[j, i + 1]) for j, i in level)]).reshape(-1, 2, 2)
+
+
+def _limits(cells: np.ndarray, half: float) -> np.ndarray:
+    """Least and greatest offset of some cells, east and north, not beyond a distance; arcsec."""
+    flat = cells.reshape(-1, 2)
+    return np.clip(np.array([flat.min(axis=0), flat.max(axis=0)]), -half, half).T
+
+
+def draw_contours(axes: Axes, cube: Cube, snr: np.ndarray, centre: Place, colour: str = style.BLACK) -> None:
+    """Draw contours of signal to noise at `SNR_LEVELS`, the wider the higher, where the map reaches them."""
+    if np.nanmax(snr, initial=0.0) > SNR_LEVELS[0]:
+        east, north = cube.offsets(*centre)
+        look = {"colors": colour, "linewidths": (0.6, 1.0, 1.5), "zorder": 2.5}
+        axes.contour(east, north, np.nan_to_num(snr), levels=SNR_LEVELS, **look)
+
+
+def map_shape(cube: Cube, centre: Place, half: float = np.inf) -> float:
+    """Height of a map over its width."""
+    cells, seen = _cells(*cube.offsets(*centre, corners=True)), observed(cube)
+    (right, left), (bottom, top) = _limits(cells[seen] if seen.any() else cells, half)
+    return float((top - bottom) / (left - right))
+
+
+def map_table(cube: Cube, centre: Place, images: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Columns of a map for `style.finish`: a row a spaxel in which any image has a value."""
+    some = np.any([np.isfinite(image) for image in images.values()], axis=0)
+    y, x = np.nonzero(some)
+    east, north = (offset[some] for offset in cube.offsets(*centre))
+    return {"x": x, "y": y, "east [arcsec]": east, "north [arcsec]": north} | {
+        name: image[some] for name, image in images.items()
+    }
 
 
 def map_bar(figure: Figure, mesh: ScalarMappable, axes: Axes, label: str, extend: str = "neither") -> Colorbar:
     """Draw a colour bar as high as the map beside it; `extend` names the ends beyond which values lie."""
     high, wide = np.ptp(axes.get_ylim()), np.ptp(axes.get_xlim())
     bar = figure.colorbar(mesh, cax=axes.inset_axes([1.04, 0.0, 0.05 * max(1.0, high / wide), 1.0]), extend=extend)
+    bar.ax.locator_params(nbins=5)
     bar.set_label(label)
     bar.ax.tick_params(direction="in", length=2)
     return bar
 
 
-def draw_spectrum(axes: Axes, wave_um: np.ndarray, image: np.ndarray, **kwargs) -> QuadMesh:
+def draw_spectrum(axes: Axes, wave_um: np.ndarray, image: np.ndarray, offset_arcsec: np.ndarray, **kwargs) -> QuadMesh:
     """Draw a 2-D spectrum over its wavelengths, with the gap between the detectors left blank.
 
     Parameters
@@ -89,6 +157,8 @@ def draw_spectrum(axes: Axes, wave_um: np.ndarray, image: np.ndarray, **kwargs) 
         Wavelengths of the columns, um, increasing.
     image : ndarray, shape (n_rows, n_wave)
         The spectrum; NaN is left blank.
+    offset_arcsec : ndarray, shape (n_rows,)
+        Where its rows lie along the slit.
     **kwargs
         Passed on to `matplotlib.axes.Axes.pcolormesh`.
 
@@ -106,8 +176,7 @@ def draw_spectrum(axes: Axes, wave_um: np.ndarray, image: np.ndarray, **kwargs) 
     for number, index in enumerate(before_gap):
         wave = np.insert(wave, index + 2 + 2 * number, wave_um[index + 1] - step)
         filled = np.insert(filled, index + 2 + 2 * number, np.nan, axis=1)
-    rows = np.arange(image.shape[0] + 1) - 0.5
-    return axes.pcolormesh(pixel_edges(wave), rows, filled, rasterized=True, **kwargs)
+    return axes.pcolormesh(pixel_edges(wave), pixel_edges(offset_arcsec), filled, rasterized=True, **kwargs)
 
 
 def label_sky(axes: Axes, *, east: bool = True, north: bool = True) -> None:
@@ -125,8 +194,6 @@ def pixel_edges(centres: np.ndarray) -> np.ndarray:
 
 CORE = 0.03
 """Where the point-spread function is brighter than that, relative to its maximum, it is core."""
-STRIP = 0.26
-"""Height of the strip, as a fraction of the height of the map."""
 
 
 def psf_ellipse(cube: Cube, wave_um: float) -> tuple[float, float, float] | None:
@@ -162,8 +229,8 @@ def psf_ellipse(cube: Cube, wave_um: float) -> tuple[float, float, float] | None
     return FWHM_PER_SIGMA * float(np.sqrt(values[1])), FWHM_PER_SIGMA * float(np.sqrt(values[0])), angle
 
 
-def mark_map(axes: Axes, cube: Cube, redshift: float, *, fontsize: float = 6.5, others: Sequence[Axes] = ()) -> None:
-    """Put scale bar, point-spread function at Ha and compass on a strip below a map.
+def mark_map(axes: Axes, cube: Cube, redshift: float, *, compass: bool = False) -> None:
+    """Put the scale bar and the point-spread function at Ha into the lower corners of a map.
 
     Parameters
     ----------
@@ -173,44 +240,30 @@ def mark_map(axes: Axes, cube: Cube, redshift: float, *, fontsize: float = 6.5, 
         Whose map it is.
     redshift : float
         Of the galaxy.
-    fontsize : float
-        Size of the letters, point.
-    others : sequence of matplotlib.axes.Axes
-        Panels of the same map that share its limits; all but the compass is drawn there as well.
+    compass : bool
+        Draw arrows to the north and to the east, too.
     """
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     wide, high = left - right, top - bottom
-    strip = STRIP * max(high, 0.75 * wide)
-    shape = psf_ellipse(cube, LINES["Ha"] * (1.0 + redshift))
-    kpc = kpc_per_arcsec(redshift)
-    for panel in (axes, *others):
-        panel.set_ylim(bottom - strip, top)
-        _draw_marks(panel, (left, right, bottom, strip), shape, kpc, fontsize, compass=panel is axes)
-
-
-def _draw_marks(axes, box, shape, kpc, fontsize, *, compass) -> None:
-    """Draw the marks of one panel on the strip below the height `bottom`."""
-    left, right, bottom, strip = box
-    wide = left - right
-    # A zoomed map may have grey spaxels here.
-    axes.axhspan(bottom - strip, bottom, facecolor="white", edgecolor="none", zorder=2)
-    axes.axhline(bottom, color=style.GREY, linewidth=0.4)
-    letters = {"fontsize": fontsize, "ha": "center", "color": style.BLACK, "zorder": 5}
+    letters = {"ha": "center", "zorder": 5, "path_effects": HALO}
     length = _round_length(0.35 * wide)
-    centre = 0.5 * (left + right)
-    y = bottom - 0.40 * strip
-    axes.plot([centre - length / 2, centre + length / 2], [y, y], color=style.BLACK, linewidth=1.6, zorder=5)
-    axes.text(centre, y + 0.08 * strip, f'{length:g}"', va="bottom", **letters)
-    axes.text(centre, y - 0.10 * strip, f"{length * kpc:.1f} kpc", va="top", **letters)
+    middle, y = right + 0.05 * wide + 0.5 * length, bottom + 0.05 * high
+    axes.plot([middle - length / 2, middle + length / 2], [y, y], color=style.BLACK, linewidth=1.8, zorder=5,
+              path_effects=HALO, solid_capstyle="butt")  # fmt: skip
+    told = f"{length:g}\u2033 = {length * kpc_per_arcsec(redshift):.1f} kpc"
+    axes.text(right + 0.03 * wide, y + 0.035 * high, told, va="bottom", **{**letters, "ha": "right"})
+    shape = psf_ellipse(cube, LINES["Ha"] * (1.0 + redshift))
     if shape is not None:
         # Matplotlib turns from +x (which is east, drawn to the left) towards +y (north).
-        place = (left - 0.13 * wide, bottom - 0.36 * strip)
-        axes.add_patch(
-            Ellipse(place, shape[0], shape[1], angle=90.0 - shape[2], facecolor=style.GREY, edgecolor="none", zorder=5)
-        )
-        axes.text(place[0], bottom - 0.86 * strip, "PSF", va="bottom", **letters)
+        place = (left - 0.04 * wide - 0.5 * shape[0], bottom + 0.04 * high + 0.5 * shape[0])
+        look = {"facecolor": style.GREY, "edgecolor": "white", "linewidth": 0.8, "zorder": 5}
+        axes.add_patch(Ellipse(place, shape[0], shape[1], angle=90.0 - shape[2], **look))
     if compass:
-        _compass(axes, right + 0.10 * wide, bottom - 0.74 * strip, 0.36 * strip, letters)
+        _compass(axes, right + 0.08 * wide, top - 0.30 * high, 0.2 * min(wide, high))
+
+
+HALO = [Stroke(linewidth=2.0, foreground="white", alpha=0.85), Normal()]
+"""A white rim, which keeps letters and lines on a map readable."""
 
 
 def _round_length(most: float) -> float:
@@ -218,29 +271,22 @@ def _round_length(most: float) -> float:
     return max((a for a in (0.1, 0.2, 0.5, 1.0, 2.0, 5.0) if a <= most), default=0.1)
 
 
-def _compass(axes: Axes, x: float, y: float, arm: float, letters: dict) -> None:
+def _compass(axes: Axes, x: float, y: float, arm: float) -> None:
     """Arrows to the north (up) and to the east (left, where offsets grow)."""
-    look = {
-        "arrowstyle": "-|>",
-        "color": style.BLACK,
-        "linewidth": 0.7,
-        "shrinkA": 0,
-        "shrinkB": 0,
-        "mutation_scale": 5,
-    }
+    look = {"arrowstyle": "-|>", "color": style.BLACK, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0}
     for name, tip, place, align in (
         ("N", (x, y + arm), (0, 1), {"ha": "center", "va": "bottom"}),
         ("E", (x + arm, y), (-1, 0), {"ha": "right", "va": "center"}),
     ):
-        axes.annotate("", tip, (x, y), arrowprops=look, zorder=5)
-        axes.annotate(name, tip, place, textcoords="offset points", **{**letters, **align})
+        axes.annotate("", tip, (x, y), arrowprops={**look, "mutation_scale": 6}, zorder=5)
+        axes.annotate(name, tip, place, textcoords="offset points", path_effects=HALO, zorder=5, **align)
 
 
 ZOOMS = (("Hb", "[OIII]5007"), ("[NII]6548", "[SII]6731"))
 """First and last line of the stretches of a spectrum that are worth a panel of their own."""
 
 
-def name_line(axes: Axes, line: str, redshift: float, *, rotation: float = 90.0, fontsize: float = 6.5) -> None:
+def name_line(axes: Axes, line: str, redshift: float, *, rotation: float = 90.0, fontsize: float = 8.0) -> None:
     """Write the name of a line (key of `msa3d.constants.LINES`) above a panel over vacuum wavelength (um)."""
     axes.annotate(
         LABELS[line], (LINES[line] * (1.0 + redshift), 1.0), xycoords=("data", "axes fraction"), xytext=(0, 2),

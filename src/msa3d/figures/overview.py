@@ -1,142 +1,209 @@
-"""Figures of all galaxies, of the truth, of both builders and of the multiplex."""
+"""Figures of all galaxies together: the sample, what came back of what was injected, turbulence, and the multiplex."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 
 import numpy as np
 from astropy.table import Table
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from msa3d.closure.builders import BuilderComparison
-from msa3d.config import Dataset, Target
-from msa3d.constants import LINES
-from msa3d.cubes.cube import Cube
+from msa3d.config import Dataset
 from msa3d.figures import style
-from msa3d.figures.cube import FLUX_LABEL, FLUX_UNIT, RADIUS_ARCSEC, VELOCITY_LABEL, aperture, halpha_image
-from msa3d.figures.maps import draw_map, label_sky, map_bar, mark_map, target_of
-from msa3d.galaxy.images import collapsed_image
+from msa3d.galaxy import report
+from msa3d.galaxy.disc import COSMOLOGY
 from msa3d.observation.multiplex import Inputs, compare
-
-ROWS = 6
-HALF_ARCSEC = 1.85
-"""Half of the width of a map."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A galaxy of the atlas: target, cube, and line-of-sight velocity (km/s; NaN where not known), if measured."""
-
-    target: Target
-    cube: Cube
-    velocity: np.ndarray | None = None
 
 
 @style.house_style()
-def plot_atlas(dataset: Dataset, entries: Sequence[Entry]) -> Figure:
-    """Draw a page of the atlas: a row for each galaxy; maps have scales of their own."""
-    if not entries:
-        raise ValueError("an atlas needs a galaxy at least")
-    moving = any(entry.velocity is not None for entry in entries)
-    maps = 3 if moving else 2
-    figure = style.new_figure(style.FULL_WIDTH, 1.75 * len(entries) + 0.9)
-    grid = figure.subplots(len(entries), maps + 1, squeeze=False, width_ratios=[1.0] * maps + [1.9])
-    for row, entry in enumerate(entries):
-        _images(figure, grid[row, :maps], entry)
-        _spectrum(grid[row, maps], entry, last=row == len(entries) - 1)
-    names = ("continuum\n(MJy/sr)", FLUX_LABEL.replace("surface brightness\n", "\n"), VELOCITY_LABEL)
-    for axes, text in zip(grid[0, :maps], names, strict=False):
-        axes.annotate(
-            text, (0.5, 1.0), xycoords="axes fraction", xytext=(0, 4), textcoords="offset points",
-            ha="center", va="bottom", fontsize=6.5,
-        )  # fmt: skip
-    figure.suptitle(style.literal(dataset.title), fontsize=9)
-    listed = ", ".join(entry.target.name or str(entry.target.source_id) for entry in entries)
-    alt = (
-        f"Atlas of {listed}: in each row a map of the continuum, of H-alpha without it"
-        + (", of the velocity" if moving else "")
-        + f", and the spectrum within {RADIUS_ARCSEC:g} arcsec around H-alpha."
+def plot_survey(dataset: Dataset) -> Figure:
+    """Draw the sample as published: star formation, redshifts, places; the galaxies of this run marked."""
+    table = report.survey()
+    own = np.isin(np.asarray(table["ID"], dtype=int), dataset.source_ids)
+    figure = style.new_figure(style.FULL_WIDTH, 3.3)
+    left, middle, right = figure.subplots(1, 3, width_ratios=[1.25, 1.0, 1.1])
+    redshift, mass, rate = (np.asarray(table[name], dtype=float) for name in ("z", "logMstar", "SFR"))
+    grid = np.linspace(8.8, 11.0, 50)
+    level = main_sequence(grid, float(np.median(redshift)))
+    left.fill_between(grid, level - 0.3, level + 0.3, color=style.EMPTY_COLOUR, linewidth=0)
+    left.plot(grid, level, color=style.GREY, label=f"main sequence, z = {np.median(redshift):.2f}")
+    shown = left.scatter(mass, np.log10(rate), c=redshift, cmap="viridis", s=26, zorder=3)
+    left.scatter(
+        mass[own],
+        np.log10(rate[own]),
+        s=90,
+        facecolors="none",
+        edgecolors=style.VERMILION,
+        linewidths=1.4,
+        zorder=4,
+        label="this run",
     )
-    return style.finish(figure, simulated=any(entry.cube.simulated for entry in entries), alt=alt)
+    left.set(
+        xlabel="log(M$_*$ / M$_\\odot$)", ylabel="log(SFR / M$_\\odot$ yr$^{-1}$)", xlim=(8.8, 11.0), ylim=(-0.9, 2.2)
+    )
+    left.set_title("a  star formation")
+    left.legend(loc="upper left")
+    style.colour_bar(figure, shown, left, "redshift", fraction=0.06)
+    edges = np.arange(0.5, 1.8, 0.1)
+    middle.hist(redshift, edges, color=style.SKY, edgecolor="white", label=f"{len(table)} galaxies")
+    middle.hist(redshift[own], edges, color=style.VERMILION, label="this run")
+    middle.set(xlabel="redshift", ylabel="galaxies")
+    middle.set_title("b  redshifts")
+    middle.set_ylim(0, middle.get_ylim()[1] * 1.3)
+    middle.legend(loc="upper right")
+    ra, dec = (np.asarray(table[name], dtype=float) for name in ("RA", "Dec"))
+    right.plot(ra, dec, "o", color=style.SKY, markersize=4)
+    right.plot(ra[own], dec[own], "o", color=style.VERMILION, markersize=5)
+    for x, y, name in zip(ra[own], dec[own], np.asarray(table["ID"])[own], strict=True):
+        if own.sum() <= 6:
+            right.annotate(str(name), (x, y), (0, 5), textcoords="offset points", ha="center")
+    right.set_aspect(1.0 / np.cos(np.radians(float(dec.mean()))))
+    right.invert_xaxis()
+    right.margins(0.12)
+    right.ticklabel_format(useOffset=False)
+    right.locator_params(nbins=3)
+    right.set(xlabel="RA (deg)", ylabel="Dec (deg)")
+    right.set_title("c  sky")
+    return style.finish(
+        figure,
+        simulated=False,
+        alt=f"Left: star-formation rate rises with stellar mass, most of {len(table)} galaxies near the main "
+        f"sequence; middle: redshifts from {redshift.min():.2f} to "
+        f"{redshift.max():.2f}; right: their places in one field of the micro-shutters. those of this run "
+        f"({own.sum()}) are marked.",
+        caption=f"The sample. The {len(table)} galaxies of the published table of the survey (arXiv:2606.27853): (a) "
+        f"star-formation rate against stellar mass; grey: main sequence of Speagle et "
+        "al. (2014) at the median redshift, \u00b10.3 dex; (b) redshifts; (c) places on the sky (ICRS). Red: "
+        f"galaxies of this run ({own.sum()}). Thirteen more galaxies of "
+        "the observation are not in the table.",
+        data={
+            "sample": {
+                name: np.asarray(table[name])
+                for name in (
+                    "ID",
+                    "z",
+                    "RA",
+                    "Dec",
+                    "logMstar",
+                    "SFR",
+                    "incl",
+                    "Re_disk_kpc",
+                    "sigma0",
+                    "Vrot_Re",
+                    "vsig",
+                )
+            }
+        },
+    )
 
 
-def pages(entries: Sequence[Entry]) -> Iterator[Sequence[Entry]]:
-    """Cut an atlas of any length into pages of `ROWS` galaxies."""
-    for start in range(0, len(entries), ROWS):
-        yield entries[start : start + ROWS]
+def main_sequence(log_mass: np.ndarray, redshift: float) -> np.ndarray:
+    """Logarithm of the star-formation rate (Msun/yr) of the main sequence: Speagle et al. 2014, equation 28."""
+    age = float(COSMOLOGY.age(redshift).value)
+    return (0.84 - 0.026 * age) * np.asarray(log_mass) - (6.51 - 0.11 * age)
 
 
-def _images(figure: Figure, panels: Sequence[Axes], entry: Entry) -> None:
-    target, cube = entry.target, entry.cube
-    centre = (target.ra, target.dec)
-    images = [collapsed_image(cube), halpha_image(cube, target.redshift) / FLUX_UNIT]
-    for axes, image in zip(panels, images, strict=False):
-        low, high = style.percentile_limits(image, 2.0, 99.7)
-        mesh = draw_map(axes, cube, image, centre, **style.scale(style.FLUX_MAP, low, high))
-        _bar(figure, mesh, axes)
-    if len(panels) > 2:
-        velocity = np.full(cube.shape, np.nan) if entry.velocity is None else entry.velocity
-        limit = style.symmetric_limit(velocity, 95.0)
-        scale = style.signed_scale(limit)
-        _bar(figure, draw_map(panels[2], cube, velocity, centre, **scale), panels[2])
-    for axes in panels:
-        axes.set_xlim(HALF_ARCSEC, -HALF_ARCSEC)
-        axes.set_ylim(-HALF_ARCSEC, HALF_ARCSEC)
-        axes.set_xticks([])
-        axes.set_yticks([])
-    mark_map(panels[0], cube, target.redshift, fontsize=5.0, others=panels[1:])
-    panels[0].set_ylabel(f"{style.literal(target.name or target.source_id)}\nz = {target.redshift:g}", fontsize=7)
-
-
-def _bar(figure: Figure, mesh, axes: Axes) -> None:
-    """Draw a slim bar of numbers to the right of a small map; the heading of the column has the unit."""
-    bar = figure.colorbar(mesh, cax=axes.inset_axes([1.02, 0.0, 0.05, 1.0]))
-    bar.ax.tick_params(direction="in", length=1.5, labelsize=5.5)
-    bar.ax.locator_params(nbins=4)
-
-
-def _spectrum(axes: Axes, entry: Entry, *, last: bool) -> None:
-    """Draw the neighbourhood of Ha in the frame of the galaxy."""
-    wave, flux, error, _ = aperture(entry.cube, entry.target)
-    rest = wave / (1 + entry.target.redshift)
-    inside = (rest >= 0.645) & (rest <= 0.676)
-    rest, flux = rest[inside], flux[inside]
-    axes.step(rest, flux, where="mid", color=style.BLUE, linewidth=0.7)
-    if error is not None:
-        band = error[inside]
-        axes.fill_between(rest, flux - band, flux + band, step="mid", color=style.SKY, alpha=0.6, linewidth=0)
-    for name in ("[NII]6548", "Ha", "[NII]6583", "[SII]6716", "[SII]6731"):
-        axes.axvline(LINES[name], color=style.GREY, linewidth=0.5, linestyle=":", zorder=0)
-    axes.set_xlim(0.645, 0.676)
-    axes.tick_params(labelsize=6, labelbottom=last)
-    axes.yaxis.tick_right()
-    axes.yaxis.set_ticks_position("both")
-    axes.tick_params(labelleft=False, labelright=True)
-    axes.yaxis.set_label_position("right")
-    axes.set_ylabel("flux density (\u00b5Jy)", fontsize=6.5)
-    if last:
-        axes.set_xlabel("wavelength in the frame of the galaxy (\u00b5m)", fontsize=6.5)
+@style.house_style()
+def plot_turbulence(dataset: Dataset, tables: Mapping[str, Table]) -> Figure | None:
+    """Draw dispersion and V/sigma of the galaxies beside the published ones of the survey; None without a galaxy."""
+    survey = report.survey()
+    found = {name: {str(row["quantity"]): row for row in table} for name, table in tables.items()}
+    if not found:
+        return None
+    figure = style.new_figure(style.FULL_WIDTH, 3.7)
+    panels = figure.subplots(1, 2)
+    masses = dict(zip(np.asarray(survey["ID"]).astype(str), np.asarray(survey["logMstar"], dtype=float), strict=True))
+    data: dict[str, dict] = {}
+    for letter, axes, (column, quantity, up, down, label) in zip(
+        "ab", panels,
+        (("sigma0", "sigma0", "esig_p", "esig_m", "\u03c3$_0$ (km/s)"),
+         ("vsig", "v_over_sigma", None, None, "V(Re) / \u03c3$_0$")), strict=True,
+    ):  # fmt: skip
+        x, y = np.asarray(survey["logMstar"], dtype=float), np.asarray(survey[column], dtype=float)
+        error = (
+            None
+            if up is None
+            else np.abs(np.nan_to_num([np.asarray(survey[name], dtype=float) for name in (down, up)]))
+        )
+        axes.errorbar(
+            x,
+            y,
+            error,
+            fmt="o",
+            color=style.PUBLISHED_COLOUR,
+            markersize=3.5,
+            elinewidth=0.7,
+            alpha=0.75,
+            label="published, survey",
+        )
+        rows = []
+        for index, (name, table) in enumerate(found.items()):
+            mass = masses.get(name, np.nan)
+            if quantity not in table or not np.isfinite(mass):
+                continue
+            row = table[quantity]
+            value, sigma = float(row["recovered"]), float(row["error"])
+            published = float(y[np.asarray(survey["ID"]).astype(str) == name][0])
+            put = float(row["injected"]) if "injected" in table[quantity].colnames else np.nan
+            axes.plot([mass, mass + 0.04], [published, value], color=style.GREY, linewidth=0.8, zorder=1)
+            axes.errorbar(
+                mass + 0.04,
+                value,
+                sigma,
+                fmt="s",
+                color=style.RESULT_COLOUR,
+                markersize=5,
+                capsize=2,
+                zorder=4,
+                label="recovered" if not index else None,
+            )
+            if np.isfinite(put):
+                axes.plot(mass + 0.04, put, "D", mfc="none", mec=style.TRUTH_COLOUR, mew=1.6, ms=7, zorder=5,
+                          label="injected" if not index else None)  # fmt: skip
+            axes.annotate(name, (mass + 0.04, value), (6, 4), textcoords="offset points")
+            rows.append((name, mass, published, value, sigma, put))
+        names = ("galaxy", "log mass [dex(solMass)]", "published", "recovered", "error", "injected")
+        data[f"{letter} {quantity}"] = (
+            dict(zip(names, (list(part) for part in zip(*rows, strict=True)), strict=True)) if rows else {"galaxy": []}
+        )
+        axes.set(xlabel="log(M$_*$ / M$_\\odot$)", ylabel=label)
+        axes.set_ylim(0.0, axes.get_ylim()[1] * 1.25)
+        axes.set_title(f"{letter}  " + ("velocity dispersion" if letter == "a" else "rotational support"))
+        axes.legend(loc="upper left", ncols=2, columnspacing=1.0)
+    listed = ", ".join(found)
+    return style.finish(
+        figure,
+        simulated=dataset.simulated,
+        alt=f"Dispersion and V over sigma against stellar mass of {len(survey)} published galaxies, between 30 and "
+        f"70 km/s and 1 to 8; the values recovered for {listed} lie near "
+        "the published ones of the same galaxies.",
+        caption="Turbulence of the survey's galaxies. (a) Velocity dispersion and (b) rotation velocity at Re over "
+        f"dispersion against stellar mass: published for {len(survey)} galaxies "
+        f"(green; arXiv:2606.27853), recovered here for {listed} (blue squares, moved by 0.04 dex, joined to the "
+        f"published value of the same galaxy)"
+        + (", and injected (orange)." if dataset.simulated else ".")
+        + " The inclination is taken as published.",
+        data=data,
+    )
 
 
 LABELS = {
-    "sigma0": "dispersion σ",
+    "sigma0": "dispersion σ₀",
     "v_sin_i": "V sin i, asymptote",
     "v_sin_i_re": "V sin i at Re",
     "v_over_sigma": "V/σ",
     "pa_deg": "position angle",
     "r_turn": "turn-over radius",
-    "metallicity_gradient": "gradient of O/H, N2",
-    "metallicity_centre": "central O/H, N2",
-    "metallicity_gradient_PP04_O3N2": "gradient of O/H, O3N2",
-    "metallicity_centre_PP04_O3N2": "central O/H, O3N2",
-    "av_gradient": "gradient of A$_V$",
-    "av_centre": "central A$_V$",
+    "metallicity_gradient": "O/H gradient, N2",
+    "metallicity_centre": "O/H centre, N2",
+    "metallicity_gradient_PP04_O3N2": "O/H gradient, O3N2",
+    "metallicity_centre_PP04_O3N2": "O/H centre, O3N2",
+    "av_gradient": "A$_V$ gradient",
+    "av_centre": "A$_V$, centre",
     "scale_line": "scale length, Hα",
-    "scale_continuum": "scale length, stars",
-    "scale_ratio": "ratio of the two",
-    "re_disc_kpc": "Re of the stars",
+    "scale_continuum": "scale length, continuum",
+    "scale_ratio": "ratio of scale lengths",
     "log_sfr": "log SFR",
     "flux_Ha": "flux of Hα",
     "flux_Hb": "flux of Hβ",
@@ -144,8 +211,23 @@ LABELS = {
     "flux_[OIII]5007": "flux of [O III] 5007",
 }
 """What quantities are called; others by their own names."""
-UNITS = {"dex(solMass/yr)": "dex", "1e-17 erg s-1 cm-2": "10$^{-17}$ cgs"}
-"""Units that are too long for a row."""
+UNITS = {"dex(solMass/yr)": "dex", "1e-17 erg s-1 cm-2": "F$_{-17}$", "solMass/yr": "M$_\\odot$/yr"}
+"""Units that are too long for a row; F-17 is 1e-17 erg s-1 cm-2."""
+GROUPS = {
+    "kinematics": ("redshift", "sigma0", "v_sin_i_re", "v_sin_i", "v_over_sigma", "pa_deg", "r_turn"),
+    "metals": (
+        "metallicity_gradient",
+        "metallicity_centre",
+        "metallicity_gradient_PP04_O3N2",
+        "metallicity_centre_PP04_O3N2",
+    ),
+    "dust": ("av_gradient", "av_centre"),
+    "structure": ("scale_line", "scale_continuum", "scale_ratio"),
+    "flux": ("log_sfr", "flux_Ha", "flux_Hb", "flux_[NII]6583", "flux_[OIII]5007"),
+}
+"""Rows in their order, by subject."""
+DUPLICATES = ("re_disc_kpc", "v_sin_i", "v_over_sigma", "offset_east", "offset_north")
+"""Quantities that follow from others, and so count once: Re from the scale length, V/sigma from V at Re."""
 
 
 @style.house_style()
@@ -165,12 +247,14 @@ def plot_recovered(tables: Mapping[str, Table], *, simulated: bool = True) -> Fi
     matplotlib.figure.Figure or None
         Left: a row a quantity, pulls of all tables; right: numbers of the first table. None if no row has a pull.
     """
-    pulls = {name: _pulls(table) for name, table in tables.items()}
-    quantities = list(dict.fromkeys(quantity for rows in pulls.values() for quantity in rows))
+    pulls = {name: {q: p for q, p in _pulls(table).items() if q not in DUPLICATES} for name, table in tables.items()}
+    there = {quantity for rows in pulls.values() for quantity in rows}
+    listed = [q for group in GROUPS.values() for q in group if q in there]
+    quantities = [*listed, *sorted(there - set(listed))]
     if not quantities:
         return None
-    figure = style.new_figure(style.FULL_WIDTH, 0.27 * len(quantities) + 1.5)
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.2, 1.0])
+    figure = style.new_figure(style.FULL_WIDTH, 0.26 * len(quantities) + 1.6)
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=[1.0, 1.1])
     rows = {quantity: len(quantities) - 1 - index for index, quantity in enumerate(quantities)}
     left.axvspan(-1, 1, color=style.EMPTY_COLOUR, alpha=0.9, linewidth=0)
     for limit in (-3, 3):
@@ -190,6 +274,10 @@ def plot_recovered(tables: Mapping[str, Table], *, simulated: bool = True) -> Fi
     left.set_ylim(-0.7, len(quantities) - 0.3)
     left.set_yticks(list(rows.values()), [LABELS.get(q, q.replace("_", " ")) for q in rows])
     left.tick_params(axis="y", length=0)
+    _combined(left, pulls, rows)
+    edges = [rows[group[-1]] - 0.5 for group in ([q for q in names if q in rows] for names in GROUPS.values()) if group]
+    for edge in edges[:-1]:
+        left.axhline(edge, color=style.GREY, linewidth=0.5)
     left.set_xlabel("(recovered \u2212 injected) / error")
     rms = float(np.sqrt(np.mean(everything**2)))
     left.set_title(f"a  pulls, rms {rms:.2f}")
@@ -198,11 +286,39 @@ def plot_recovered(tables: Mapping[str, Table], *, simulated: bool = True) -> Fi
     right.set_title(f"b  {style.literal(first)}")
     if len(tables) > 1:
         figure.legend(loc="outside lower center", ncols=min(len(tables), 4))
-    alt = (
-        f"Pulls of {len(quantities)} quantities for {', '.join(tables)}: rms {rms:.2f}, largest "
-        f"{np.abs(everything).max():.1f}; beside them published, injected and recovered values for {first}."
+    names = ", ".join(tables)
+    return style.finish(
+        figure,
+        simulated=simulated,
+        alt=f"Pulls of {len(quantities)} quantities for {names}: points with error bars about zero, nearly all "
+        f"within three; rms {rms:.2f}, "
+        f"largest {np.abs(everything).max():.1f}; beside them published, injected and recovered values for {first}.",
+        caption=f"Injected against recovered. (a) Recovered minus injected in units of the error, for {names}; grey: "
+        f"\u00b11\u03c3; black bars: mean of all "
+        f"galaxies and its error. Quantities that follow from others are left out. The rms of the {everything.size} "
+        f"pulls is {rms:.2f}. (b) Published, "
+        f"injected and recovered values of {first}; F$_{{-17}}$: 10\u207b\u00b9\u2077 erg s\u207b\u00b9 "
+        f"cm\u207b\u00b2.",
+        data={name: {"quantity": list(found), "pull": list(found.values())} for name, found in pulls.items() if found},
     )
-    return style.finish(figure, simulated=simulated, alt=alt)
+
+
+def _combined(axes: Axes, pulls: Mapping[str, Mapping[str, float]], rows: Mapping[str, int]) -> None:
+    """Draw the mean pull of each quantity, with the error that as many pulls of unit width have."""
+    if len(pulls) < 2:
+        return
+    for quantity, row in rows.items():
+        found = [table[quantity] for table in pulls.values() if quantity in table]
+        if len(found) > 1:
+            axes.errorbar(
+                np.mean(found),
+                row - 0.4,
+                xerr=len(found) ** -0.5,
+                fmt="|",
+                color=style.BLACK,
+                markersize=5,
+                elinewidth=2.2,
+            )
 
 
 def _pulls(table: Table) -> dict[str, float]:
@@ -217,24 +333,24 @@ def _pulls(table: Table) -> dict[str, float]:
 
 def _numbers(axes, table: Table, rows: Mapping[str, int]) -> None:
     """Write published, injected and recovered values beside the rows."""
-    places = (("published", 0.11, "published"), ("injected", 0.32, "injected"), ("recovered", 0.61, "recovered"))
-    colours = {"published": style.PUBLISHED_COLOUR, "injected": style.TRUTH_COLOUR, "recovered": style.RESULT_COLOUR}
+    places = (("published", 0.11, "published"), ("injected", 0.36, "injected"), ("recovered", 0.64, "recovered"))
+    colours = {"published": style.PUBLISHED_COLOUR, "injected": style.TRUTH_TEXT, "recovered": style.RESULT_COLOUR}
     axes.set_axis_off()
     axes.set_xlim(0, 1)
     top = max(rows.values()) + 0.45
     for name, x, label in places:
         if name in table.colnames:
-            axes.text(x, top, label, ha="center", va="center", fontsize=6.5, color=colours[name], fontweight="bold")
+            axes.text(x, top, label, ha="center", va="center", color=colours[name], fontweight="bold")
     for entry in table:
         row = rows.get(str(entry["quantity"]))
         if row is None:
             continue
         for name, x, _ in places:
             if name in table.colnames:
-                axes.text(x, row - 0.05, _text(entry, name), ha="center", va="center", fontsize=6.5)
+                axes.text(x, row - 0.05, _text(entry, name), ha="center", va="center")
         if "unit" in table.colnames:
             unit = UNITS.get(str(entry["unit"]), str(entry["unit"]))
-            axes.text(1.0, row - 0.05, unit, ha="right", va="center", fontsize=6.0, color=style.GREY)
+            axes.text(1.0, row - 0.05, unit, ha="right", va="center", color=style.GREY)
 
 
 def _text(entry, name: str) -> str:
@@ -250,160 +366,91 @@ def _text(entry, name: str) -> str:
     return shown.replace("-", "\u2212")
 
 
-_COLOURS = {"published": style.VERMILION, "drizzle": style.BLUE, "truth": style.BLACK}
-_TITLES = {"truth": "truth, through the slit", "published": "published builder", "drizzle": "drizzle builder"}
-
-
-@style.house_style()
-def plot_two_builders(dataset: Dataset, comparison: BuilderComparison) -> Figure:
-    """Draw the H-alpha images, their profiles, the noise of apertures, and the cost of each weakness."""
-    target = target_of(dataset, comparison.source_id)
-    simulated = comparison.images["drizzle"][0].simulated
-    names = [name for name in ("truth", "published", "drizzle") if np.isfinite(comparison.images[name][1]).any()]
-    figure = style.new_figure(style.FULL_WIDTH, 8.0)
-    above, middle, below = figure.subfigures(3, 1, height_ratios=(1.15, 1.0, 1.2))
-    _maps(above, comparison, names)
-    left, right = middle.subplots(1, 2)
-    _profiles(left, comparison, names)
-    _noise(right, comparison)
-    _costs(below, comparison)
-    name = style.heading(figure, target)
-    published, drizzle = comparison.row("published"), comparison.row("drizzle")
-    alt = (
-        f"H-alpha maps of {name} by both builders; brightness against radius; noise "
-        f"against the radius of the aperture; bars for flux, width and noise of {len(comparison.table)} cubes. "
-        f"Flux over truth is {published['flux_ratio']:.2f} as published and {drizzle['flux_ratio']:.2f} drizzled."
-    )
-    return style.finish(figure, simulated=simulated, alt=alt)
-
-
-def _maps(figure: Figure, comparison: BuilderComparison, names: list[str]) -> None:
-    """Draw the H-alpha images on one scale."""
-    panels = figure.subplots(1, len(names), sharex=True, sharey=True, squeeze=False)[0]
-    images = {name: comparison.images[name][1] / FLUX_UNIT for name in names}
-    _, high = style.percentile_limits(images["drizzle"], 1.0, 99.5)
-    for letter, axes, name in zip("abc", panels, names, strict=False):
-        scale = style.scale(style.FLUX_MAP, 0.0, high)
-        mesh = draw_map(axes, comparison.images[name][0], images[name], comparison.centre, **scale)
-        axes.set_title(f"{letter}  {_TITLES[name]}")
-        label_sky(axes, north=axes is panels[0])
-    map_bar(figure, mesh, panels[-1], FLUX_LABEL)
-
-
-def _profiles(axes: Axes, comparison: BuilderComparison, names: list[str]) -> None:
-    """Draw brightness against radius."""
-    table = comparison.profiles
-    for name in names:
-        marks = {"marker": "o", "ms": 3} if name != "truth" else {"lw": 2.5, "alpha": 0.4}
-        axes.plot(table["radius"], table[name] / FLUX_UNIT, color=_COLOURS[name], label=_TITLES[name], **marks)
-    axes.set(xlabel="radius (arcsec)", ylabel=FLUX_LABEL, xlim=(0, None), ylim=(0, None))
-    axes.set_title("d  Mean brightness in rings")
-    axes.legend(loc="upper right")
-
-
-def _noise(axes: Axes, comparison: BuilderComparison) -> None:
-    """Draw the noise at equal light, in units of the published cube's, against the size of the aperture."""
-    table = comparison.noise
-    for name in ("published", "drizzle"):
-        error = table[f"{name}_relative_error"]
-        axes.errorbar(
-            table["radius"], table[f"{name}_relative"], error, fmt="o-", ms=3, color=_COLOURS[name], label=_TITLES[name]
-        )
-    axes.set(xscale="log", xlabel="radius of the aperture (arcsec)", ylabel="noise over light, relative")
-    radii = list(table["radius"])
-    axes.set_xticks(radii, [f"{radius:g}" for radius in radii])
-    axes.minorticks_off()
-    axes.margins(y=0.25)
-    axes.set_title("e  Noise of an aperture")
-    axes.legend(loc="lower right")
-
-
-def _costs(figure: Figure, comparison: BuilderComparison) -> None:
-    """Draw a bar a cube for flux, width and noise."""
-    table = comparison.table
-    places = np.arange(len(table))[::-1]
-    published = comparison.row("published")
-    columns = (
-        ("f  Flux over truth", table["flux_ratio"], None, 1.0),
-        ("g  Blur of the image (arcsec)", table["fwhm"], None, 0.0),
-        ("h  Noise over light, relative", table["noise_ratio"], table["noise_ratio_error"], 1.0),
-    )
-    panels = figure.subplots(1, 3, sharey=True)
-    colours = [_COLOURS.get(name, style.SKY) for name in table["name"]]
-    for axes, (title, values, error, aim) in zip(panels, columns, strict=True):
-        values = np.asarray(values, dtype=float)
-        if not np.isfinite(values).any():
-            axes.text(0.5, 0.5, "no truth", ha="center", va="center", transform=axes.transAxes, color=style.GREY)
-            continue
-        axes.barh(places, values - aim, left=aim, xerr=error, color=colours, height=0.7, error_kw={"lw": 0.7})
-        axes.axvline(aim, color=style.BLACK, lw=0.7)
-        first = float(values[list(table["name"]).index(published["name"])])
-        axes.axvline(first, color=_COLOURS["published"], lw=0.7, ls=":")
-        axes.set_title(title)
-        axes.margins(x=0.12)
-    panels[0].set_yticks(places, list(table["label"]))
-    panels[0].tick_params(axis="y", length=0)
-
-
 MOST_TARGETS = 100
 PUBLISHED_GAIN = 15.0
 """Barisic et al. 2024, abstract: more than that."""
+THROUGHPUTS = (0.7, 1.0)
+PENALTIES = (1.0, 3.0)
+"""Ranges of what is not known of the integral-field unit: its throughput and its noise, relative to the shutters'."""
+
+
+_MOST = PENALTIES[1], THROUGHPUTS[0]
 
 
 @style.house_style()
 def plot_multiplex() -> Figure:
-    """Draw the gain against the number of targets, and its factors for the published observation."""
-    inputs, most = Inputs(), MOST_TARGETS
-    figure = style.new_figure(style.FULL_WIDTH, 3.0)
-    left, right = figure.subplots(1, 2, width_ratios=[1.5, 1.0])
-    targets = np.arange(1, most + 1)
-    quiet = replace(inputs, noise_penalty=1.0, throughput_ratio=1.0)
-    cases = (
-        (inputs, style.RESULT_COLOUR, "-", f"noise of the detector (\u00d7{inputs.noise_penalty:g}), overheads"),
-        (quiet, style.SKY, "-", "noise of the sky (\u00d71), overheads"),
+    """Draw the gain against the number of targets for a range of what is not known, and on the plane of it."""
+    inputs = Inputs()
+    targets = np.arange(1, MOST_TARGETS + 1, 3)
+    figure = style.new_figure(style.FULL_WIDTH, 3.7)
+    left, right = figure.subplots(1, 2, width_ratios=[1.0, 1.05])
+    gain = lambda **changes: np.array([compare(inputs, targets=int(n), **changes).gain for n in targets])  # noqa: E731
+    low = gain(noise_penalty=PENALTIES[0], throughput_ratio=THROUGHPUTS[1])
+    high = gain(noise_penalty=PENALTIES[1], throughput_ratio=THROUGHPUTS[0])
+    middle = gain()
+    left.axhspan(
+        PUBLISHED_GAIN,
+        1e3,
+        facecolor="none",
+        edgecolor=style.PUBLISHED_COLOUR,
+        alpha=0.35,
+        hatch="///",
+        linewidth=0,
+        label="published: more than 15",
     )
-    for case, colour, line, label in cases:
-        gain = [compare(case, targets=int(n)).gain for n in targets]
-        left.plot(targets, gain, color=colour, linestyle=line, label=label)
-    left.plot(targets, targets / inputs.steps, color=style.GREY, linestyle="--", label="targets / steps alone")
-    left.axhline(PUBLISHED_GAIN, color=style.PUBLISHED_COLOUR, linestyle=":", label="published: more than 15")
-    result = compare(inputs)
-    left.plot([inputs.targets], [result.gain], "o", color=style.RESULT_COLOUR, markersize=4)
-    left.annotate(
-        f"{inputs.targets} targets: {result.gain:.1f}", (inputs.targets, result.gain), (-6, 6), ha="right", va="bottom",
-        textcoords="offset points", fontsize=7,
-    )  # fmt: skip
-    left.set_xlim(0, most)
-    left.set_ylim(0, 1.6 * compare(inputs, targets=most).gain)
-    left.set_xlabel("targets")
-    left.set_ylabel("time of the IFU / time of slit-stepping")
+    left.fill_between(targets, low, high, color=style.SKY, alpha=0.45, linewidth=0, label="range of the unknowns")
+    left.plot(
+        targets, middle, color=style.RESULT_COLOUR, label=f"equal throughput, noise \u00d7{inputs.noise_penalty:g}"
+    )
+    left.plot(targets, targets / inputs.steps, color=style.GREY, linestyle="--", label="targets / steps")
+    at = [compare(inputs, targets=inputs.targets, noise_penalty=p, throughput_ratio=t).gain
+          for p, t in ((PENALTIES[0], THROUGHPUTS[1]), (inputs.noise_penalty, 1.0), _MOST)]  # fmt: skip
+    left.axvline(inputs.targets, color=style.BLACK, linewidth=0.7, linestyle=":")
+    left.set(
+        xlim=(0, MOST_TARGETS),
+        ylim=(0, 1.5 * at[2]),
+        xlabel="targets observed at once",
+        ylabel="time of the IFU / time of slit-stepping",
+    )
     left.set_title("a  gain at equal depth")
-    left.legend(loc="upper left", fontsize=6.5)
-    _factors(right, result)
-    alt = (
-        f"Gain of slit-stepping over the integral-field unit against the number of targets: {result.gain:.1f} for "
-        f"{inputs.targets} targets with overheads; the paper says more than 15. Beside it, factors."
+    left.legend(loc="upper left", frameon=True, framealpha=0.9, edgecolor="none")
+    throughput, penalty = np.linspace(0.6, 1.1, 26), np.linspace(1.0, 4.0, 31)
+    plane = np.array(
+        [[compare(inputs, throughput_ratio=float(t), noise_penalty=float(p)).gain for t in throughput] for p in penalty]
     )
+    shown = right.contourf(throughput, penalty, plane, levels=np.arange(0, 61, 5), cmap="viridis", extend="max")
+    lines = right.contour(
+        throughput, penalty, plane, levels=[10, 15, 20, 30], colors="white", linewidths=[0.8, 2.0, 0.8, 0.8]
+    )
+    right.clabel(lines, fmt="%g", fontsize=8)
+    right.plot(1.0, inputs.noise_penalty, "o", color=style.VERMILION, markersize=7, markeredgecolor="white")
+    right.set(xlabel="throughput of the IFU / of a shutter", ylabel="noise variance of the IFU / of a shutter")
+    right.set_title(f"b  gain for {inputs.targets} targets")
+    style.colour_bar(figure, shown, right, "gain")
+    needed = float(
+        np.interp(
+            -PUBLISHED_GAIN,
+            -np.array([compare(inputs, throughput_ratio=float(t)).gain for t in throughput]),
+            throughput,
+        )
+    )
+    grid_p, grid_t = np.meshgrid(penalty, throughput, indexing="ij")
     # A calculation, not data: no mark of simulation.
-    return style.finish(figure, simulated=False, alt=alt)
-
-
-def _factors(axes, result) -> None:
-    names = [*result.factors, "gain"]
-    values = np.array([*result.factors.values(), result.gain])
-    rows = np.arange(len(names))[::-1]
-    colours = [style.GREY] * len(result.factors) + [style.RESULT_COLOUR]
-    axes.barh(rows, np.log10(values), color=colours, height=0.6)
-    for row, value in zip(rows, values, strict=True):
-        side = 1 if value >= 1 else -1
-        axes.annotate(
-            f"\u00d7{value:.2g}" if value < 10 else f"\u00d7{value:.0f}", (np.log10(value), row), (4 * side, 0),
-            textcoords="offset points", ha="left" if side > 0 else "right", va="center", fontsize=7,
-        )  # fmt: skip
-    axes.set_yticks(rows, names)
-    axes.set_xlim(-2.0, 2.4)
-    ticks = (-1, 0, 1, 2)
-    axes.set_xticks(ticks, ["0.1", "1", "10", "100"])
-    axes.axvline(0.0, color=style.BLACK, linewidth=0.6)
-    axes.set_xlabel("factor")
-    axes.set_title("b  what it is made of")
+    return style.finish(
+        figure,
+        simulated=False,
+        alt="Gain of slit-stepping over the integral-field unit, which grows in proportion to the number of "
+        f"targets: {at[0]:.0f} to {at[2]:.0f} for {inputs.targets} targets; and on the plane of "
+        "throughput and noise of the unit, highest where it transmits little and is noisy.",
+        caption="Observing time saved relative to the NIRSpec integral-field unit (IFU) at equal depth. (a) Gain "
+        f"against the number of targets; blue line: equal throughput and {inputs.noise_penalty:g} times the "
+        f"noise variance in the IFU ({at[1]:.1f} for {inputs.targets} targets); band: throughput of "
+        f"{THROUGHPUTS[0]:g} to {THROUGHPUTS[1]:g} and noise variance of {PENALTIES[0]:g} to {PENALTIES[1]:g} of the "
+        f"shutters' ({at[0]:.1f} to {at[2]:.1f}); hatched: the published gain, more than 15. (b) The gain for "
+        f"{inputs.targets} targets on the plane of both unknowns; red: the assumption of the line in (a). With that "
+        f"noise, the published value follows where the IFU has a throughput below {needed:.2f} of a shutter's.",
+        data={
+            "a": {"targets": targets, "gain": middle, "low": low, "high": high},
+            "b": {"throughput": grid_t, "noise": grid_p, "gain": plane},
+        },
+    )

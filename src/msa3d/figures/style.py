@@ -8,13 +8,14 @@ the diverging blue-white-red `RdBu_r` centred on zero.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from astropy.table import Table, vstack
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -47,10 +48,16 @@ RESULT_COLOUR, TRUTH_COLOUR, PUBLISHED_COLOUR = BLUE, ORANGE, GREEN
 """What was measured here, what was put into a simulation, and what the paper reports: the same in all figures."""
 
 EMPTY_COLOUR = "#D9D9D9"
+HATCH_COLOURS = "#F5F5F5", "#CFCFCF"
+"""Ground and lines of spaxels that were observed but are not shown."""
+TRUTH_TEXT = "#8F5F00"
+"""The colour of what was injected, dark enough to be read as text on white (contrast 5:1)."""
 
 SIMULATED_MARK = "SIMULATED \u2013 msa3d"
-FULL_WIDTH = 7.2
+FULL_WIDTH = 7.5
 """Width of a figure across both columns of a journal page, inch."""
+LEAST_POINTS = 8.0
+"""No letter of a figure is smaller."""
 PNG_DPI = 200
 
 _RC = {
@@ -58,19 +65,21 @@ _RC = {
     "font.sans-serif": ["DejaVu Sans"],
     "mathtext.fontset": "dejavusans",
     "font.size": 8.0,
-    "axes.titlesize": 8.5,
+    "axes.titlesize": 9.0,
     "axes.titlelocation": "left",
-    "axes.labelsize": 8.0,
+    "axes.labelsize": 8.5,
     "axes.linewidth": 0.7,
     "axes.prop_cycle": mpl.cycler(color=list(CYCLE)),
-    "xtick.labelsize": 7.0,
-    "ytick.labelsize": 7.0,
+    "xtick.labelsize": 8.0,
+    "ytick.labelsize": 8.0,
     "xtick.direction": "in",
     "ytick.direction": "in",
     "xtick.top": True,
     "ytick.right": True,
-    "legend.fontsize": 7.0,
+    "legend.fontsize": 8.0,
     "legend.frameon": False,
+    "legend.handlelength": 1.6,
+    "hatch.linewidth": 0.5,
     "lines.linewidth": 1.0,
     "image.origin": "lower",
     "image.interpolation": "nearest",
@@ -116,8 +125,8 @@ def literal(text: object) -> str:
 
 
 def colour_map(name: str) -> mpl.colors.Colormap:
-    """Return a copy of a colour map in which missing values (NaN) are light grey."""
-    return mpl.colormaps[name].with_extremes(bad=EMPTY_COLOUR)
+    """Return a copy of a colour map in which missing values (NaN) are transparent: what lies below says why."""
+    return mpl.colormaps[name].with_extremes(bad=(0.0, 0.0, 0.0, 0.0))
 
 
 def scale(colours: str, low: float, high: float) -> dict:
@@ -133,8 +142,27 @@ def signed_scale(limit: float) -> dict:
 def heading(figure: Figure, target: Target) -> str:
     """Write the name of a target above a figure, and return it: its id where it has none."""
     name = target.name or str(target.source_id)
-    figure.suptitle(literal(name), fontsize=9)
+    figure.suptitle(literal(name), fontsize=9.5)
     return name
+
+
+def signed(value: float, form: str = ".3f") -> str:
+    """Write a number with its sign, a real minus.
+
+    >>> signed(-0.02)
+    '\u22120.020'
+    """
+    return f"{value:+{form}}".replace("-", "\u2212")
+
+
+def number(value: float, error: float | None = None, form: str = ".2f") -> str:
+    """Write a number, with its error if it has one, with a real minus.
+
+    >>> number(-1.5, 0.25)
+    '\u22121.50 \u00b1 0.25'
+    """
+    told = f"{value:{form}}" if error is None else f"{value:{form}} \u00b1 {error:{form}}"
+    return told.replace("-", "\u2212")
 
 
 def colour_bar(figure: Figure, image: ScalarMappable, axes: Axes | list[Axes], label: str, **kwargs) -> Colorbar:
@@ -161,8 +189,8 @@ def symmetric_limit(values: np.ndarray, percentile: float = 98.0) -> float:
     return limit if limit > 0 else 1.0
 
 
-def finish(figure: Figure, *, simulated: bool, alt: str) -> Figure:
-    """Put the mark of simulated data and the text for readers who cannot see the figure.
+def finish(figure: Figure, *, simulated: bool, alt: str, caption: str, data: Mapping[str, Mapping]) -> Figure:
+    """Put the mark of simulated data, the texts of a figure, and the numbers that it shows.
 
     Parameters
     ----------
@@ -171,7 +199,12 @@ def finish(figure: Figure, *, simulated: bool, alt: str) -> Figure:
     simulated : bool
         Whether any of the data come from a simulation (`msa3d.pipeline.products.is_simulated`).
     alt : str
-        What the figure shows, in a sentence or two.
+        What is seen, in a sentence or two, for readers who cannot see it.
+    caption : str
+        What the figure shows, to be read alone: a title that ends with a full stop, then the panels.
+    data : mapping of str to mapping
+        What is drawn, by panel: columns by name, with the unit in square brackets, as ``radius [kpc]``; all of
+        equal length.
 
     Returns
     -------
@@ -181,8 +214,10 @@ def finish(figure: Figure, *, simulated: bool, alt: str) -> Figure:
     Raises
     ------
     ValueError
-        If the text is empty.
+        If a text is empty.
     """
+    if not caption.strip():
+        raise ValueError("a figure needs a caption")
     if not alt.strip():
         raise ValueError("a figure needs a text for readers who cannot see it")
     if simulated:
@@ -192,7 +227,7 @@ def finish(figure: Figure, *, simulated: bool, alt: str) -> Figure:
             SIMULATED_MARK,
             ha="right",
             va="bottom",
-            fontsize=6.5,
+            fontsize=LEAST_POINTS,
             color=VERMILION,
             fontweight="bold",
             in_layout=False,
@@ -201,30 +236,79 @@ def finish(figure: Figure, *, simulated: bool, alt: str) -> Figure:
         # Room under the lowest axis labels, so that the mark covers nothing.
         engine = figure.get_layout_engine()
         if engine is not None:
-            engine.set(rect=(0.0, 0.16 / figure.get_figheight(), 1.0, 1.0 - 0.16 / figure.get_figheight()))
-    figure.msa3d_alt = " ".join(alt.split())
+            engine.set(rect=(0.0, 0.18 / figure.get_figheight(), 1.0, 1.0 - 0.18 / figure.get_figheight()))
+    figure.msa3d_alt, figure.msa3d_caption = (" ".join(text.split()) for text in (alt, caption))
+    figure.msa3d_data = data_table(data, simulated=simulated)
     return figure
+
+
+def data_table(data: Mapping[str, Mapping], *, simulated: bool) -> Table:
+    """Numbers of all panels as one table.
+
+    Parameters
+    ----------
+    data : mapping of str to mapping
+        As in `finish`.
+    simulated : bool
+        Whether the numbers come from a simulation; goes into the table's description.
+
+    Returns
+    -------
+    astropy.table.Table
+        ``panel`` and the columns of all panels, masked where a panel does not have them.
+    """
+    parts = []
+    for panel, columns in data.items():
+        part = Table()
+        for name, values in columns.items():
+            plain, _, unit = name.partition(" [")
+            part[plain] = np.ravel(np.ma.filled(np.ma.asarray(values), np.nan) if _is_number(values) else values)
+            if unit:
+                part[plain].unit = unit.removesuffix("]")
+        if len(part):
+            part.add_column([panel] * len(part), name="panel", index=0)
+            parts.append(part)
+    table = vstack(parts, metadata_conflicts="silent") if parts else Table(names=("panel",), dtype=(str,))
+    table.meta["simulated"] = simulated
+    return table
+
+
+def _is_number(values: object) -> bool:
+    return np.asarray(values).dtype.kind in "fiub"
 
 
 @dataclass(frozen=True)
 class SavedFigure:
-    """Where a figure was written, and its text for readers who cannot see it; shows itself in a notebook."""
+    """Where a figure and its numbers were written, and its texts; shows itself in a notebook.
+
+    Attributes
+    ----------
+    name : str
+        File name without ending.
+    png, pdf, data : pathlib.Path
+        The figure, twice, and the table of what it shows (ECSV; caption and alternative text in its ``meta``).
+    alt, caption : str
+        What is seen, for readers who cannot see it; what it shows, to be read alone.
+    """
 
     name: str
     png: Path
     pdf: Path
+    data: Path
     alt: str
+    caption: str
 
     def __repr__(self) -> str:
         """Return the alternative text: what a reader without images gets."""
         return f"<{self.name}: {self.alt}>"
 
-    def _repr_png_(self) -> bytes:
-        return self.png.read_bytes()
+    def _repr_png_(self) -> tuple[bytes, dict[str, str]]:
+        # The texts go with the image: the book takes them from the output's metadata.
+        return self.png.read_bytes(), {"name": self.name, "alt": self.alt, "caption": self.caption}
 
 
 def save(figure: Figure, folder: Path, name: str) -> SavedFigure:
-    """Write a figure as PDF and PNG, each whole or not at all.
+    """Write a figure as PDF and PNG, and its numbers as ECSV, each whole or not at all.
 
     Parameters
     ----------
@@ -245,11 +329,11 @@ def save(figure: Figure, folder: Path, name: str) -> SavedFigure:
     ValueError
         If the figure has no text for readers who cannot see it.
     """
-    alt = getattr(figure, "msa3d_alt", "")
+    alt, caption = getattr(figure, "msa3d_alt", ""), getattr(figure, "msa3d_caption", "")
     if not alt:
         raise ValueError(f"figure {name} was not finished: it has no text for readers who cannot see it")
     folder.mkdir(parents=True, exist_ok=True)
-    saved = SavedFigure(name, folder / f"{name}.png", folder / f"{name}.pdf", alt)
+    saved = SavedFigure(name, *(folder / f"{name}.{kind}" for kind in ("png", "pdf", "ecsv")), alt, caption)
     # No dates in the files: the same data give the same bytes.
     metadata = {
         saved.png: {"Description": alt, "Software": "msa3d"},
@@ -259,5 +343,12 @@ def save(figure: Figure, folder: Path, name: str) -> SavedFigure:
         for path, entries in metadata.items():
             with atomic_path(path) as partial:
                 figure.savefig(partial, metadata=entries, dpi=PNG_DPI)
-    log.info("wrote %s and %s", saved.png, saved.pdf.name)
+    table = figure.msa3d_data.copy()
+    table.meta |= {"figure": name, "caption": caption, "alt": alt}
+    for column in table.itercols():
+        if column.dtype.kind == "f":
+            column.info.format = ".6g"
+    with atomic_path(saved.data) as partial:
+        table.write(partial, format="ascii.ecsv")
+    log.info("wrote %s, %s and %s", saved.png, saved.pdf.name, saved.data.name)
     return saved

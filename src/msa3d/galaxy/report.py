@@ -72,6 +72,21 @@ class Published:
         return float(np.mean(known)) if known else float("nan")
 
 
+@cache
+def survey() -> Table:
+    """Published table of the survey (arXiv:2606.27853, Tables 1 and 2), a row a galaxy; NaN where nothing is given.
+
+    Returns
+    -------
+    astropy.table.Table
+        ``ID``, ``z``, ``RA``, ``Dec`` (ICRS, deg), ``logMstar`` (dex of solar masses), ``SFR`` (Msun/yr),
+        ``incl`` (deg), ``Re_disk_kpc``, ``sigma0`` and ``Vrot_Re`` (km/s), ``vsig``, and errors ``e..._p`` (up) and
+        ``e..._m`` (down).
+    """
+    text = resources.files("msa3d.galaxy").joinpath("data/survey.csv").read_text()
+    return Table.read(text, format="ascii.csv", comment="#")
+
+
 @dataclass(frozen=True)
 class Row:
     """One quantity of a galaxy.
