@@ -143,7 +143,9 @@ def test_the_book_builds_with_warnings_as_errors(pages, run, monkeypatch):
     assert "papermill" not in page.lower().split("<article")[1].split("</article")[0]
     for path in html.glob("_sources/notebooks/*.ipynb"):
         assert not any(cell.get("outputs") for cell in nbformat.read(path, as_version=4).cells)
-    assert not [*html.rglob("*.map")] and "fontawesome.js" not in page
+    assert not [*html.rglob("*.map"), *html.rglob("fontawesome.js")] and "fontawesome.js" not in page
+    # The figure of the first page is the file of its notebook.
+    assert len([*html.glob("_images/*.png")]) == len({path.read_bytes() for path in html.glob("_images/*.png")})
 
 
 @pytest.mark.slow

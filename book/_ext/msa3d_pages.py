@@ -204,7 +204,8 @@ class ShowFigure(SphinxDirective):
         if figure is None:
             return []
         self.env.note_dependency(str(folder / f"{figure.page}.ipynb"))
-        copy = folder / "_build" / "shown" / f"{figure.digest}.png"
+        # Where MyST-NB writes the images of notebooks, so that one file serves both pages.
+        copy = Path(self.env.app.outdir).parent / "jupyter_execute" / f"{figure.digest}.png"
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(figure.image)
         image = nodes.image(uri=f"/{copy.relative_to(folder).as_posix()}", alt=figure.alt)
@@ -264,6 +265,8 @@ def table_of(header: list[list[nodes.Node]], rows: Any) -> nodes.table:
 
 ICONS = re.compile(r"\s*<script[^>]+fontawesome\.js[^>]*></script>")
 """The theme's drawings of icons, 1.5 MB for every page; its fonts hold the same."""
+UNUSED = ("**/*.map", "**/fontawesome.js*", "**/webfonts/*.ttf", "locales/**/*.[mp]o")
+"""Files of the theme that no page loads: maps of scripts, icons as a script and in an older font format, languages."""
 IMAGE = re.compile(r'<img\b(?=[^>]*\bsrc="((?:\.\./)*_images/[^"]+\.png)")([^>]*?)/?>')
 MINUS = re.compile(r"(<t[dh][^>]*>\s*(?:<p>)?\s*)-(?=\d)")
 
@@ -300,7 +303,7 @@ def lighten(page: str, folder: Path) -> str:
 
 
 def _images(page: str, name: str) -> str:
-    found = re.search(rf'src="([^"]*{name})"', page)
+    found = re.search(rf'src="([^"]*{name.removesuffix(".png")}\d*\.png)"', page)
     return found[1] if found else name
 
 
@@ -312,8 +315,9 @@ def finish(app: Any, exception: Exception | None) -> None:
     for path in html.rglob("*.html"):
         if FIGURES not in path.relative_to(html).parts:
             path.write_text(lighten(path.read_text(encoding="utf-8"), path.parent), encoding="utf-8")
-    for path in html.glob("_static/**/*.map"):
-        path.unlink()
+    for pattern in UNUSED:
+        for path in html.glob(f"_static/{pattern}"):
+            path.unlink()
     for path in html.glob(f"_sources/{NOTEBOOKS}/*.ipynb"):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         for cell in notebook["cells"]:
