@@ -9,6 +9,7 @@ import nbformat
 import pytest
 
 import msa3d_book as book
+import msa3d_pages
 from msa3d.errors import ProductError
 from msa3d.pipeline import notebooks
 from msa3d.pipeline.layout import Layout
@@ -88,6 +89,20 @@ def test_formulae_become_mathml():
         book.to_mathml(r"\nosuchcommand{x}", block=False)
 
 
+def test_captions_have_a_title_and_formulae():
+    first, rest, index, end = msa3d_pages._inline("Dust of MSA-3D 8512. (a) A$_V$ of 10% in M*.", title=True)
+    assert first.astext() == "Dust of MSA-3D 8512." and first.tagname == "strong"
+    assert (rest.astext(), index.tagname, index.astext(), end.astext()) == (
+        " (a) A",
+        "subscript",
+        "V",
+        " of 10% in M*.",
+    )
+    # What the browser cannot draw is text, and no reason to stop.
+    assert [n.tagname for n in msa3d_pages._inline(r"a $\sigma_0$ b $\nosuchcommand$")][1::2] == ["math", "#text"]
+    assert msa3d_pages.SENTENCE.split("Maps of H. II regions at 0.5 arcsec. (a) Flux.")[-1] == "(a) Flux."
+
+
 @pytest.fixture
 def pages(tmp_path):
     """A copy of the book's own pages, so that nothing is built in the source tree."""
@@ -122,6 +137,8 @@ def test_the_book_builds_with_warnings_as_errors(pages, run, monkeypatch):
     assert "<p>1.5</p>" in text["validation"] and "<p>1.5</p>" in text["two_builders"]
     assert jwst_version() in text["status"] and "01_process" in text["status"]
     assert "<math" in text["method"]
+    # What stands before a heading stays there.
+    assert text["headline"].index("<em>Pull</em> is recovered") < text["headline"].index("<h2>How to read it")
     # Where it is known who publishes it, a reader can open the notebook itself, not its executed copy.
     binder = "https://mybinder.org/v2/gh/somebody/msa3d/HEAD?urlpath=lab/tree/notebooks/01_process.ipynb"
     assert binder in unquote(text["01_process"])
@@ -143,7 +160,9 @@ def test_the_book_builds_with_warnings_as_errors(pages, run, monkeypatch):
     assert "papermill" not in page.lower().split("<article")[1].split("</article")[0]
     for path in html.glob("_sources/notebooks/*.ipynb"):
         assert not any(cell.get("outputs") for cell in nbformat.read(path, as_version=4).cells)
-    assert not [*html.rglob("*.map")] and "fontawesome.js" not in page
+    assert not [*html.rglob("*.map"), *html.rglob("fontawesome.js")] and "fontawesome.js" not in page
+    # The figure of the first page is the file of its notebook.
+    assert len([*html.glob("_images/*.png")]) == len({path.read_bytes() for path in html.glob("_images/*.png")})
 
 
 @pytest.mark.slow

@@ -124,6 +124,9 @@ class When(SphinxDirective):
         kinds = ("real", "simulated")
         if self.arguments[0] not in kinds:
             raise self.error(f"msa3d-when knows {' and '.join(kinds)}, not {self.arguments[0]!r}")
+        # A heading opens a section of the page, and what comes before it would end up behind it.
+        if any(line.startswith("## ") for line in list(self.content)[1:] if "## " not in self.content[0]):
+            raise self.error("msa3d-when begins with a heading or holds none")
         if self.arguments[0] != kinds[os.environ.get(notebooks.SIMULATED, "1") == "1"]:
             return []
         return self.parse_content_to_nodes(allow_section_headings=True)

@@ -18,6 +18,7 @@ from typing import Any
 import nbformat
 from docutils import nodes
 from docutils.parsers.rst import directives
+from docutils.utils.math import MathError, latex2mathml
 from PIL import Image
 from sphinx.addnodes import pending_xref
 from sphinx.transforms import SphinxTransform
@@ -148,7 +149,7 @@ class Figures(SphinxTransform):
 def _figure_node(reader: Any, figure: Shown, image: nodes.image, label: str) -> nodes.Element:
     """A figure with caption and files, numbered where it has a label; Sphinx numbers all that are figures to it."""
     document = reader.document if isinstance(reader, SphinxTransform) else reader.state.document
-    caption = _inline(figure.caption)
+    caption = _inline(figure.caption, title=True)
     if label:
         node: nodes.Element = nodes.figure("", image, nodes.caption(figure.caption, "", *caption), classes=["msa3d"])
         node["names"].append(label)
@@ -171,21 +172,32 @@ def _files(reader: Any, figure: Shown) -> nodes.paragraph:
     return nodes.paragraph("", "", nodes.raw("", " \u00b7 ".join(links), format="html"), classes=["files"])
 
 
-MARKED = re.compile(r"\*\*(.+?)\*\*|\*(.+?)\*|\$(.+?)\$")
+FORMULA = re.compile(r"\$(.+?)\$")
+SENTENCE = re.compile(r"(?<=[^.][a-z0-9)]\.)\s+(?=[A-Z(\d])")
+"""Between the title of a caption and the rest."""
 
 
-def _inline(text: str) -> list[nodes.Node]:
-    """A caption with bold, italic and formulae between dollar signs."""
+def _inline(text: str, *, title: bool = False) -> list[nodes.Node]:
+    """A caption, its first sentence bold where it is a title; formulae stand between dollar signs."""
+    if title:
+        first, *others = SENTENCE.split(text.strip(), maxsplit=1)
+        return [nodes.strong("", "", *_inline(first)), *(_inline(f" {others[0]}") if others else [])]
     found: list[nodes.Node] = []
-    at = 0
-    for match in MARKED.finditer(text):
-        found.append(nodes.Text(text[at : match.start()]))
-        bold, italic, formula = match.groups()
-        found.append(
-            nodes.strong("", bold) if bold else nodes.emphasis("", italic) if italic else nodes.math("", formula)
-        )
-        at = match.end()
-    return [*found, nodes.Text(text[at:])]
+    for number, part in enumerate(FORMULA.split(text)):
+        found.append(_formula(part) if number % 2 else nodes.Text(part))
+    return found
+
+
+def _formula(text: str) -> nodes.Node:
+    """A formula as matplotlib has it; an index without a base, as in ``A$_V$``, is one of the text before it."""
+    lone = re.fullmatch(r"([_^])\{?([^{}\\]+)\}?", text)
+    if lone:
+        return (nodes.subscript if lone[1] == "_" else nodes.superscript)("", lone[2])
+    try:
+        latex2mathml.tex2mathml(text, as_block=False)
+    except MathError:
+        return nodes.Text(text)
+    return nodes.math("", text)
 
 
 class ShowFigure(SphinxDirective):
@@ -204,7 +216,8 @@ class ShowFigure(SphinxDirective):
         if figure is None:
             return []
         self.env.note_dependency(str(folder / f"{figure.page}.ipynb"))
-        copy = folder / "_build" / "shown" / f"{figure.digest}.png"
+        # Where MyST-NB writes the images of notebooks, so that one file serves both pages.
+        copy = Path(self.env.app.outdir).parent / "jupyter_execute" / f"{figure.digest}.png"
         copy.parent.mkdir(parents=True, exist_ok=True)
         copy.write_bytes(figure.image)
         image = nodes.image(uri=f"/{copy.relative_to(folder).as_posix()}", alt=figure.alt)
@@ -242,7 +255,7 @@ class AllFigures(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         rows = []
         for figure in all_shown(Path(self.env.srcdir)):
-            first = re.split(r"(?<=[.!?])\s+(?=[A-Z(\d])", figure.caption.strip(), maxsplit=1)[0]
+            first = SENTENCE.split(figure.caption.strip(), maxsplit=1)[0]
             rows.append(([Concordance._reference(self, figure)], _inline(first)))  # type: ignore[arg-type]
         return [table_of([[nodes.Text("figure")], [nodes.Text("what it shows")]], rows)]
 
@@ -264,6 +277,8 @@ def table_of(header: list[list[nodes.Node]], rows: Any) -> nodes.table:
 
 ICONS = re.compile(r"\s*<script[^>]+fontawesome\.js[^>]*></script>")
 """The theme's drawings of icons, 1.5 MB for every page; its fonts hold the same."""
+UNUSED = ("**/*.map", "**/fontawesome.js*", "**/webfonts/*.ttf", "locales/**/*.[mp]o")
+"""Files of the theme that no page loads: maps of scripts, icons as a script and in an older font format, languages."""
 IMAGE = re.compile(r'<img\b(?=[^>]*\bsrc="((?:\.\./)*_images/[^"]+\.png)")([^>]*?)/?>')
 MINUS = re.compile(r"(<t[dh][^>]*>\s*(?:<p>)?\s*)-(?=\d)")
 
@@ -300,7 +315,7 @@ def lighten(page: str, folder: Path) -> str:
 
 
 def _images(page: str, name: str) -> str:
-    found = re.search(rf'src="([^"]*{name})"', page)
+    found = re.search(rf'src="([^"]*{name.removesuffix(".png")}\d*\.png)"', page)
     return found[1] if found else name
 
 
@@ -312,8 +327,9 @@ def finish(app: Any, exception: Exception | None) -> None:
     for path in html.rglob("*.html"):
         if FIGURES not in path.relative_to(html).parts:
             path.write_text(lighten(path.read_text(encoding="utf-8"), path.parent), encoding="utf-8")
-    for path in html.glob("_static/**/*.map"):
-        path.unlink()
+    for pattern in UNUSED:
+        for path in html.glob(f"_static/{pattern}"):
+            path.unlink()
     for path in html.glob(f"_sources/{NOTEBOOKS}/*.ipynb"):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         for cell in notebook["cells"]:
