@@ -18,7 +18,7 @@ from ..conftest import METAFILE, write_metafile
 
 #: Source of the metafile, and where: a galaxy, one whose id is the number of the background slitlet, and two
 #: slitlets that become background and virtual below.
-SLITLETS = [(8512, 1, 150, 90, 3), (3, 1, 150, 60, 3), (9001, 1, 150, 30, 3), (9002, 1, 150, 120, 3)]
+SLITLETS = [(8512, 1, 150, 90, 3), (3, 1, 150, 60, 3), (9001, 1, 150, 75, 3), (9002, 1, 150, 105, 3)]
 
 
 @pytest.fixture
