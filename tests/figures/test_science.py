@@ -8,8 +8,8 @@ from astropy.io import fits
 from astropy.table import Table
 
 from msa3d.config import Dataset
-from msa3d.figures import overview
 from msa3d.figures import maps as figures_maps
+from msa3d.figures import overview
 from msa3d.galaxy.fit import fit_lines
 from msa3d.observation.multiplex import compare
 

@@ -181,7 +181,7 @@ def test_the_results_are_where_the_readme_says(ran, layout):
         assert "MSA3DSIM" in cube[0].header
     assert (cubes / f"cube_medians_{tiny.case_study}.fits").is_file()
     assert any((layout.root / "reduction" / "science").iterdir())
-    assert {"slit_stepping.png", "channel_maps.png", "collapsed.png"} <= {p.name for p in layout.figures.iterdir()}
+    assert {"slit_stepping.png", "integrated.png", "collapsed.png"} <= {p.name for p in layout.figures.iterdir()}
 
 
 def test_the_notebooks_were_saved_with_their_outputs(ran, hub, layout):
