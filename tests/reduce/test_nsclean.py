@@ -7,12 +7,13 @@ import warnings
 import numpy as np
 import pytest
 from astropy.io import fits
+from stdatamodels.jwst import datamodels
 
 from msa3d.config import Dataset
 from msa3d.errors import ObservationError
 from msa3d.jwst_adapter import nsclean_class
 from msa3d.pipeline.layout import Layout
-from msa3d.reduce import nsclean
+from msa3d.reduce import calibrate, nsclean
 from msa3d_sim import noise
 
 SIZE = 512
@@ -183,3 +184,41 @@ def test_a_whole_observation_is_cleaned_into_another_root(observed, tmp_path):
         line[:, :5] = line[:, -4:] = False
         flux = {name: image[line].sum() / truth[line].sum() for name, image in (("before", before), ("after", after))}
         assert flux["after"] == pytest.approx(1.0, abs=max(3 * SIGMA * np.sqrt(line.sum()) / truth[line].sum(), 0.003))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("jwst_loaded")
+def test_images_are_cleaned_on_their_way_through_spec2(observed):
+    """Calibrated slits against those of the images without noise: less scatter, the same line."""
+    dataset, clean, noisy = observed
+    assert dataset.process.nsclean  # Of all packaged datasets.
+    notes, cal = {}, {}
+    for name, layout, on in (("truth", clean, False), ("before", noisy, False), ("after", noisy, True)):
+        chosen = dataset.replaced(cubebuild={"also": []}, process={"nsclean": on, "rectify": False})
+        (result,) = calibrate.run(chosen, layout, workers=1).results
+        assert result.status == "done"
+        notes[name] = result.notes["nsclean"]
+        pixels = []
+        for path in sorted(layout.process.glob("exp_*/*_cal.fits")):
+            with datamodels.open(path) as model:
+                pixels += [np.ravel(slit.data) for slit in model.slits]
+        cal[name] = np.concatenate(pixels)
+    assert not notes["truth"] and not notes["before"]
+    assert set(notes["after"]) == {"nrs1", "nrs2"}
+    for found in notes["after"].values():
+        assert found["noise_alone"] < found["banding_after"] < 0.75 * found["banding_before"]
+    known = np.isfinite(cal["truth"])
+    line = known & (cal["truth"] > 0.1 * np.nanmax(cal["truth"]))
+    dark = known & (np.abs(cal["truth"]) < 1e-3 * np.nanmax(cal["truth"]))
+    noise = {name: np.nanstd(cal[name][dark]) for name in ("before", "after")}
+    assert noise["after"] < noise["before"]
+    ratio = cal["after"][line].sum() / cal["truth"][line].sum()
+    error = noise["before"] * np.sqrt(line.sum()) / cal["truth"][line].sum()
+    assert ratio == pytest.approx(1.0, abs=max(3 * error, 0.003))
+    # An image that was cleaned elsewhere is left alone.
+    with nsclean.within_spec2() as told, datamodels.ImageModel((8, 8)) as model:
+        from jwst.nsclean import nsclean as theirs
+
+        model.meta.cal_step.nsclean = "COMPLETE"
+        assert theirs.do_correction(model, True, 5.0, False, None)[1] is None
+        assert not told

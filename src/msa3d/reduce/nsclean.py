@@ -9,8 +9,8 @@ the class that jwst 1.14.0 has of it, but with the pixels that the light of the 
 the WCS of the exposure traces them, and those of failed-open shutters. jwst's own step ``nsclean`` of Spec2 leaves out
 the bounding box of every slit: spectra are curved and tilted, and with some forty slitlets little is left between the
 boxes. A dataset with ``process: {nsclean: true}`` has our mask and our fit within Spec2, which traces the slits
-anyway; one with ``process: {spec2: {nsclean: {skip: false}}}`` has jwst's own step. Images can be cleaned into another
-root, too.
+anyway; one with ``process: {nsclean: false, spec2: {nsclean: {skip: false}}}`` has jwst's own step. Images can be
+cleaned into another root, too.
 
 The algebra of the fit is that of jwst, written so that it takes less than a second instead of minutes. With weights w,
 the normal matrix of the lowest Fourier components is Toeplitz, its elements and the right-hand side are Fourier
@@ -356,24 +356,36 @@ def _slow_background(lines: np.ndarray, mask: np.ndarray) -> np.ndarray:
     # Half power at a period of 256 pixels, with a cosine roll-off, as in jwst.
     beyond = (fft.rfftfreq(n) - 1.0 / 256) * 1024
     taper = np.where(np.abs(beyond) <= 0.5, 0.5 - 0.5 * np.sin(np.pi * beyond), beyond < 0)
-    count = int((taper > 0).sum())
-    # In jwst, too, the density is that of the pixel, and of the line, before.
-    kernel = fft.ifftshift(_gaussian(n, n // 2 + 1, _DENSITY_PIXELS))
-    density = np.roll(fft.irfft(fft.rfft(mask.astype(float), axis=1) * fft.rfft(kernel), n, axis=1), 1, axis=0)
-    weights = np.zeros(lines.shape)
-    np.divide(1.0, density, out=weights, where=mask)
-    weights **= 2
-    fitted = mask.sum(axis=1) > 2 * count  # A line with fewer pixels does not say how they vary.
+    taper = taper[taper > 0]
+    lag = np.subtract.outer(np.arange(taper.size), np.arange(taper.size))
+    fitted = mask.sum(axis=1) > 2 * taper.size  # A line with fewer pixels does not say how they vary.
     fitted[:_EDGE_LINES] = fitted[n_lines - _EDGE_LINES :] = False
-    values = _without_outliers(lines, mask, np.flatnonzero(fitted))
-    moments = fft.rfft(weights[fitted], axis=1)[:, :count]
-    lag = np.subtract.outer(np.arange(count), np.arange(count))
+    weights = _weights(mask)[fitted]
+    values = _without_outliers(lines, mask, np.flatnonzero(fitted))[fitted]
+    turn = np.exp(-2j * np.pi / n * np.outer(np.arange(n), np.arange(taper.size)))
+    moments = _transformed(weights, turn)
     normal = np.where(lag >= 0, moments[:, np.abs(lag)], moments[:, np.abs(lag)].conj())
-    projected = fft.rfft(weights[fitted] * values[fitted], axis=1)[:, :count]
-    series = np.linalg.solve(normal, projected[..., None])[..., 0] * (n * taper[:count])
-    model = np.zeros(lines.shape)
-    model[fitted] = fft.irfft(series, n, axis=1)
+    weights *= values
+    series = np.linalg.solve(normal, _transformed(weights, turn)[..., None])[..., 0] * taper
+    series[:, 1:] *= 2.0
+    model = np.zeros(lines.shape, np.float32)
+    model[fitted] = series.real @ turn.real.T + series.imag @ turn.imag.T
     return model
+
+
+def _transformed(rows: np.ndarray, turn: np.ndarray) -> np.ndarray:
+    """Lowest Fourier components of rows; products of real matrices, as few components are wanted."""
+    return rows @ np.ascontiguousarray(turn.real) + 1j * (rows @ np.ascontiguousarray(turn.imag))
+
+
+def _weights(mask: np.ndarray) -> np.ndarray:
+    """Squared inverse density of usable pixels along a line; as in jwst, that of the pixel, and of the line, before."""
+    n = mask.shape[1]
+    kernel = fft.rfft(fft.ifftshift(_gaussian(n, n // 2 + 1, _DENSITY_PIXELS))).astype(np.complex64)
+    density = np.roll(fft.irfft(fft.rfft(mask.astype(np.float32), axis=1) * kernel, n, axis=1), 1, axis=0)
+    weights = np.zeros(mask.shape)
+    np.divide(1.0, density, out=weights, where=mask)
+    return np.square(weights, out=weights)
 
 
 def _without_outliers(lines: np.ndarray, mask: np.ndarray, fitted: np.ndarray) -> np.ndarray:
@@ -391,7 +403,7 @@ def _without_outliers(lines: np.ndarray, mask: np.ndarray, fitted: np.ndarray) -
 def _buffed(model: np.ndarray) -> np.ndarray:
     """Smooth a background over neighbouring lines; in jwst, too, it comes out a line and a pixel later."""
     n_lines, n = model.shape
-    kernel = fft.rfft(fft.ifftshift(_gaussian(n_lines, n // 2 + 1, _BUFF_LINES)))
+    kernel = fft.rfft(fft.ifftshift(_gaussian(n_lines, n // 2 + 1, _BUFF_LINES))).astype(np.complex64)
     smooth = fft.irfft(fft.rfft(model, axis=0) * kernel[:, None], n_lines, axis=0)
     return np.roll(smooth, 1, axis=1)
 
