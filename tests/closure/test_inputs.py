@@ -1,7 +1,7 @@
 """What a simulated observation was made with: each value is published, follows from published ones, or is ours."""
 
 from msa3d.closure import inputs
-from msa3d.config import Dataset
+from msa3d.config import Dataset, Simulation
 
 
 def test_values_say_where_they_come_from():
@@ -33,6 +33,11 @@ def test_the_setup_is_that_of_the_dataset():
     assert "cosmic rays" in rows["simulated"]
     off = dataset.model_copy(update={"simulation": dataset.simulation.model_copy(update={"cosmic_rays": False})})
     assert "cosmic rays" in dict(zip(*(inputs.setup(off)[name] for name in ("what", "value")), strict=True))["left out"]
+
+
+def test_every_switch_of_the_simulation_is_told():
+    switches = {name for name, field in Simulation.model_fields.items() if field.annotation is bool}
+    assert switches == set(inputs.INGREDIENTS)
 
 
 def test_nothing_was_injected_into_the_real_observation():

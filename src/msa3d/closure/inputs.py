@@ -77,7 +77,8 @@ def galaxies(dataset: Dataset, most: int = 4) -> Table | None:
             paper = papers.get(name)
             mark = _mark(source, field, paper.value if paper else None, shown is not None)
             texts.append(f"{value:{form}}".replace("-", "\u2212") + mark)
-        texts += [f"{source.shutters}{OURS}", f"{source.morphology}{OURS}"]
+        # The length of the slitlets follows from the rows of the real spectra.
+        texts += [f"{source.shutters}{DERIVED}", f"{source.morphology}{OURS}"]
         columns[dataset.target(source.source_id).name or str(source.source_id)] = texts
     columns["injected"][-1] = "what stands out against the exponential disc"
     return Table(columns)
@@ -102,8 +103,11 @@ INGREDIENTS = {
     "background": "zodiacal background",
     "noise": "photon and read noise",
     "banding": "correlated (1/f) read noise",
+    "banding_along": "its change along the columns",
+    "noisy_pixels": "pixels with more read noise than most",
     "cosmic_rays": "cosmic rays",
     "bad_pixels": "bad pixels",
+    "open_pixels": "open pixels",
     "saturation": "saturation",
     "failed_shutters": "shutters that are stuck open or closed",
 }
@@ -138,7 +142,7 @@ def setup(dataset: Dataset) -> Table | None:
         ("position angle (\u00b0)", f"{made.v3_pa_deg:.3f}"),
         ("scatter of the pointings (mas per coordinate)", f"{1e3 * made.pointing_error_arcsec:g}"),
         ("groups per integration (NRSIRS2)", f"{made.groups}"),
-        ("galaxies, other slitlets", f"{len(made.sources)}, {made.filler_slitlets}"),
+        ("galaxies, background slitlets", f"{len(made.sources)}, {made.background_slitlets}"),
         ("seed of all random numbers", f"{made.seed}"),
         ("simulated", "; ".join(on)),
         ("left out", "; ".join(off)),
