@@ -27,16 +27,15 @@ def root_with_background(root: Path) -> Path:
     (root / METAFILE).unlink()
     write_metafile(root / METAFILE, SLITLETS, 2)
     with fits.open(root / METAFILE, mode="update") as hdus:
-        rows = hdus["SHUTTER_INFO"].data
+        rows = np.array(hdus["SHUTTER_INFO"].data.view(np.ndarray))
         empty = rows["slitlet_id"] == 3
-        rows["source_id"][empty], rows["background"][empty], rows["primary_source"][empty] = 0, "Y", "N"
+        rows["source_id"][empty], rows["background"][empty], rows["primary_source"][empty] = 0, b"Y", b"N"
         for axis in "xy":
             rows[f"estimated_source_in_shutter_{axis}"][empty] = np.nan
-        virtual = (rows["slitlet_id"] == 4) & (rows["source_id"] > 0)
-        rows["source_id"][virtual] = -4
-        ignored = rows[rows["slitlet_id"] == 3].copy()
+        rows["source_id"][(rows["slitlet_id"] == 4) & (rows["source_id"] > 0)] = -4
+        ignored = rows[empty].copy()
         ignored["slitlet_id"], ignored["shutter_row"] = -1, 160
-        hdus["SHUTTER_INFO"].data = np.concatenate([rows, ignored])
+        hdus["SHUTTER_INFO"] = fits.BinTableHDU(np.concatenate([rows, ignored]), name="SHUTTER_INFO")
         hdus["SOURCE_INFO"].data = hdus["SOURCE_INFO"].data[:2]
     return root
 
