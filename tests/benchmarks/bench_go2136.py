@@ -1,4 +1,4 @@
-"""The real programme in shape: 63 exposures, 43 slitlets, two exposures really reduced, the rest represented.
+"""The real programme in shape: 63 exposures, 59 slitlets, two exposures really reduced, the rest represented.
 
 `python -m pytest -o python_files='bench_*.py' tests/benchmarks/bench_go2136.py -s` prints what the commands say.
 """
@@ -91,8 +91,8 @@ def test_plan_check_process_of_two_status(benchmark, root, capsys):
     plan = msa3d("plan")
     assert "63 of 63 here, 0 done" in plan
     assert "7 x 9, serpentine" in plan
-    assert "30 wanted, 43 slitlets" in plan
-    assert "63 exposures of 30 sources, a simulated observation, complete." in msa3d("check")
+    assert "31 wanted, 59 slitlets" in plan
+    assert "63 exposures of 31 sources, a simulated observation, complete." in msa3d("check")
     names = sorted(path.name.split("_")[1] for path in root.glob("*nrs1_rate.fits"))
     chosen = [word for index in REDUCED for word in ("--only", names[index])]
     benchmark.pedantic(msa3d, ("process", "-w", "1", *chosen), rounds=1)

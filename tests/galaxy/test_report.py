@@ -27,7 +27,7 @@ def demo():
 def table(demo):
     rows = [
         Row("sigma0", "km/s", 39.0, 2.0),
-        Row("pa_deg", "deg", -331.0, 1.0),
+        Row("pa_deg", "deg", 138.2 - 360.0, 1.0),
         Row("clumps", "", 3.0, note="nothing to compare with"),
     ]
     return report.report_table(report.completed(rows, demo, 8512), 8512, simulated=True)
@@ -40,6 +40,7 @@ def test_injected_and_published_values_stand_beside_the_measured(table):
     assert row["sigma0"]["published_error"] == pytest.approx(4.5)
     assert "2408.08350" in row["sigma0"]["citation"]
     assert row["pa_deg"]["pull"] == pytest.approx(-1.0)
+    assert (row["pa_deg"]["published"], row["pa_deg"]["published_error"]) == pytest.approx((139.2 - 360.0, 1.3))
     assert np.isnan(row["clumps"]["pull"])
     assert row["log_mass"]["note"] == "not measured"
     assert report.pull_statistics(table) == pytest.approx((1.5, np.sqrt((1.5**2 + 1.0) / 2), 2))

@@ -379,11 +379,10 @@ def completed(rows: Iterable[Row], dataset, source_id: int) -> list[Row]:
         paper = papers.get(row.quantity)
         change: dict[str, Any] = {}
         if np.isnan(row.injected) and row.quantity in truth:
-            value = truth[row.quantity]
-            # Angles are compared on the circle.
-            change["injected"] = row.recovered - _turn(row.recovered - value) if row.quantity == "pa_deg" else value
+            change["injected"] = _beside(row, truth[row.quantity])
         if np.isnan(row.published) and paper is not None:
-            change |= {"published": paper.value, "published_error": paper.error, "citation": paper.citation}
+            change |= {"published": _beside(row, paper.value), "published_error": paper.error}
+            change["citation"] = paper.citation
         result.append(replace(row, **change))
     for name, paper in papers.items():
         if name not in seen:
@@ -391,6 +390,11 @@ def completed(rows: Iterable[Row], dataset, source_id: int) -> list[Row]:
             blank = Row(name, paper.unit, injected=value, published=paper.value, published_error=paper.error)
             result.append(replace(blank, citation=paper.citation, note="not measured"))
     return result
+
+
+def _beside(row: Row, value: float) -> float:
+    """A value as it is compared with the measured one: angles on the circle."""
+    return row.recovered - _turn(row.recovered - value) if row.quantity == "pa_deg" else value
 
 
 def _turn(angle: float) -> float:
