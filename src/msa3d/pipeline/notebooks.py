@@ -443,7 +443,7 @@ def _extra(layout: Layout) -> list[Path]:
 def _table_of_contents(source: Path, *, simulated: bool) -> Path:
     """Write the table of contents, for real data without the pages that need a truth."""
     toc = read_yaml(source / "_toc.yml")
-    for part in toc["parts"]:
+    for part in toc.get("parts", [toc]):
         pages = [source / f"{page['file']}.md" for page in part["chapters"]]
         part["chapters"] = [
             page
