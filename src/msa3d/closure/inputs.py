@@ -77,7 +77,7 @@ def galaxies(dataset: Dataset, most: int = 4) -> Table | None:
             paper = papers.get(name)
             mark = _mark(source, field, paper.value if paper else None, shown is not None)
             texts.append(f"{value:{form}}".replace("-", "\u2212") + mark)
-        texts += [f"{source.shutters}{OURS}", f"{source.morphology}{OURS}"]
+        texts += [f"{source.shutters}{DERIVED}", f"{source.morphology}{OURS}"]
         columns[dataset.target(source.source_id).name or str(source.source_id)] = texts
     columns["injected"][-1] = "what stands out against the exponential disc"
     return Table(columns)
