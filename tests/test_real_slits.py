@@ -76,6 +76,7 @@ def test_red_ends_of_the_optics(tmp_path):
     assert max(map(abs, off.values())) < WAVE_UM, off
 
 
+@pytest.mark.skipif(not TABLE.is_file(), reason="the table has not been made")
 def test_the_table_of_the_book():
     """It has the real numbers, and says of each slit whether the simulated one is within the limits."""
     with TABLE.open(encoding="utf-8") as stream:
