@@ -11,14 +11,18 @@ from msa3d.cubes import build as cubes_build
 from msa3d.cubes import drizzle
 from msa3d.cubes.cube import open_cube
 from msa3d.cubes.settings import OutlierSettings, RegistrationSettings
+from msa3d.cubes.slit import read_slit
 from msa3d.errors import ProductError
 from msa3d.galaxy.lines import line_spread_of
+from msa3d.observation.sky import BLUR_PIXELS
 from msa3d.observation.source import SourceTask, place_exposures
 from msa3d.pipeline.layout import POST_SUFFIX
 from msa3d.pointing.offsets import Registration, table_path
 from msa3d.pointing.profiles import Frame
+from msa3d.reduce.slit import PITCH_IN_OPENINGS
 
 from ..fixtures import calrun
+from ..fixtures.calfiles import write_cal
 
 NO_OUTLIERS = OutlierSettings(method="none")
 
@@ -150,6 +154,53 @@ def test_errors_are_those_of_the_noise(tmp_path):
     assert np.concatenate(pulls).std() == pytest.approx(1.0, abs=0.05)
     assert np.concatenate(sums).std() == pytest.approx(1.0, abs=0.10)
     assert cube.noise_factor(mask)[5] > 1.4
+
+
+def through_bars(geometry, sky, fine=400):
+    """What the pixels of an open row of shutters measure, blurred along the slit and corrected for the bar shadow."""
+    from scipy.special import ndtr
+
+    steps = 4.0 * ((np.arange(fine) + 0.5) / fine - 0.5)
+    response = ndtr((steps + 0.5) / BLUR_PIXELS) - ndtr((steps - 0.5) / BLUR_PIXELS)
+    total, light = np.zeros((2, calrun.NY, calrun.NX))
+    for along, weight in zip(steps, response, strict=True):
+        y_slit, wave = geometry.on_detector(np.arange(calrun.NX, dtype=float), np.arange(calrun.NY) + along)
+        from_middle = np.abs((y_slit + 0.5 * PITCH_IN_OPENINGS) % PITCH_IN_OPENINGS - 0.5 * PITCH_IN_OPENINGS)
+        seen = weight * ((from_middle <= 0.5) & (np.abs(y_slit) <= PITCH_IN_OPENINGS + 0.5))
+        east, north = geometry.on_sky(np.zeros_like(wave), y_slit, wave)
+        total += seen
+        light += seen * sky(east, north, wave)
+    return light / np.maximum(total, 1e-9)
+
+
+def test_pixels_at_a_bar_lie_where_they_look(tmp_path):
+    """A sky that changes along the slit, measured through bars: each pixel has the value of its middle."""
+    geometry = calrun.geometry_at(0.0, 0.0, 28.0)
+
+    def sky(east, north, wave):
+        return 1.0 + east * np.sin(np.radians(28.0)) + north * np.cos(np.radians(28.0))
+
+    path = tmp_path / "jw_nrs2_cal.fits"
+    write_cal(path, [{"sci": through_bars(geometry, sky), "geometry": geometry, "header": {"SHUTSTA": "1x1"}}], "NRS2")
+    off = {}
+    for bars in (False, True):
+        slit = read_slit(path, 8512, bars=bars)
+        off[bars] = slit.data - sky(slit.east.mean(axis=1), slit.north.mean(axis=1), None)
+    # A fifth of a pixel, in arcsec as the sky has a slope of one: rows on both sides of a bar, to opposite sides.
+    assert np.abs(off[False]).max() > 0.015
+    assert off[False].max() > 0.015 > -0.015 > off[False].min()
+    assert np.abs(off[True]).max() < 5e-4
+
+
+def test_pixels_that_a_stuck_shutter_lights_are_left_out(tmp_path):
+    def light(activity, sci, dq):
+        sci[12:, :] += 0.5
+        dq[12:, :] |= 2**29
+
+    _, _, cube = build(tmp_path, calrun.dataset(2, 2, outliers=NO_OUTLIERS), calrun.uniform(), spoil=light)
+    assert np.nanmax(cube.data) == pytest.approx(1.0)
+    chosen = calrun.dataset(2, 2, outliers=NO_OUTLIERS, exclude=[])
+    assert np.nanmax(build(tmp_path / "all", chosen, calrun.uniform(), spoil=light)[2].data) > 1.4
 
 
 def test_order_of_the_exposures_does_not_matter(tmp_path):

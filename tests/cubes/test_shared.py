@@ -40,7 +40,7 @@ def spoilt() -> Cube:
 
 
 def with_shared(cube: Cube) -> Cube:
-    noise = blank_noise(cube.data, cube.err, cube.wave_um, REDSHIFT)
+    noise = blank_noise(cube.data, cube.err)
     return replace(cube, correlation=add_shared(cube.correlation, noise, cube.wcs, PA_DEG))
 
 

@@ -67,7 +67,7 @@ EDITS = {
         "../msa3d_sim/data/nirspec_optics.yaml", "\nedited: 1\n", {"simulate", "01_process"}
     ),
     "the table of lines": (
-        "constants.py", LINE, {"simulate", "drizzle", "register", "book", *ALL_NOTEBOOKS}
+        "constants.py", LINE, {"simulate", "register", "book", *ALL_NOTEBOOKS}
     ),
     "the fit of H-alpha": ("galaxy/lines.py", LINE, {*NAMES[2:]}),
     "a calibration of metallicities": ("galaxy/data/calibrations.yaml", "\n# edited\n", {"04_figures", "book"}),

@@ -17,10 +17,10 @@ from scipy import fft
 from scipy.ndimage import map_coordinates
 
 from msa3d.cubes.cube import Cube
-from msa3d.cubes.psf import BLUR_PIXELS
 from msa3d.galaxy.bins import stacked
 from msa3d.galaxy.fit import LineFit, fit_lines
 from msa3d.galaxy.lines import LineSpread
+from msa3d.observation.sky import BLUR_PIXELS
 
 if TYPE_CHECKING:
     from msa3d.galaxy.measure import Galaxy

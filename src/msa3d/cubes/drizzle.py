@@ -48,7 +48,7 @@ def parameters(task: SourceTask) -> dict[str, Any]:
     return {
         "drizzle": task.dataset.cubebuild.drizzle.model_dump(mode="json"),
         "exposures": [item.activity for item in task.exposures],
-        "redshift": _redshift(task),
+        "bars": _bars(task),
     }
 
 
@@ -72,7 +72,7 @@ def read_slits(task: SourceTask) -> list[SlitPixels]:
         If no file has a slit of the source.
     """
     settings = task.dataset.cubebuild.drizzle
-    options = settings.model_dump(include={"slit_frac", "pixfrac", "exclude"})
+    options = settings.model_dump(include={"slit_frac", "pixfrac", "exclude"}) | {"bars": _bars(task)}
     offsets = Registration.read(table_path(task.layout)) if _registered(task) else None
     slits = []
     for activity, paths in task.calibrated().items():
@@ -106,7 +106,7 @@ def build(task: SourceTask) -> dict[str, Any]:
     rejection = find_outliers(operator, settings.outliers)
     planes = operator.combine(rejection.masks)
     correlation = mean_correlation(operator, planes, rejection.masks)
-    noise = blank_noise(planes.sci, planes.err, grid.wave_um, _redshift(task))
+    noise = blank_noise(planes.sci, planes.err)
     correlation = add_shared(correlation, noise, grid.wcs().celestial, footprint.pa_deg)
     primary = _primary(task, slits, settings.weighting)
     header = science_header(grid, footprint, _spectral_system(slits[0]))
@@ -124,9 +124,9 @@ def build(task: SourceTask) -> dict[str, Any]:
     }
 
 
-def _redshift(task: SourceTask) -> float | None:
-    """Redshift of a source that is a target: where its lines are, the cube does not show noise alone."""
-    return next((t.redshift for t in task.dataset.targets if t.source_id == task.source_id), None)
+def _bars(task: SourceTask) -> bool:
+    """Whether the pixels were corrected for the shadow of the bars."""
+    return task.dataset.calpost.barshadow.method == "apply"
 
 
 def _empty_fraction(planes: Planes) -> float:

@@ -18,7 +18,7 @@ from scipy import fft
 
 from msa3d.cubes.overlap import polygon_areas
 from msa3d.errors import ProductError
-from msa3d.observation.sky import ARCSEC_PER_RADIAN
+from msa3d.observation.sky import ARCSEC_PER_RADIAN, BLUR_PIXELS
 
 if TYPE_CHECKING:
     from msa3d.cubes.cube import Cube
@@ -28,8 +28,6 @@ _TELESCOPE_M = 6.5
 """Diameter of the telescope (JWST), for the width of its image."""
 _FWHM_IN_DIFFRACTION = 1.03
 """FWHM of the image over wavelength / diameter, of a filled circular pupil."""
-BLUR_PIXELS = 0.4
-"""Sigma of the spectrograph's own blur along the slit, in detector pixels: assumed, as it is not published."""
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 _PLANES_AT_ONCE = 256
 

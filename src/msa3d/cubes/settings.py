@@ -100,8 +100,8 @@ class DrizzleSettings(Model):
     wavemin, wavemax : float, optional
         Limits, um; by default all there is.
     exclude : list of str
-        Flags of jwst, beside DO_NOT_USE, whose pixels are left out: ``MSA_FAILED_OPEN`` for those that see the sky
-        through a shutter that is stuck open.
+        Flags of jwst, beside DO_NOT_USE, whose pixels are left out: by default ``MSA_FAILED_OPEN``, lit by the sky
+        through a shutter that is stuck open as well.
     outliers, registration
         See `OutlierSettings` and `RegistrationSettings`.
     """
@@ -119,7 +119,7 @@ class DrizzleSettings(Model):
     weighting: Literal["volume", "exptime", "ivm"] = "ivm"
     wavemin: Positive | None = None
     wavemax: Positive | None = None
-    exclude: list[Literal["MSA_FAILED_OPEN", "JUMP_DET", "SATURATED", "OUTLIER"]] = Field([])
+    exclude: list[Literal["MSA_FAILED_OPEN", "JUMP_DET", "SATURATED", "OUTLIER"]] = Field(["MSA_FAILED_OPEN"])
     outliers: OutlierSettings = OutlierSettings()
     registration: RegistrationSettings = RegistrationSettings()
 

@@ -15,16 +15,12 @@ from astropy.wcs import WCS
 from scipy import fft
 from scipy.ndimage import binary_dilation, uniform_filter1d
 
-from msa3d.constants import C_KMS, LINES
-
 SPECTRAL_LAGS = 4
 """Largest lag along wavelength at which shared noise is measured."""
-_CLEAR_KMS = 700.0
 _SMOOTH = 51
 """Bins over which the continuum is followed."""
 _LEAST_KNOWN = 0.8
-_DEVIANT = 5.0
-_AROUND = 5
+_LINE, _DEVIANT, _AROUND = 5, 4.0, 5
 _STEP_ARCSEC = 0.05
 _APART_ARCSEC = 0.35
 """Voxels nearer to each other along the slit share pixels as well."""
@@ -32,17 +28,15 @@ _LEAST_PAIRS = 2000
 _LEAST_PLANES = 50
 
 
-def blank_noise(data: np.ndarray, err: np.ndarray, wave_um: np.ndarray, redshift: float | None = None) -> np.ndarray:
+def blank_noise(data: np.ndarray, err: np.ndarray) -> np.ndarray:
     """Noise of a cube where it shows no line, in units of its errors.
+
+    Lines are where the sum of all spaxels stands out: which lines there are need not be known.
 
     Parameters
     ----------
     data, err : ndarray, shape (n_wave, n_y, n_x)
         Values and errors, NaN where not known.
-    wave_um : ndarray, shape (n_wave,)
-        Wavelengths, um.
-    redshift : float, optional
-        Of the source, whose known lines are left out; others are where the sum of all spaxels stands out.
 
     Returns
     -------
@@ -50,7 +44,7 @@ def blank_noise(data: np.ndarray, err: np.ndarray, wave_um: np.ndarray, redshift
         Deviation from the running mean over 51 bins, over the error; NaN where not known, at wavelengths that are left
         out, and everywhere in a cube too short for such a mean.
     """
-    if len(wave_um) < 4 * _SMOOTH:
+    if len(data) < 4 * _SMOOTH:
         return np.full(data.shape, np.nan)
     known = np.isfinite(data) & np.isfinite(err) & (np.nan_to_num(err) > 0)
     share = uniform_filter1d(known.astype(float), _SMOOTH, axis=0, mode="nearest")
@@ -58,12 +52,10 @@ def blank_noise(data: np.ndarray, err: np.ndarray, wave_um: np.ndarray, redshift
     # At the ends of what a spaxel covers the mean is one-sided, and a continuum that is not level would be noise.
     good = known & (share >= _LEAST_KNOWN)
     unit = np.where(good, (data - mean) / np.where(known, err, 1.0), np.nan)
-    if redshift is not None:
-        away = np.abs(wave_um[:, None] / (np.array(list(LINES.values())) * (1.0 + redshift)) - 1.0).min(axis=1)
-        unit[away < _CLEAR_KMS / C_KMS] = np.nan
     number = np.isfinite(unit).sum(axis=(1, 2))
     total = np.nansum(unit, axis=(1, 2)) / np.sqrt(np.maximum(number, 1))
     lit = number > 0
+    total = uniform_filter1d(np.where(lit, total, 0.0), _LINE, mode="constant")
     if lit.any():
         scatter = 1.4826 * np.median(np.abs(total[lit] - np.median(total[lit])))
         unit[binary_dilation(lit & (np.abs(total) > _DEVIANT * scatter), iterations=_AROUND)] = np.nan

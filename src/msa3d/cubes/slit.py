@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
+from scipy.special import ndtr
 
 from msa3d.errors import ProductError
 from msa3d.observation.reading import readable
-from msa3d.observation.sky import DO_NOT_USE, from_tangent, tangent_offsets
+from msa3d.observation.sky import BLUR_PIXELS, DO_NOT_USE, from_tangent, tangent_offsets
 from msa3d.observation.source import is_background
 from msa3d.reduce.geometry import SlitGeometry, read_geometries
-from msa3d.reduce.slit import open_ranges
+from msa3d.reduce.slit import PITCH_IN_OPENINGS, open_ranges
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +101,7 @@ def read_slit(
     pixfrac: float = 1.0,
     ends: float = 0.5,
     exclude: Sequence[str] = (),
+    bars: bool = False,
 ) -> SlitPixels | None:
     """Read the pixels of a source from a file of calibrated slits.
 
@@ -118,6 +120,8 @@ def read_slit(
         leaves out those that look past the end.
     exclude : sequence of str
         Flags of jwst, beside DO_NOT_USE, whose pixels are not good: ``MSA_FAILED_OPEN``.
+    bars : bool
+        Pixels that look partly at a bar see what lies beside it: their corners are those of the part that they see.
 
     Returns
     -------
@@ -166,7 +170,10 @@ def read_slit(
         return None
     _, edges = geometry.on_detector(np.arange(nx + 1) - 0.5, y)
     wave = np.sort(np.stack([edges[:, :-1].ravel()[flat], edges[:, 1:].ravel()[flat]], axis=1), axis=1)
-    east, north = _corners(geometry, y_slit.ravel()[flat], height.ravel()[flat], wave, slit_frac, pixfrac)
+    middle, high = y_slit.ravel()[flat], height.ravel()[flat]
+    if bars:
+        middle, high = _beside_bars(middle, high, sci["SHUTSTA"])
+    east, north = _corners(geometry, middle, high, wave, slit_frac, pixfrac)
     data, err, var_rnoise = (planes[name].ravel()[flat].astype(float) for name in names[:3])
     dq = planes["DQ"].ravel()[flat].astype(np.uint32)
     good = np.isfinite(data) & np.isfinite(err) & (err > 0) & ((dq & _flags(exclude)) == 0)
@@ -182,6 +189,30 @@ def _flags(names: Sequence[str]) -> int:
     from stdatamodels.jwst.datamodels.dqflags import pixel
 
     return DO_NOT_USE | functools.reduce(operator.or_, (pixel[name] for name in names), 0)
+
+
+def _beside_bars(middle: np.ndarray, height: np.ndarray, state: str) -> tuple[np.ndarray, np.ndarray]:
+    """Middle and height along the slit of what pixels see of the open shutters, openings.
+
+    Of uniform light a pixel half on a bar gets half, for which the bar shadow is corrected; but it is the half beside
+    the bar. Mean and variance are those of the pixel, blurred by the spectrograph, where the shutters are open.
+    """
+    at = np.linspace(-3.0, 3.0, 601)
+    edge = [ndtr((at + side) / BLUR_PIXELS) for side in (0.5, -0.5)]
+    response = (edge[0] - edge[1]) * (at[1] - at[0])
+    below = [np.concatenate([[0.0], np.cumsum(response * at**power)]) for power in range(3)]
+    ends = np.append(at, at[-1] + at[1] - at[0]) - 0.5 * (at[1] - at[0])
+    found = np.zeros((3, middle.size))
+    primary = state.index("x")
+    for number, letter in enumerate(state):
+        if letter == "0":
+            continue
+        low, high = (((number - primary) * PITCH_IN_OPENINGS + side - middle) / height for side in (-0.5, 0.5))
+        found += [np.interp(high, ends, moment) - np.interp(low, ends, moment) for moment in below]
+    part = np.maximum(found[0], 1e-6)
+    mean = found[1] / part
+    spread = np.sqrt(np.maximum(found[2] / part - mean**2, 0.0) / (1.0 / 12.0 + BLUR_PIXELS**2))
+    return middle + mean * height, np.clip(spread, 0.1, 1.5) * height
 
 
 def _corners(

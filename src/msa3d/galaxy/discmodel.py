@@ -24,11 +24,11 @@ from scipy.optimize import minimize_scalar
 
 from msa3d.constants import C_KMS
 from msa3d.cubes.cube import Cube
-from msa3d.cubes.psf import BLUR_PIXELS, telescope_mtf
+from msa3d.cubes.psf import telescope_mtf
 from msa3d.errors import ProductError
 from msa3d.galaxy.disc import Disc
 from msa3d.galaxy.lines import LineSpread, line_spread_of
-from msa3d.observation.sky import tangent_offsets
+from msa3d.observation.sky import BLUR_PIXELS, tangent_offsets
 
 OVERSAMPLE = 3
 """Pixels of the model a spaxel and axis."""

@@ -8,6 +8,9 @@ MIN_COLUMNS = 9
 """Fewest columns that a slit has to light on a detector to be used."""
 
 
+BLUR_PIXELS = 0.4
+"""Sigma of the spectrograph's own blur along the slit, in detector pixels: assumed, as it is not published."""
+
 DO_NOT_USE = 1
 """jwst's flag of a value that is not to be used."""
 
