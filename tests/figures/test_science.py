@@ -10,10 +10,9 @@ from astropy.table import Table
 from msa3d.config import Dataset
 from msa3d.figures import maps as figures_maps
 from msa3d.figures import overview
-from msa3d.galaxy.fit import fit_lines
 from msa3d.observation.multiplex import compare
 
-from ..fixtures.run_on_disk import REDSHIFT, small_cube
+from ..fixtures.run_on_disk import small_cube
 from .checks import HOSTILE, check_files, check_letters, check_names, check_panels, check_texts
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:DeprecationWarning:(matplotlib|pyparsing)")
@@ -29,11 +28,6 @@ def dataset():
 @pytest.fixture(scope="module")
 def cube():
     return small_cube(NOISE)
-
-
-@pytest.fixture(scope="module")
-def lines(cube):
-    return fit_lines(cube.between(1.36, 1.43), REDSHIFT, names=("Ha", "[NII]6583"))
 
 
 def report(shift):

@@ -111,7 +111,7 @@ def plot_collapsed(layout: Layout, dataset: Dataset, source_id: int | None = Non
 
 def _stretched(top: float) -> dict:
     """Colours from zero to a value by its square root, so that faint and bright galaxies are seen on one scale."""
-    return {"cmap": style.colour_map(style.FLUX_MAP), "norm": PowerNorm(0.5, 0.0, top, clip=True)}
+    return {"cmap": style.colour_map(style.FLUX_MAP), "norm": PowerNorm(0.5, 0.0, top)}
 
 
 _UNIT = "10$^{-17}$ cgs arcsec$^{-2}$"

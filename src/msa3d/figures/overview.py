@@ -271,7 +271,7 @@ def plot_recovered(tables: Mapping[str, Table], *, simulated: bool = True) -> Fi
             color=colours[index % len(colours)], markersize=4, elinewidth=0.7, label=style.literal(name),
         )  # fmt: skip
     left.set_xlim(-most, most)
-    left.set_ylim(-0.7, len(quantities) - 0.3)
+    left.set_ylim(-0.7, len(quantities) - 0.1)
     left.set_yticks(list(rows.values()), [LABELS.get(q, q.replace("_", " ")) for q in rows])
     left.tick_params(axis="y", length=0)
     _combined(left, pulls, rows)
@@ -337,7 +337,7 @@ def _numbers(axes, table: Table, rows: Mapping[str, int]) -> None:
     colours = {"published": style.PUBLISHED_COLOUR, "injected": style.TRUTH_TEXT, "recovered": style.RESULT_COLOUR}
     axes.set_axis_off()
     axes.set_xlim(0, 1)
-    top = max(rows.values()) + 0.45
+    top = max(rows.values()) + 0.65
     for name, x, label in places:
         if name in table.colnames:
             axes.text(x, top, label, ha="center", va="center", color=colours[name], fontweight="bold")
