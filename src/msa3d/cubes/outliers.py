@@ -176,15 +176,16 @@ class _Rounds:
         least = operator.least_weight(weights)
         chosen = self._first(weights) if least != self.least else self._affected(weights, masks)
         self.least, self.masks = least, masks
-        found = Judgement(*(list(item) for item in (masks, self.judgement.judged, self.judgement.scatter)))
+        rejected, judged = list(masks), list(self.judgement.judged)
+        scatter = list(self.judgement.scatter)
         for exposure in operator.exposures:
             mine = [k for k in self.blocks if operator.blocks[k].exposure == exposure]
             if any(chosen[k].any() for k in mine):
                 self._predict(mine, chosen, weights)
                 for k in mine:
-                    found.rejected[k], found.judged[k], found.scatter[k] = self._judged(k)
-        self.judgement = found
-        return sum(int((a != b).sum()) for a, b in zip(found.rejected, masks, strict=True))
+                    rejected[k], judged[k], scatter[k] = self._judged(k)
+        self.judgement = Judgement(rejected, judged, scatter)
+        return sum(int((a != b).sum()) for a, b in zip(rejected, masks, strict=True))
 
     def _first(self, weights: list[np.ndarray]) -> list[np.ndarray]:
         """Make the cube of all exposures; every pixel is to be judged."""

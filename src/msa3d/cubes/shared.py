@@ -66,7 +66,8 @@ def _by_lag(unit: np.ndarray, lags: Iterable[int]) -> tuple[np.ndarray, np.ndarr
     """Sum of the products of two voxels, and number of pairs, by lag (wave, y, x); zero lag in the middle."""
     known = np.isfinite(unit)
     size = [fft.next_fast_len(2 * n - 1, real=True) for n in unit.shape[1:]]
-    products, pairs = [], []
+    products: list[np.ndarray] = []
+    pairs: list[np.ndarray] = []
     values, there = (fft.rfft2(a, s=size) for a in (np.where(known, unit, 0.0), known.astype(float)))
     middle = [slice(s // 2 - n + 1, s // 2 + n) for s, n in zip(size, unit.shape[1:], strict=True)]
     for lag in lags:
@@ -109,7 +110,7 @@ def add_shared(
         return correlation
     reach = max(spectral_lags, correlation.shape[0] // 2)
     products, pairs = _by_lag(unit, range(spectral_lags + 1))
-    middle = tuple(n - 1 for n in unit.shape[1:])
+    middle = unit.shape[1] - 1, unit.shape[2] - 1
     variance = products[(0, *middle)] / max(pairs[(0, *middle)], 1.0)
     y, x = np.meshgrid(*(np.arange(1 - n, n) for n in unit.shape[1:]), indexing="ij")
     east, north = np.tensordot(wcs.pixel_scale_matrix * 3600.0, np.stack([x, y]), axes=1)
