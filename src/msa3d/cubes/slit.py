@@ -170,10 +170,10 @@ def read_slit(
         return None
     _, edges = geometry.on_detector(np.arange(nx + 1) - 0.5, y)
     wave = np.sort(np.stack([edges[:, :-1].ravel()[flat], edges[:, 1:].ravel()[flat]], axis=1), axis=1)
-    middle, high = y_slit.ravel()[flat], height.ravel()[flat]
+    middle, tall = y_slit.ravel()[flat], height.ravel()[flat]
     if bars:
-        middle, high = _beside_bars(middle, high, sci["SHUTSTA"])
-    east, north = _corners(geometry, middle, high, wave, slit_frac, pixfrac)
+        middle, tall = _beside_bars(middle, tall, sci["SHUTSTA"])
+    east, north = _corners(geometry, middle, tall, wave, slit_frac, pixfrac)
     data, err, var_rnoise = (planes[name].ravel()[flat].astype(float) for name in names[:3])
     dq = planes["DQ"].ravel()[flat].astype(np.uint32)
     good = np.isfinite(data) & np.isfinite(err) & (err > 0) & ((dq & _flags(exclude)) == 0)
