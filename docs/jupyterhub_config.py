@@ -143,7 +143,7 @@ c.Spawner.pre_spawn_hook = prepare_home
 #   c.DockerSpawner.read_only_volumes = {str(CRDS): str(CRDS), str(DATA): str(DATA)}
 #
 #   c.JupyterHub.spawner_class = "kubespawner.KubeSpawner"                  # pip install jupyterhub-kubespawner
-#   c.KubeSpawner.image = "registry.example.org/msa3d:0.1.0"
+#   c.KubeSpawner.image = "registry.example.org/msa3d:0.2.0"
 #   c.KubeSpawner.uid, c.KubeSpawner.fs_gid = 1000, 1000
 #   c.KubeSpawner.pvc_name_template = "msa3d-runs-{username}"
 #   c.KubeSpawner.storage_pvc_ensure, c.KubeSpawner.storage_capacity = True, "200Gi"

@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PUBLIC = {
     "Cube": "msa3d.cubes.cube",
