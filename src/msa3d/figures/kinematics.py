@@ -78,7 +78,7 @@ def axis_cells(galaxy: Galaxy) -> AxisCells:
         spread = for_analysis.spread_of(cube)
     else:
         step = float(np.median(np.diff(cube.wave_um)))
-        spread = line_spread_of(cube.header, curve=galaxy.science.resolution, step_um=step)
+        spread = line_spread_of(cube.header, curve=galaxy.science.line_spread, step_um=step)
     found = fit_lines(stacked(cube, masks), galaxy.redshift, names=("Ha", "[NII]6583"), spread=spread)
     offsets = np.array([np.average(along[mask], weights=expected[mask]) for mask in masks])
     model = np.array([_moments(galaxy, expected * mask) for mask in masks]).reshape(-1, 2).T

@@ -27,8 +27,7 @@ from msa3d.pipeline.products import is_simulated
 from msa3d.published.rectified import SlitSpectrum, read_spectrum
 from msa3d.reduce.corrections import Pathloss
 from msa3d.reduce.geometry import read_geometries
-from msa3d.reduce.slit import PITCH_IN_OPENINGS, slits_of
-from msa3d.reduce.slits import cal_files, product_of
+from msa3d.reduce.slit import PITCH_IN_OPENINGS, cal_files, product_of, slits_of
 
 log = logging.getLogger(__name__)
 

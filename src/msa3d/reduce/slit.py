@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
@@ -15,6 +16,7 @@ from astropy.io import fits
 from msa3d.errors import ProductError
 from msa3d.observation.sky import DO_NOT_USE
 from msa3d.observation.source import is_background
+from msa3d.pipeline.layout import POST_SUFFIX, Layout
 from msa3d.reduce.geometry import SlitGeometry
 
 PITCH_IN_OPENINGS = 1.15
@@ -212,3 +214,14 @@ def slits_of(hdus: fits.HDUList, geometries: dict[int, SlitGeometry], name: str)
             y_slit=y_slit,
             state=state,
         )
+
+
+def cal_files(layout: Layout, activity: str) -> list[Path]:
+    """Calibrated files that jwst wrote of one exposure, sorted by detector."""
+    name = re.compile(r"jw.*_nrs[12]_cal\.fits")
+    return sorted(path for path in layout.process_dir(activity).glob("*_cal.fits") if name.fullmatch(path.name))
+
+
+def product_of(cal: Path) -> Path:
+    """Path of what post-processing makes of a calibrated file."""
+    return cal.with_name(f"{cal.stem}{POST_SUFFIX}.fits")

@@ -10,7 +10,6 @@ needs of the WCS is written down beside it (`msa3d.reduce.geometry`).
 from __future__ import annotations
 
 import logging
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,13 +24,13 @@ from msa3d.observation.reading import readable
 from msa3d.observation.sky import DO_NOT_USE
 from msa3d.pipeline import products
 from msa3d.pipeline.engine import Made, Record, Report, Result, Step, Task, digest
-from msa3d.pipeline.layout import GEOMETRY, POST_SUFFIX
+from msa3d.pipeline.layout import GEOMETRY
 from msa3d.reduce import background as reduce_background
 from msa3d.reduce import cosmics
 from msa3d.reduce.corrections import BarShadows, Pathloss
 from msa3d.reduce.geometry import SlitGeometry, geometry_table, read_geometries
 from msa3d.reduce.settings import CalpostSettings
-from msa3d.reduce.slit import CalSlit, slits_of
+from msa3d.reduce.slit import CalSlit, cal_files, product_of, slits_of
 
 if TYPE_CHECKING:
     from msa3d.config import Dataset
@@ -130,17 +129,6 @@ def tasks(dataset: Dataset, layout: Layout) -> list[Task]:
         raise ProductError(f"{layout.process}: no calibrated file jw*_cal.fits; run `msa3d process` first")
     pathloss, bars = _references(dataset, layout, settings, next(iter(files.values()))[0])
     return [_task(activity, found, dataset, layout, settings, pathloss, bars) for activity, found in files.items()]
-
-
-def cal_files(layout: Layout, activity: str) -> list[Path]:
-    """Calibrated files that jwst wrote of one exposure, sorted by detector."""
-    name = re.compile(r"jw.*_nrs[12]_cal\.fits")
-    return sorted(path for path in layout.process_dir(activity).glob("*_cal.fits") if name.fullmatch(path.name))
-
-
-def product_of(cal: Path) -> Path:
-    """Path of what post-processing makes of a calibrated file."""
-    return cal.with_name(f"{cal.stem}{POST_SUFFIX}.fits")
 
 
 def _references(
