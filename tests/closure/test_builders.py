@@ -15,7 +15,7 @@ from msa3d.config import Dataset
 from msa3d.constants import LINES
 from msa3d.cubes.cube import open_cube
 from msa3d.errors import ProductError
-from msa3d.figures import overview
+from msa3d.figures import builders as figures_builders
 from msa3d.galaxy.lines import to_line_flux
 from msa3d.observation.source import SourceTask, place_exposures
 from msa3d.pipeline.layout import Layout
@@ -163,12 +163,13 @@ def test_the_tables_stay_what_they_were(compared, ndarrays_regression):
     ndarrays_regression.check(values, tolerances={**searched, **ratios}, default_tolerance={"rtol": 2e-3, "atol": 0.0})
 
 
-def test_figure(compared, dataset):
-    figure = overview.plot_two_builders(dataset, compared)
-    assert "Flux over truth" in figure.msa3d_alt
-    texts = [text.get_text() for text in figure.findobj(match=lambda item: hasattr(item, "get_text"))]
-    assert any("Noise over light" in text for text in texts)
+def test_figures(compared, dataset):
+    maps = figures_builders.plot_two_builders(dataset, compared)
+    costs = figures_builders.plot_builder_costs(dataset, compared)
+    texts = [text.get_text() for text in costs.findobj(match=lambda item: hasattr(item, "get_text"))]
     assert any("bar shadow corrected" in text for text in texts)
+    for figure in (maps, costs):
+        assert figure.msa3d_alt and figure.msa3d_caption
 
 
 def test_a_source_without_spectra(dataset, observed):

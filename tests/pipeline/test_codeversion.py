@@ -40,21 +40,20 @@ EDITS = {
     # Apertures on a cube overlap its spaxels in the same way, and all notebooks draw or measure one.
     "the overlap of pixels and voxels": ("cubes/overlap.py", LINE, {"drizzle", "book", *ALL_NOTEBOOKS}),
     "the operator of the drizzled cube": ("cubes/operator.py", LINE, {"drizzle", "03_cubebuild"}),
-    "the median of the published algorithm": ("published/cube.py", LINE, {"paper", *NAMES[2:]}),
-    "the stack of the published algorithm": ("published/cube.py", LINE, {"paper", *NAMES[2:]}),
+    "the median of the published algorithm": ("published/cube.py", LINE, {"paper", "03_cubebuild"}),
     "the geometry of a slit": (
         "reduce/geometry.py", LINE,
         {"preprocess", "process", "calpost", "postprocess", "drizzle", "paper", "register", *NAMES},
     ),
     "a calibrated slit": (
-        "reduce/slit.py", LINE, {"calpost", "postprocess", "drizzle", "register", *NAMES[1:]}
+        "reduce/slit.py", LINE, {"calpost", "postprocess", "drizzle", "register", *ALL_NOTEBOOKS}
     ),
     "the registration, which is off": ("pointing/fit.py", LINE, {"register", "03_cubebuild"}),
     # The third notebook compares builders with the published corrections on and off.
-    "corrections of calibrated slits": ("reduce/corrections.py", LINE, {"calpost", *NAMES[1:]}),
+    "corrections of calibrated slits": ("reduce/corrections.py", LINE, {"calpost", *ALL_NOTEBOOKS}),
     "cosmic rays in calibrated slits, which is off": ("reduce/cosmics.py", LINE, {"02_postprocess"}),
     "the background of calibrated slits, which is off": ("reduce/background.py", LINE, {"02_postprocess"}),
-    "the published path loss": ("published/spectra.py", LINE, {"postprocess", *NAMES[1:]}),
+    "the published path loss": ("published/spectra.py", LINE, {"postprocess", *NAMES[1:3]}),
     "stage 1, which is off": ("reduce/detector1.py", LINE, {"preprocess"}),
     "the fit of correlated noise": ("reduce/nsclean.py", LINE, {"nsclean", "process", "01_process"}),
     "an acceleration of jwst": (
@@ -69,9 +68,9 @@ EDITS = {
     "the table of lines": (
         "constants.py", LINE, {"simulate", "register", "book", *ALL_NOTEBOOKS}
     ),
-    "the fit of H-alpha": ("galaxy/lines.py", LINE, {*NAMES[2:]}),
-    "a calibration of metallicities": ("galaxy/data/calibrations.yaml", "\n# edited\n", {"04_figures", "book"}),
-    "published values": ("galaxy/data/published.yaml", "\n# edited\n", {"04_figures"}),
+    "the fit of H-alpha": ("galaxy/lines.py", LINE, ALL_NOTEBOOKS),
+    "a calibration of metallicities": ("galaxy/data/calibrations.yaml", "\n# edited\n", {*NAMES[2:], "book"}),
+    "published values": ("galaxy/data/published.yaml", "\n# edited\n", {*NAMES[2:]}),
     "figures of exposures": ("figures/observation.py", LINE, ALL_NOTEBOOKS),
     "the look of all figures": ("figures/style.py", LINE, ALL_NOTEBOOKS),
     "the page that can be turned": ("figures/interactive.html", "<!-- -->\n", {"04_figures"}),

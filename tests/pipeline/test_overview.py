@@ -96,7 +96,7 @@ def test_of_what_is_there(layout, dataset):
     assert str(plan.pattern).startswith("3 x 3, serpentine, steps of columns 0.200 and rows 0.075")
     words = words_of(plan)
     assert words["exposures"] == "9 of 9 here, 0 done"
-    assert words["sources"] == "1 wanted, 2 slitlets reduced"
+    assert words["sources"] == "1 wanted, 1 slitlets reduced"
     assert "an estimate" in words["time"]
 
 

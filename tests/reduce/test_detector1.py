@@ -59,10 +59,11 @@ def test_correlated_noise_is_cleaned_in_spec2_of_what_starts_from_ramps(root: Pa
         one = observation.exposures[0]
         return calibrate._task(one, changed, layout, observation.metafile, (), "context", True).job.spec2
 
-    assert "nsclean" not in spec2()
-    assert spec2(run_stage1=True)["nsclean"] == {"skip": False}
+    assert spec2()["nsclean"] == {"skip": False}
+    assert "nsclean" not in spec2(nsclean=False)
+    assert spec2(nsclean=False, run_stage1=True)["nsclean"] == {"skip": False}
     own = {**dataset.process.spec2, "nsclean": {"skip": True}}
-    assert spec2(run_stage1=True, spec2=own)["nsclean"] == {"skip": True}
+    assert spec2(nsclean=False, run_stage1=True, spec2=own)["nsclean"] == {"skip": True}
 
 
 @pytest.fixture(scope="module")
