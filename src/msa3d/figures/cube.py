@@ -18,7 +18,7 @@ from msa3d.config import Dataset, Target
 from msa3d.constants import C_KMS, LINES
 from msa3d.cubes.cube import Cube, open_cube
 from msa3d.figures import style
-from msa3d.figures.lines import FLUX_COLUMN, FLUX_UNIT
+from msa3d.figures.lines import FLUX_COLUMN, FLUX_LABEL, FLUX_UNIT
 from msa3d.figures.maps import (
     HALF_ARCSEC,
     ZOOMS,
@@ -67,7 +67,7 @@ def plot_collapsed(layout: Layout, dataset: Dataset, source_id: int | None = Non
     figure = style.new_figure(style.FULL_WIDTH, sum(wide * shape + 0.25 for shape in shapes) + 0.75)
     grid = figure.subplots(len(targets), 3, squeeze=False, height_ratios=shapes)
     tops = [max(style.percentile_limits(each[k], 1.0, 99.7)[1] for each in images) for k in range(3)]
-    titles = ("a  continuum (MJy/sr)", f"b  H\u03b1 ({_UNIT})", "c  S/N of H\u03b1 per spaxel")
+    titles = ("a  continuum (MJy/sr)", f"b  H\u03b1\n({FLUX_LABEL})", "c  S/N of H\u03b1 per spaxel")
     for row, (target, cube, three) in enumerate(zip(targets, cubes, images, strict=True)):
         centre = (target.ra, target.dec)
         true = _true_images(layout.truth / f"truth_s{target.source_id:05d}.fits", cube)
@@ -112,9 +112,6 @@ def plot_collapsed(layout: Layout, dataset: Dataset, source_id: int | None = Non
 def _stretched(top: float) -> dict:
     """Colours from zero to a value by its square root, so that faint and bright galaxies are seen on one scale."""
     return {"cmap": style.colour_map(style.FLUX_MAP), "norm": PowerNorm(0.5, 0.0, top)}
-
-
-_UNIT = "10$^{-17}$ cgs arcsec$^{-2}$"
 
 
 def _collapsed(cube: Cube, target: Target) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -154,6 +154,7 @@ def plot_line_maps(dataset: Dataset, galaxy: Galaxy, true: TrueLines | None = No
                 axes.annotate(label, (0.04, 0.95), xycoords="axes fraction", va="top", **_NAME)
             if label == "pull" and column == len(found) - 1:
                 figure.colorbar(mesh, ax=list(grid[row]), pad=0.02, aspect=14, extend="both", label="pull")
+    figure.supxlabel(f"colours of flux, error and truth: {FLUX_LABEL}", fontsize=8.5)
     mark_map(grid[0, 0], cube, target.redshift)
     name = style.heading(figure, target)
     return style.finish(figure, simulated=cube.simulated, **_texts(name, galaxy, found, rows, centre))
