@@ -127,7 +127,9 @@ def run(tmp_path):
 @pytest.mark.slow
 def test_the_book_builds_with_warnings_as_errors(pages, run, monkeypatch):
     monkeypatch.setenv("GITHUB_REPOSITORY", "somebody/msa3d")
-    first = notebooks.bind(run, pages, PROJECT / "notebooks")
+    # As `make book` names the pages: from where it is called.
+    monkeypatch.chdir(pages.parent)
+    first = notebooks.bind(run, Path(pages.name), PROJECT / "notebooks").absolute()
     html = first.parent
     assert first.is_file()
     text = {path.stem: path.read_text() for path in [*html.glob("*.html"), *html.glob("notebooks/*.html")]}

@@ -468,13 +468,13 @@ def _build(layout: Layout, source: Path, names: list[str]) -> None:
     toc = _table_of_contents(source, simulated=simulated)
     # All pages each time: Sphinx cannot see that a page changed because a number glued into it did.
     call = "from jupyter_book.cli.main import main; main()"
-    options = ["-W", "-n", "--keep-going", "--all", "--quiet", "--toc", str(toc)]
+    options = ["-W", "-n", "--keep-going", "--all", "--quiet", "--toc", str(toc.absolute())]
     command = [sys.executable, "-c", call, "build", str(source), *options]
     log.info("building the book")
     environment = {**os.environ, SIMULATED: str(int(simulated))}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         said = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr)  # Sphinx colours its warnings
-        lines = [line for line in said.splitlines() if "WARNING" in line or "ERROR" in line]
+        lines = [line for line in said.splitlines() if "WARNING" in line or "ERROR" in line or "Error: " in line]
         what = "; ".join(lines[:5]) or said[-1000:] or done.stdout[-1000:]
         raise ProductError(f"The book in {source} could not be built: {what}")
