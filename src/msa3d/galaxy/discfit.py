@@ -32,7 +32,7 @@ from msa3d.cubes.cube import Cube
 from msa3d.errors import ProductError
 from msa3d.galaxy.disc import Disc
 from msa3d.galaxy.discmodel import ITERATIONS, SLIT_SIGN, LineModel, deconvolve
-from msa3d.galaxy.fit import _root, fit_lines
+from msa3d.galaxy.fit import SIGMA_LIMITS, _root, fit_lines
 from msa3d.galaxy.lines import LineSpread
 from msa3d.galaxy.profiles import response_to_centre
 
@@ -540,5 +540,7 @@ def _moments(problem: Problem, disc: Disc, sigma0: float) -> dict[str, np.ndarra
         first = model.flux(problem.light * velocity) / total
         second = model.flux(problem.light * velocity**2) / total
         shift = model.slit_velocity(problem.light) / total
-    spread = np.sqrt(np.maximum(second - first**2, 0.0) + sigma0**2)
+        # Where velocity changes across the slit, its gradient adds to the slit's own image in wavelength, or undoes it.
+        joint = model.slit_velocity(problem.light * velocity) / total - first * shift
+    spread = np.sqrt(np.maximum(second - first**2 + 2.0 * joint + sigma0**2, SIGMA_LIMITS[0] ** 2))
     return {"velocity": first + shift, "slit_shift": shift, "sigma": spread}
