@@ -29,7 +29,7 @@ from msa3d.galaxy.discfit import DiscFit, fit_disc
 from msa3d.galaxy.fit import SIGMA_LIMITS, LineFit, fit_lines
 from msa3d.galaxy.images import complete_radius, well_observed
 from msa3d.galaxy.lines import SPECIES, LineSpread, line_spread_of
-from msa3d.galaxy.noise import blank_images, continuum_image, line_correlation
+from msa3d.galaxy.noise import blank_images, continuum_image
 from msa3d.galaxy.profiles import (
     Exponential,
     Geometry,
@@ -352,7 +352,6 @@ def _profiles(cube: Cube, redshift: float, geometry: Geometry, lines: LineFit, s
         flux = np.where(good, lines.flux[name], np.nan)
         noise = blank_images(cube, redshift, lines, name, spread=spread)
         options = {"error": lines.flux_error[name], "blanks": noise, "unit": "erg s-1 cm-2 arcsec-2"}
-        options["correlation"] = line_correlation(cube, noise, lines.flux_error[name])
         found = fit_exponential(flux, cube, geometry, wave, **options)
         means[name] = rings(flux, cube, geometry, edges, error=options["error"], blanks=noise)
         naive = rings(flux, cube, geometry, edges, error=options["error"])

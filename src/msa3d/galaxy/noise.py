@@ -16,7 +16,6 @@ from astropy.stats import biweight_scale
 
 from msa3d.constants import C_KMS, LINES
 from msa3d.cubes.cube import Cube
-from msa3d.cubes.shared import add_shared
 from msa3d.galaxy import images as galaxy_images
 from msa3d.galaxy.fit import REACH_KMS, LineFit, fit_lines
 from msa3d.galaxy.lines import LineSpread
@@ -75,35 +74,6 @@ def blank_images(
         )
         found.append(blank.snr("Ha") * fit.flux_error[name])
     return np.array(found).reshape(-1, *cube.shape)
-
-
-def line_correlation(cube: Cube, blanks: np.ndarray, error: np.ndarray) -> np.ndarray | None:
-    """Correlation of the noise of two spaxels of a line's image, by their lag.
-
-    That of the cube at one wavelength; a line is summed over several, and what spaxels along the slit share (read-out
-    noise that lasts) makes up more of its noise. It is measured in the blank images.
-
-    Parameters
-    ----------
-    cube : Cube
-        The cube.
-    blanks : ndarray, shape (n, n_y, n_x)
-        Of `blank_images`.
-    error : ndarray, shape (n_y, n_x)
-        Error of the line's image.
-
-    Returns
-    -------
-    ndarray, odd shape (m_y, m_x), or None
-        1 in the middle; None of a cube that knows no correlation.
-    """
-    if cube.correlation is None:
-        return None
-    plane = cube.correlation[cube.correlation.shape[0] // 2][None]
-    if "SLITPA" in cube.header and len(blanks):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            plane = add_shared(plane, blanks / error, cube.wcs, cube.header["SLITPA"], 0)
-    return plane[0]
 
 
 def continuum_image(
