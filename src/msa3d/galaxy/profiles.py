@@ -309,9 +309,9 @@ def fit_exponential(
 ) -> Exponential:
     """Fit an exponential disc, convolved with the cube's point-spread function, to an image.
 
-    With `error` and `correlation` it is the best linear unbiased estimate (Aitken 1935) of a disc that is what the model
-    says. It is also the more sensitive to one that is not: galaxies are measured without (`demo`: the scale length of
-    12015, exact to 5 per cent, would be 12 per cent too long).
+    With `error` and `correlation` it is the best linear unbiased estimate (Aitken 1935) where the model is right, and
+    more sensitive where it is not: galaxies are measured without (the scale length of 12015 in `demo`, 5 per cent too
+    long, would be 12 per cent too long).
 
     Parameters
     ----------
