@@ -81,7 +81,7 @@ def test_a_quantity_stands_in_one_row():
         report.report_table([Row("sigma0", ""), Row("sigma0", "")], 1, simulated=False)
 
 
-@pytest.mark.skipif(not TABLES.is_file(), reason="the survey's tables are not at hand")
+@pytest.mark.skipif(not TABLES.is_file(), reason="the survey's tables are not available")
 def test_typed_numbers_are_those_of_the_survey():
     with TABLES.open() as lines:
         survey = {int(r["ID"]): r for r in csv.DictReader(lines)}

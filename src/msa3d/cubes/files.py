@@ -28,7 +28,7 @@ _NON_SCIENCE = 512
 
 @dataclass(frozen=True, eq=False)
 class PixelFootprint:
-    """What a pixel of the cube's exposures sees, and where it is laid down.
+    """What a pixel of the cube's exposures sees, and where its value is placed.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class PixelFootprint:
     pa_deg : float
         Position angle of the slit's +y, east of north.
     slit_frac, pixfrac : float
-        Parts of width and height on which a pixel is laid down.
+        Parts of width and height over which a pixel is drizzled.
     pixel_um : float
         Length of a pixel along the spectrum.
     """
@@ -71,8 +71,8 @@ def science_header(grid: SkyGrid, footprint: PixelFootprint, spectral_system: st
     header["SLITWID"] = (footprint.width_arcsec, "[arcsec] open width of the shutter")
     header["SLITLEN"] = (footprint.height_arcsec, "[arcsec] detector pixel along the slit")
     header["SLITPA"] = (footprint.pa_deg, "[deg] +y along the slit, east of north")
-    header["SLITFRAC"] = (footprint.slit_frac, "part of SLITWID that a pixel is laid down on")
-    header["PIXFRAC"] = (footprint.pixfrac, "part of SLITLEN that a pixel is laid down on")
+    header["SLITFRAC"] = (footprint.slit_frac, "part of SLITWID over which a pixel is drizzled")
+    header["PIXFRAC"] = (footprint.pixfrac, "part of SLITLEN over which a pixel is drizzled")
     header["SPECPIX"] = (footprint.pixel_um, "[um] detector pixel along the spectrum")
     return header
 

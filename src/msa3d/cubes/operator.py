@@ -45,7 +45,7 @@ class Planes:
     weight : numpy.ndarray
         Sum of overlap times weight.
     etime : numpy.ndarray
-        Effective exposure time, s: overlap times exposure time, over the fraction that a pixel is laid down on.
+        Effective exposure time, s: overlap times exposure time, over the fraction over which a pixel is drizzled.
     nexp : numpy.ndarray of int16
         Exposures of which a good pixel reaches the voxel.
     """
@@ -109,7 +109,7 @@ class CubeOperator:
     weighting : {"volume", "exptime", "ivm"}
         Weight of a pixel beside its overlap.
     laid_down : float
-        Fraction of what a pixel sees on which it is laid down (slit_frac times pixfrac).
+        Fraction of what a pixel sees over which it is drizzled (slit_frac times pixfrac).
     """
 
     def __init__(self, slits: Iterable[SlitPixels], grid: SkyGrid, weighting: str = "exptime", laid_down: float = 1.0):

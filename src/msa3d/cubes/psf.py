@@ -69,7 +69,7 @@ def gaussian_psf(header: fits.Header, wcs: WCS, wave_um: float, name: str = "cub
 
     Light is first spread by the telescope (a Gaussian of the diffraction's width), then averaged over the
     slit's width, blurred along the slit by the spectrograph, averaged over a detector pixel along it (what the
-    instrument measures), then laid down over the footprint, and at last averaged over the spaxel.
+    instrument measures), then drizzled over the footprint, and at last averaged over the spaxel.
 
     Parameters
     ----------

@@ -255,7 +255,7 @@ class LineModel:
         return spatial[None] * slit * spectral[:, None, None]
 
     def _make_sampler(self, along: np.ndarray, across: np.ndarray) -> sparse.csr_matrix:
-        """Weights of the fine pixels in each spaxel: what the columns' slits saw, laid down on it."""
+        """Weights of the fine pixels in each spaxel: what the columns' slits saw, drizzled onto it."""
         ny, nx = self.shape
         inside = (np.arange(_SUBSPAXEL) + 0.5) / _SUBSPAXEL - 0.5
         y, x, dy, dx = np.meshgrid(np.arange(ny), np.arange(nx), inside, inside, indexing="ij")

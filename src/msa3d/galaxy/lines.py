@@ -1,7 +1,7 @@
 """Emission lines: their table, their profile and the resolution of the instrument.
 
 A line of Gaussian gas is seen behind the line-spread function, in the bins of a cube. What the instrument measures is
-the image of the slit (a top-hat), blurred by the spectrograph, averaged over a detector pixel, and laid down over the
+the image of the slit (a top-hat), blurred by the spectrograph, averaged over a detector pixel, and drizzled over the
 length of that pixel; the averaging over the cube's own bins is left to the line profile, which is integrated over
 them. The sum of top-hats is hardly Gaussian, but its second and fourth cumulants are those of two equal Gaussians side
 by side, which is how profiles are computed.
@@ -213,7 +213,7 @@ class LineSpread:
         Length of a detector pixel, um (for ``slit``); without it that of the grating. Pixels of the prism are as long
         as its pre-flight curve says.
     slit_pixels, blur_pixels, footprint_pixels : float
-        Width of the slit's image; sigma of the spectrograph's blur; length over which a pixel is laid down
+        Width of the slit's image; sigma of the spectrograph's blur; length over which a pixel is drizzled
         (for ``slit``).
     factor : float
         In-flight over pre-flight resolving power.
