@@ -41,7 +41,7 @@ _EXTRAS = {"ERR": "err", "VAR_POISSON": "var_poisson", "VAR_RNOISE": "var_rnoise
 
 
 def write_rate(path: Path, planes: RatePlanes, primary: fits.Header, science: fits.Header, *, exact: bool) -> None:
-    """Write a rate image, whole or not at all, compressed as its noise allows; without loss where `exact`."""
+    """Write a rate image, whole or not at all, compressed as its noise allows; as it is where `exact`."""
     sigma = float(np.median(planes.err))
     hdus = [fits.PrimaryHDU(header=primary)]
     hdus.append(_compressed(planes.sci, science, None if exact else sigma / _STEPS_PER_SIGMA, dither=True))
@@ -59,10 +59,11 @@ def write_rate(path: Path, planes: RatePlanes, primary: fits.Header, science: fi
 
 def _compressed(
     plane: np.ndarray, header: fits.Header, step: float | None, *, dither: bool = False
-) -> fits.CompImageHDU:
-    """A tile-compressed plane; a fixed dither seed keeps the file the same from run to run."""
+) -> fits.ImageHDU | fits.CompImageHDU:
+    """A plane, tile-compressed where its noise allows; a fixed dither seed keeps the file the same from run to run."""
     if step is None:
-        return fits.CompImageHDU(plane, header=header, compression_type="GZIP_2", quantize_level=0.0, tile_shape=_TILE)
+        # Without loss a plane shrinks little, and astropy compresses it at the highest level: two seconds a plane.
+        return fits.ImageHDU(plane, header=header)
     # A negative level is the step itself, not a fraction of what the library takes for the noise. Only a noisy
     # plane is dithered: a constant one would no longer compress.
     return fits.CompImageHDU(
@@ -78,7 +79,6 @@ def _compressed(
 
 logger = logging.getLogger(__name__)
 
-_DETECTORS = ("NRS1", "NRS2")
 _MEMORY_GB = 1.3
 _MEMORY_GB_PER_SOURCE = 0.2
 """Of a worker process; light cubes and their spline coefficients."""
@@ -140,7 +140,7 @@ def _make(dataset, layout, workers) -> SimulationReport:
     check_pipeline(layout)
     build_crds_cache(layout.crds_cache)
     use_references(layout, dataset)
-    places = [(index, detector) for index in range(dataset.pattern.n_exposures) for detector in _DETECTORS]
+    places = [(index, detector) for index in range(dataset.pattern.n_exposures) for detector in dataset.detectors]
     wanted = [place for place in places if not _record(dataset, layout, *place).is_current()]
     metafile = _record(dataset, layout)
     if wanted or not metafile.is_current():
@@ -154,7 +154,7 @@ def _make(dataset, layout, workers) -> SimulationReport:
         work = layout.truth / "work"
         work.mkdir(parents=True, exist_ok=True)
         _set_the_scene(dataset, layout, plan, work)
-        shared = [_Task(dataset, layout, work, plan.exposures[0], detector) for detector in _DETECTORS]
+        shared = [_Task(dataset, layout, work, plan.exposures[0], detector) for detector in dataset.detectors]
         memory_gb = _MEMORY_GB + _MEMORY_GB_PER_SOURCE * len(dataset.simulation.sources)
         run_tasks(_prepare_detector, shared, workers=workers, memory_gb_each=memory_gb, label="optics")
         tasks = [_Task(dataset, layout, work, plan.exposures[index], detector) for index, detector in wanted]
