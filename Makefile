@@ -131,8 +131,9 @@ requirements-newest.lock requirements-test-newest.lock: requirements-newest.in r
 	@PATH="$(BIN):$$PATH"; $(COMPILE) requirements-newest.in -o requirements-newest.lock; \
 		$(COMPILE) -c requirements-newest.lock requirements-test.in -o requirements-test-newest.lock
 
-test: $(TESTVENV) ## Unit tests, and the whole way end to end on the smallest dataset; lines of src that none ran
-	$(IN) python -m pytest -p no:cacheprovider -n $(TESTERS) --dist loadfile --cov $(PYTESTARGS)
+# (PYTESTARGS=--cov counts the lines of src that tests run, and takes half as long again.)
+test: $(TESTVENV) ## Unit tests, and the whole way end to end on the smallest dataset
+	$(IN) python -m pytest -p no:cacheprovider -n $(TESTERS) --dist loadfile $(PYTESTARGS)
 
 bench: $(TESTVENV) ## What the steps cost
 	$(IN) python -m pytest -p no:cacheprovider -o python_files='bench_*.py' --benchmark-only tests/benchmarks $(PYTESTARGS)
