@@ -24,7 +24,7 @@ DIAMETER_M = 6.5
 WAVEFRONT_RMS_UM = 0.065
 _GRATING_RADIUS_M = 3.75
 """Radius of the grating, seen as a stop in the telescope's pupil; the pupil itself ends at 3.3 m."""
-OPEN_ARCSEC = (0.199, 0.458)
+OPEN_ARCSEC = (0.197, 0.456)
 """Open width and height of a shutter on the sky, mean over the field."""
 PITCH_ARCSEC = (0.268, 0.524)
 """Pitch of the shutters on the sky, mean over the field."""

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
+from astropy.table import Table
 
 from msa3d.config import Dataset
 from msa3d.cubes.cube import Cube, open_cube
@@ -25,6 +26,12 @@ from msa3d.pipeline.engine import read_record
 from msa3d.pipeline.layout import Layout
 
 SAME = "the same"
+#: Results of the galaxy, by the names of the report.
+RESULTS = {
+    "flux_Ha": "flux of Hα (erg s⁻¹ cm⁻²)", "redshift": "redshift", "v_sin_i_re": "V sin i at Re (km/s)",
+    "sigma0": "σ₀ (km/s)", "metallicity_gradient": "gradient of O/H, N2 (dex/kpc)",
+    "scale_line": "scale length of Hα (arcsec)",
+}  # fmt: skip
 
 
 def planes(path: Path) -> dict[tuple[str, int], np.ndarray]:
@@ -107,6 +114,13 @@ def rows(first: Layout, second: Layout, dataset: Dataset) -> Iterator[tuple[str,
             "1",
             f"{ratio:.4f}",
         )
+    for builder in ("drizzle", "paper"):
+        tables = [Table.read(run.science / f"report_{source}_{builder}.csv") for run in runs]
+        reports = [{row["quantity"]: row for row in table} for table in tables]
+        for quantity, told in RESULTS.items():
+            values = [(float(one[quantity]["recovered"]), float(one[quantity]["error"])) for one in reports]
+            found = (f"{value:.{7 if quantity == 'redshift' else 4}g} ± {error:.2g}" for value, error in values)
+            yield f"galaxy, {'published' if builder == 'paper' else 'drizzled'} cube", told, *found
     records = [[read_record(path) for path in run.records.glob("process_*.json")] for run in runs]
     seconds = [statistics.median(record["notes"]["seconds"] for record in found) for found in records]
     yield "step 1", "wall seconds a pair of detectors, median", *(f"{value:.1f}" for value in seconds)

@@ -46,7 +46,7 @@ def line(tmp_path_factory):
 @pytest.fixture(scope="module")
 def point(tmp_path_factory):
     """A point: four dithers of three steps as wide as a shutter is open."""
-    dataset = dataset_of("tiny", "point", 4, 3, bars=False, pathloss=False, step=0.1986)
+    dataset = dataset_of("tiny", "point", 4, 3, bars=False, pathloss=False, step=0.19705)
     return dataset, observe(tmp_path_factory.mktemp("point"), dataset)
 
 

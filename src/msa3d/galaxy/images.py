@@ -188,37 +188,6 @@ def integrated_spectrum(cube: Cube, ra: float, dec: float, radius_arcsec: float)
     return IntegratedSpectrum(cube.wave_um, mean, flux, count, radius_arcsec)
 
 
-def centroid(image: np.ndarray, east: np.ndarray, north: np.ndarray) -> tuple[float, float]:
-    """Brightness-weighted centre of an image above half of its peak.
-
-    Parameters
-    ----------
-    image : ndarray, shape (n_y, n_x)
-        Brightness; NaN is left out.
-    east, north : ndarray, shape (n_y, n_x)
-        Where the pixels are, arcsec.
-
-    Returns
-    -------
-    tuple of float
-        Offsets to the east and to the north, arcsec.
-
-    Raises
-    ------
-    ValueError
-        If nothing in the image is finite.
-    """
-    finite = np.isfinite(image)
-    if not finite.any():
-        raise ValueError("an image without any finite value has no centre")
-    base = np.median(image[finite])
-    excess = np.where(finite, image - base, 0.0)
-    weight = np.where(excess >= 0.5 * excess.max(), excess, 0.0)
-    if weight.sum() <= 0:
-        weight = finite.astype(float)
-    return float((weight * east).sum() / weight.sum()), float((weight * north).sum() / weight.sum())
-
-
 def line_image(cube: Cube, line_um: float) -> np.ndarray:
     """Flux of a line in every spaxel: the sum over a window, less a straight continuum from both sides.
 
