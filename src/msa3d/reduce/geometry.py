@@ -311,8 +311,12 @@ def _as_written(model: Model) -> Model:
     """The same model, its angles rounded as they are when written."""
     if isinstance(model, CompoundModel):
         parts = [_as_written(part) if isinstance(part, Model) else part for part in (model.left, model.right)]
-        changed = parts[0] is not model.left or parts[1] is not model.right
-        return CompoundModel(model.op, *parts) if changed else model
+        if parts[0] is model.left and parts[1] is model.right:
+            return model
+        changed = CompoundModel(model.op, *parts)
+        # Younger versions of jwst fix inputs by the names that they were given.
+        changed.inputs, changed.outputs = model.inputs, model.outputs
+        return changed
     if not _ANGLES.intersection(model.param_names):
         return model
     model = model.copy()

@@ -1,19 +1,11 @@
 """The same results of jwst, sooner.
 
-Accelerations of jwst's data models (stdatamodels 1.10, asdf 3.1): schemas, validation, copies.
-
-See `msa3d.reduce.jwst_speed`, which names and switches them.
-
-Accelerations of what jwst 1.14.0 computes: WCS of slits, pixel maps, masks of failed-open shutters.
-
-See `msa3d.reduce.jwst_speed`, which names and switches them.
-
-Accelerations of jwst: each has a name, can be switched, and leaves the image planes bit-identical. Which of them are
-used with which version stands in `HOLDS`, as what is replaced has to be tested version by version.
-
-jwst's Spec2 and Spec3 spend most of their time on work whose result is known already or is discarded. Each
-acceleration here replaces one such piece for the length of a ``with`` block and puts the original back
-afterwards. None of them changes an algorithm; the tests run jwst with and without each and compare.
+Each acceleration has a name, can be switched, and leaves the image planes bit-identical. jwst's Spec2 and Spec3 spend
+most of their time on work whose result is known already or is discarded: schemas, validation, copies, WCS of slits,
+pixel maps, masks of failed-open shutters. Each acceleration here replaces one such piece for the length of a ``with``
+block and puts the original back afterwards. None of them changes an algorithm; the tests run jwst with and without
+each and compare. Which of them are used with which version stands in `HOLDS`, as what is replaced has to be tested
+version by version.
 
 The dataset names the ones to use (``process.accelerations``); what was used is in the exported parameters.
 """
@@ -242,9 +234,9 @@ def slit_wcs() -> Iterator[None]:
         whole = input_model.meta.wcs
         thin = copy.copy(whole)
         thin._pipeline = [copy.copy(step) for step in whole.pipeline]
-        # Steps 2 and 3 hold one transform a slit: they are replaced below, so that a placeholder does here.
-        thin._pipeline[2].transform = Identity(1)
-        thin._pipeline[3].transform = Identity(1)
+        # Steps 2 and 3 hold one transform a slit. All three are replaced below, so that a placeholder does here.
+        for step in thin._pipeline[1:4]:
+            step.transform = Identity(1)
         shared = [part for step in thin._pipeline[4:] for part in (step.transform, step.frame)]
         slit = copy.deepcopy(thin, {id(part): part for part in shared})
         slit.set_transform("sca", "gwa", whole.pipeline[1].transform[1:])
@@ -589,21 +581,17 @@ def chosen(names: str | Iterable[str]) -> tuple[str, ...]:
 
 
 @contextmanager
-def accelerated(
-    names: Iterable[str], *, only: Iterable[str] | None = None, store: Path | None = None
-) -> Iterator[None]:
+def accelerated(names: Iterable[str], *, store: Path | None = None) -> Iterator[None]:
     """Switch accelerations on for the length of the block.
 
     Parameters
     ----------
     names : iterable of str
         The accelerations to use; those without a patch, or for other versions of jwst, are passed over.
-    only : iterable of str, optional
-        Restrict to these, for pieces that hold in one pipeline only.
     store : Path, optional
         Directory for what can be kept between processes: masks of failed-open shutters.
     """
-    allowed = set(HOLDS.get(jwst_version(), ())) & set(ACCELERATIONS if only is None else only)
+    allowed = set(HOLDS.get(jwst_version(), ()))
     with ExitStack() as stack:
         stack.enter_context(mask_store(store))
         for name in names:
