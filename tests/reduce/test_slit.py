@@ -10,7 +10,8 @@ import asdf
 import numpy as np
 import pytest
 from astropy.io import fits
-from astropy.modeling.models import RotationSequence3D, Shift
+from astropy.modeling import fix_inputs
+from astropy.modeling.models import Identity, RotationSequence3D, Shift
 from stdatamodels.jwst import datamodels
 
 from msa3d.errors import ProductError, UnlitSlitError
@@ -121,3 +122,14 @@ def test_a_wcs_in_memory_gives_what_its_file_will_give():
         np.testing.assert_array_equal(WcsAsWritten(kept).get_transform("slit_frame", "world")(*where), read)
         changed += not np.array_equal(inside(*where), read)
     assert changed
+
+
+def test_a_wcs_in_memory_whose_inputs_have_names():
+    """jwst 3.0.0 names the inputs of its transforms, and fixes some of them by these names."""
+    rotation = RotationSequence3D([10.0, 20.0, 30.0], "zyx")
+    named = (Shift(0.1) & Shift(0.2) & Shift(0.3) | rotation) & Identity(1)
+    named.inputs = ("x", "y", "z", "name")
+    fixed = fix_inputs(named, {"name": 7.0})
+    kept = SimpleNamespace(get_transform=lambda first, last: fixed)
+    found = WcsAsWritten(kept).get_transform("slit_frame", "world")(1.0, 2.0, 3.0)
+    np.testing.assert_allclose(found, [*rotation(1.1, 2.2, 3.3), 7.0], rtol=1e-12)
