@@ -80,6 +80,11 @@ def test_the_main_sequence_is_that_of_its_paper():
 def test_quantities_that_follow_from_others_count_once():
     figure = overview.plot_recovered({"one": report(1.0)})
     assert sorted(figure.msa3d_data["quantity"]) == ["metallicity_gradient", "sigma0"]
+    # A second calibration is shown, but not counted.
+    more = report(1.0)
+    more["quantity"] = ["metallicity_gradient_PP04_O3N2", "sigma0", "metallicity_gradient"]
+    figure = overview.plot_recovered({"one": more})
+    assert len(figure.msa3d_data) == 3 and "chi square of the other 2 pulls is 2.0" in figure.msa3d_caption
 
 
 def test_no_single_number_is_the_gain(dataset):
