@@ -414,6 +414,12 @@ class Run:
 
         return side_by_side.combined(self.side_by_side()) if len(self.side_by_side()) else None
 
+    def survey_efficiency(self) -> dict[str, float]:
+        """Gain over the integral-field unit, and what the published one needs: see `multiplex.published_gain_needs`."""
+        from msa3d.observation.multiplex import published_gain_needs
+
+        return published_gain_needs()
+
     def used(self) -> Table:
         """Packages behind the numbers, with their versions; the book's acknowledgements are made of them."""
         from astropy.table import Table

@@ -13,7 +13,7 @@ from msa3d.config import Dataset
 from msa3d.figures import style
 from msa3d.galaxy import report
 from msa3d.galaxy.disc import COSMOLOGY
-from msa3d.observation.multiplex import Inputs, compare
+from msa3d.observation.multiplex import PUBLISHED_GAIN, Inputs, compare, published_gain_needs
 
 
 @style.house_style()
@@ -370,8 +370,6 @@ def _text(entry, name: str) -> str:
 
 
 MOST_TARGETS = 100
-PUBLISHED_GAIN = 15.0
-"""Barisic et al. 2024, abstract: more than that."""
 THROUGHPUTS = (0.7, 1.0)
 PENALTIES = (1.0, 3.0)
 """Ranges of what is not known of the integral-field unit: its throughput and its noise, relative to the shutters'."""
@@ -430,14 +428,8 @@ def plot_multiplex() -> Figure:
     right.set(xlabel="throughput of the IFU / of a shutter", ylabel="noise variance of the IFU / of a shutter")
     right.set_title(f"b  gain for {inputs.targets} targets")
     style.colour_bar(figure, shown, right, "gain")
-    needed = float(
-        np.interp(
-            -PUBLISHED_GAIN,
-            -np.array([compare(inputs, throughput_ratio=float(t)).gain for t in throughput]),
-            throughput,
-        )
-    )
     grid_p, grid_t = np.meshgrid(penalty, throughput, indexing="ij")
+    needed = published_gain_needs(inputs)
     # A calculation, not data: no mark of simulation.
     return style.finish(
         figure,
@@ -451,7 +443,9 @@ def plot_multiplex() -> Figure:
         f"{THROUGHPUTS[0]:g} to {THROUGHPUTS[1]:g} and noise variance of {PENALTIES[0]:g} to {PENALTIES[1]:g} of the "
         f"shutters' ({at[0]:.1f} to {at[2]:.1f}); hatched: the published gain, more than 15. (b) The gain for "
         f"{inputs.targets} targets on the plane of both unknowns; red: the assumption of the line in (a). With that "
-        f"noise, the published value follows where the IFU has a throughput below {needed:.2f} of a shutter's.",
+        f"noise, the published value follows where the IFU has a throughput below "
+        f"{needed['throughput_ratio']:.2f} of a shutter's; with equal throughput, where its noise variance is above "
+        f"{needed['noise_penalty']:.1f} times a shutter's (white thick line: {PUBLISHED_GAIN:g}).",
         data={
             "a": {"targets": targets, "gain": middle, "low": low, "high": high},
             "b": {"throughput": grid_t, "noise": grid_p, "gain": plane},

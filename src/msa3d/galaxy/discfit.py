@@ -234,11 +234,11 @@ class Convergence:
     def told(self) -> str:
         """Both numbers in a sentence, with a warning where the chain has fewer than `STEPS_PER_TIME` times."""
         times = self.steps / self.time
-        text = f"{self.effective:.0f} independent samples: {times:.1f} autocorrelation times of {self.time:.0f} steps"
-        if times >= STEPS_PER_TIME:
-            return text
-        percent = 100.0 * (2.0 * self.effective) ** -0.5
-        return f"{text}, fewer than the {STEPS_PER_TIME} by which convergence is judged; errors known to {percent:.0f}%"
+        text = f"{self.effective:.0f} independent samples, {times:.1f} autocorrelation times of {self.time:.0f} steps"
+        if times < STEPS_PER_TIME:
+            percent = 100.0 * (2.0 * self.effective) ** -0.5
+            text = f"at most {text}, a lower limit below {STEPS_PER_TIME}; errors are known to {percent:.0f}% at best"
+        return text
 
 
 @dataclass(frozen=True, eq=False)
