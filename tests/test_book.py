@@ -1,5 +1,6 @@
 """The book: what keeps a notebook out of it, its status tables, its formulae, and that it builds."""
 
+import csv
 import re
 import shutil
 from pathlib import Path
@@ -201,3 +202,27 @@ def test_a_notebook_without_its_figure_is_not_bound(pages, run):
     nbformat.write(notebook, path)
     with pytest.raises(ProductError, match="should show a figure and shows none"):
         notebooks.bind(run, pages, PROJECT / "notebooks")
+
+
+@pytest.mark.parametrize(
+    ("must", "aim", "measured", "told"),
+    [
+        ("1e-4", "1e-6", "1.2e-06", "must only"),
+        ("2%", "1%", "-2.5%", "neither"),
+        ("5", "2", "+0.6", "must and aim"),
+        # More is better where the aim is above the least.
+        ("95%", "99%", "97.0%", "must only"),
+        ("95%", "99%", "100.0%", "must and aim"),
+        ("95%", "99%", "94.0%", "neither"),
+    ],
+)
+def test_a_figure_of_merit_says_which_limit_it_meets(must, aim, measured, told):
+    assert book.met(must, aim, measured) == told
+
+
+def test_figures_of_merit_of_the_book_meet_what_they_must():
+    """A row whose limits cannot be read, or a figure that fails, would show on the page."""
+    with (PROJECT / "book" / "figures_of_merit.csv").open(newline="") as lines:
+        rows = list(csv.DictReader(lines))
+    assert len(rows) > 5
+    assert {book.met(row["must"], row["aim"], row["measured"]) for row in rows} <= {"must and aim", "must only"}

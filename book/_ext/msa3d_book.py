@@ -132,8 +132,21 @@ class When(SphinxDirective):
         return self.parse_content_to_nodes(allow_section_headings=True)
 
 
+def met(must: str, aim: str, measured: str) -> str:
+    """Say which of two limits a figure of merit meets: ``must and aim``, ``must only`` or ``neither``.
+
+    A limit holds for the size of the figure; it is a least one where the aim is above what must be.
+    """
+    least, wanted, found = (abs(float(text.strip("%"))) for text in (must, aim, measured))
+    reached = [found >= limit if wanted > least else found <= limit for limit in (least, wanted)]
+    return ("neither", "must only", "must and aim")[sum(reached)]
+
+
 class Csv(SphinxDirective):
-    """``msa3d-csv`` with the name of a table among the pages; nothing where it is not there."""
+    """``msa3d-csv`` with the name of a table among the pages; nothing where it is not there.
+
+    A table of figures of merit (``must``, ``aim``, ``measured``) gets a column that says which is met.
+    """
 
     required_arguments = 1
 
@@ -144,6 +157,10 @@ class Csv(SphinxDirective):
             return []
         with path.open(encoding="utf-8", newline="") as lines:
             header, *rows = [tuple(row) for row in csv.reader(line for line in lines if not line.startswith("#"))]
+        if {"must", "aim", "measured"} <= set(header):
+            limits = [header.index(name) for name in ("must", "aim", "measured")]
+            rows = [(*row, met(*(row[k] for k in limits))) for row in rows]
+            header = (*header, "met")
         return [_table(header, rows)]
 
 

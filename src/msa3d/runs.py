@@ -408,6 +408,18 @@ class Run:
 
         return side_by_side.summary(self.side_by_side()) if len(self.side_by_side()) else None
 
+    def combined_pulls(self) -> Table | None:
+        """Mean pull of each quantity over all galaxies, by builder; None where there is nothing to compare."""
+        from msa3d.closure import side_by_side
+
+        return side_by_side.combined(self.side_by_side()) if len(self.side_by_side()) else None
+
+    def survey_efficiency(self) -> dict[str, float]:
+        """Gain over the integral-field unit, and what the published one needs: see `multiplex.published_gain_needs`."""
+        from msa3d.observation.multiplex import published_gain_needs
+
+        return published_gain_needs()
+
     def used(self) -> Table:
         """Packages behind the numbers, with their versions; the book's acknowledgements are made of them."""
         from astropy.table import Table

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from astropy.table import Table
 
 from msa3d.closure import side_by_side
 from msa3d.config import Dataset
@@ -57,11 +58,27 @@ def test_what_the_book_quotes(found):
     assert set(best["galaxy"]) == {8512} and set(best["quantity"]) <= set(side_by_side.QUOTED)
     assert {"drizzle: pull", "drizzle: ratio", "paper: pull", "paper: ratio"} < set(best.colnames)
     rows = {row["builder"]: row for row in side_by_side.summary(table)}
-    pulls = np.array(table["drizzle_pull"])
+    pulls = np.array(table["drizzle_pull"])[[report.counts(name) for name in table["quantity"]]]
+    assert rows["drizzle"]["pulls"] == pulls.size < len(table)
+    assert float(rows["drizzle"]["chi square"]) == pytest.approx(np.sum(pulls**2), abs=0.06)
     assert float(rows["drizzle"]["rms of pulls"]) == pytest.approx(np.sqrt(np.mean(pulls**2)), abs=0.006)
     assert float(rows["drizzle"]["largest pull"]) == pytest.approx(np.abs(pulls).max(), abs=0.06)
     ratio = float(rows["paper"]["recovered over injected Ha"]) / float(rows["drizzle"]["recovered over injected Ha"])
     assert ratio == pytest.approx(0.75, abs=0.02)
+
+
+def test_means_over_galaxies_count_each_quantity_once():
+    """Two galaxies: 3 and 1 of sigma0, of which the published builder has one; the rotation's asymptote is no more."""
+    rows = [(1, "sigma0", 3.0, 4.0), (1, "v_sin_i_re", -1.0, -1.0), (1, "v_sin_i", 9.0, 9.0),
+            (2, "sigma0", 1.0, np.nan), (2, "metallicity_gradient_PP04_O3N2", 9.0, 9.0)]  # fmt: skip
+    table = Table(rows=rows, names=("galaxy", "quantity", "drizzle_pull", "paper_pull"))
+    found = {row["quantity"]: row for row in side_by_side.combined(table)}
+    assert list(found) == ["sigma0", "v_sin_i_re", "all"]
+    assert found["sigma0"]["mean pull, drizzle"] == pytest.approx(2.0)
+    assert (found["sigma0"]["galaxies"], found["sigma0"]["error"]) == (2, pytest.approx(0.5**0.5))
+    assert found["sigma0"]["mean pull, published builder"] == pytest.approx(4.0)
+    assert found["all"]["galaxies"] == 3 and found["all"]["mean pull, drizzle"] == pytest.approx(1.0)
+    assert len(side_by_side.combined(table[:0])) == 0
 
 
 def test_nothing_to_compare():

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 from msa3d.config import Dataset
 from msa3d.constants import C_KMS, LINES
@@ -14,7 +15,7 @@ from msa3d.cubes.cube import Cube
 from msa3d.errors import ProductError
 from msa3d.galaxy import report
 from msa3d.galaxy.disc import Disc
-from msa3d.galaxy.discfit import fit_disc
+from msa3d.galaxy.discfit import Convergence, fit_disc
 from msa3d.galaxy.discmodel import SLIT_SIGN, LineModel, deconvolve, exponential, find_lattice
 from msa3d.galaxy.lines import CURVES, line_spread_of
 from msa3d.galaxy.profiles import Geometry
@@ -140,6 +141,25 @@ def test_sampling_gives_the_errors_of_the_covariance(cube, fit):
     assert sampled.samples.shape == (12 * 20, 5)
     for name in ("pa_deg", "sigma0", "systemic"):
         assert sampled.error[name] == pytest.approx(fit.error[name], rel=0.6)
+    chain = sampled.convergence
+    assert fit.convergence is None and (chain.steps, chain.walkers) == (20, 12)
+    assert chain.effective == pytest.approx(len(sampled.samples) / chain.time)
+    # Twenty steps are no chain, and the report says so.
+    noted = {row.quantity: row for row in report.disc_rows(sampled)}["effective_samples"]
+    assert noted.recovered == chain.effective and "at most" in noted.note
+    assert "effective_samples" not in {row.quantity for row in report.disc_rows(fit)}
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.9])
+def test_the_autocorrelation_time_of_a_known_process(memory):
+    """First-order autoregression: (1 + a) / (1 - a) steps."""
+    noise = np.random.default_rng(1).standard_normal((20_000, 8, 2))
+    chain = lfilter([1.0], [1.0, -memory], noise, axis=0)
+    found = Convergence.of(chain)
+    expected = (1.0 + memory) / (1.0 - memory)
+    assert found.time == pytest.approx(expected, rel=0.15)
+    assert found.effective == pytest.approx(20_000 * 8 / expected, rel=0.15)
+    assert "at most" not in found.told
 
 
 def test_noise_that_neighbours_share_makes_errors_larger(cube, fit):

@@ -4,7 +4,7 @@ from dataclasses import fields
 
 import pytest
 
-from msa3d.observation.multiplex import ORIGINS, Inputs, compare
+from msa3d.observation.multiplex import ORIGINS, PUBLISHED_GAIN, Inputs, compare, published_gain_needs
 
 FREE = {
     "exposure_overhead_s": 0.0, "specification_s": 0.0, "acquisition_s": 0.0, "configuration_s": 0.0, "slew_s": 0.0,
@@ -31,6 +31,16 @@ def test_the_published_gain_needs_a_less_efficient_unit():
     """More than 15 is not reached with equal throughput; it is where the unit passes four fifths of the light."""
     assert compare().gain == pytest.approx(10.54, abs=0.01)
     assert compare(throughput_ratio=0.8).gain > 15.0
+
+
+@pytest.mark.parametrize("inputs", [None, Inputs(targets=30, noise_penalty=3.0, exposure_s=600.0)])
+def test_what_the_published_gain_needs_gives_it(inputs):
+    needed = published_gain_needs(inputs)
+    assert compare(inputs, throughput_ratio=needed["throughput_ratio"]).gain == pytest.approx(PUBLISHED_GAIN)
+    even = {"throughput_ratio": 1.0}
+    assert compare(inputs, noise_penalty=needed["noise_penalty"], **even).gain == pytest.approx(PUBLISHED_GAIN)
+    assert needed["gain"] == pytest.approx(compare(inputs, **even).gain)
+    assert needed["gain_background"] < needed["gain"]
 
 
 def test_each_default_has_an_origin():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from astropy.table import Table
+from scipy.stats import chi2
 
 from msa3d.config import Dataset
 from msa3d.galaxy import report
@@ -74,7 +75,7 @@ def of_best(table: Table, found: Mapping[int, Galaxy]) -> Table:
 
 
 def summary(table: Table) -> Table:
-    """Pulls of all galaxies and quantities, a row a builder.
+    """Pulls of all galaxies and quantities that count (`msa3d.galaxy.report.counts`), a row a builder.
 
     Parameters
     ----------
@@ -84,17 +85,54 @@ def summary(table: Table) -> Table:
     Returns
     -------
     astropy.table.Table
-        ``builder``, ``rms of pulls``, ``largest pull``, and mean ``recovered over injected`` flux of Ha.
+        ``builder``, number of ``pulls``, their ``chi square`` and its ``probability`` to be exceeded by chance if
+        pulls are independent and of unit width, ``rms of pulls``, ``largest pull``, and mean ``recovered over
+        injected`` flux of Ha.
     """
+    counted = [report.counts(str(name)) for name in table["quantity"]]
     rows = []
     for builder in (name.removesuffix("_pull") for name in table.colnames if name.endswith("_pull")):
-        pulls = np.asarray(table[f"{builder}_pull"], dtype=float)
+        pulls = np.asarray(table[f"{builder}_pull"], dtype=float)[counted]
         pulls = pulls[np.isfinite(pulls)]
         flux = np.asarray(table[f"{builder}_ratio"], dtype=float)[table["quantity"] == "flux_Ha"]
         if pulls.size:
-            rms = float(np.sqrt(np.mean(pulls**2)))
-            rows.append((builder, f"{rms:.2f}", f"{np.abs(pulls).max():.1f}", f"{np.nanmean(flux):.2f}"))
-    return Table(rows=rows or None, names=("builder", "rms of pulls", "largest pull", "recovered over injected Ha"))
+            square = float(np.sum(pulls**2))
+            told = (f"{square:.1f}", f"{chi2.sf(square, pulls.size):.2g}", f"{np.sqrt(square / pulls.size):.2f}")
+            largest = np.abs(pulls).max()
+            rows.append((builder, pulls.size, *told, f"{largest:.1f}", f"{np.nanmean(flux):.2f}"))
+    names = ("builder", "pulls", "chi square", "probability", "rms of pulls", "largest pull")
+    return Table(rows=rows or None, names=(*names, "recovered over injected Ha"))
+
+
+def combined(table: Table) -> Table:
+    """Mean pull of each quantity over the galaxies: what a bias does to all of them, and chance does not.
+
+    Parameters
+    ----------
+    table : astropy.table.Table
+        Of `compared`.
+
+    Returns
+    -------
+    astropy.table.Table
+        A row per quantity that counts (`msa3d.galaxy.report.counts`), and one of ``all``: number of ``galaxies`` (of
+        ``all``: of pulls), the ``error`` of a mean of as many pulls of unit width, and for each builder the ``mean
+        pull``; NaN where it has none.
+    """
+    builders = [name.removesuffix("_pull") for name in table.colnames if name.endswith("_pull")]
+    part = table[[report.counts(str(name)) for name in table["quantity"]]]
+    groups = {name: part[part["quantity"] == name] for name in dict.fromkeys(map(str, part["quantity"]))}
+    rows = []
+    for name, group in [*groups.items(), *([("all", part)] if groups else [])]:
+        pulls = [np.asarray(group[f"{builder}_pull"], dtype=float) for builder in builders]
+        number = int(np.isfinite(pulls[0]).sum())
+        means = [float(np.mean(one[np.isfinite(one)])) if np.isfinite(one).any() else np.nan for one in pulls]
+        rows.append((name, number, number**-0.5 if number else np.nan, *means))
+    told = [f"mean pull, {BUILDERS.get(builder, builder)}" for builder in builders]
+    found = Table(rows=rows or None, names=("quantity", "galaxies", "error", *told))
+    for name, form in zip(found.colnames[2:], (".2f", *["+.2f"] * len(told)), strict=True):
+        found[name].info.format = form
+    return found
 
 
 HEADLINE = {

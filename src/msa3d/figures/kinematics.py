@@ -429,6 +429,7 @@ def plot_disc_posterior(dataset: Dataset, galaxy: Galaxy) -> Figure:
         for n, m, lo, h in zip(names, middle, low, high, strict=True)
     )
     put = " Orange: injected." if np.isfinite(truth).any() else ""
+    chain = "" if fit.convergence is None else f" The chain has {fit.convergence.told}."
     return style.finish(
         figure,
         simulated=galaxy.cube.simulated,
@@ -439,7 +440,7 @@ def plot_disc_posterior(dataset: Dataset, galaxy: Galaxy) -> Figure:
         f"pairs (contours: "
         f"39 and 86% of the samples, 1 and 2\u03c3 in two dimensions; from {sampled}, chi square divided by "
         f"{fit.scale:.2f} for noise "
-        f"that spaxels share). Medians and 68% ranges: {told}.{put}",
+        f"that spaxels share). Medians and 68% ranges: {told}.{chain}{put}",
         data={"samples": {f"{name}": draws[:, k] for k, name in enumerate(names)}},
     )
 

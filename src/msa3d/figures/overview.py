@@ -13,7 +13,7 @@ from msa3d.config import Dataset
 from msa3d.figures import style
 from msa3d.galaxy import report
 from msa3d.galaxy.disc import COSMOLOGY
-from msa3d.observation.multiplex import Inputs, compare
+from msa3d.observation.multiplex import PUBLISHED_GAIN, Inputs, compare, published_gain_needs
 
 
 @style.house_style()
@@ -226,8 +226,6 @@ GROUPS = {
     "flux": ("log_sfr", "flux_Ha", "flux_Hb", "flux_[NII]6583", "flux_[OIII]5007"),
 }
 """Rows in their order, by subject."""
-DUPLICATES = ("re_disc_kpc", "v_sin_i", "v_over_sigma", "offset_east", "offset_north")
-"""Quantities that follow from others, and so count once: Re from the scale length, V/sigma from V at Re."""
 
 
 @style.house_style()
@@ -247,7 +245,9 @@ def plot_recovered(tables: Mapping[str, Table], *, simulated: bool = True) -> Fi
     matplotlib.figure.Figure or None
         Left: a row a quantity, pulls of all tables; right: numbers of the first table. None if no row has a pull.
     """
-    pulls = {name: {q: p for q, p in _pulls(table).items() if q not in DUPLICATES} for name, table in tables.items()}
+    pulls = {
+        name: {q: p for q, p in _pulls(table).items() if q not in report.FOLLOWING} for name, table in tables.items()
+    }
     there = {quantity for rows in pulls.values() for quantity in rows}
     listed = [q for group in GROUPS.values() for q in group if q in there]
     quantities = [*listed, *sorted(there - set(listed))]
@@ -261,6 +261,7 @@ def plot_recovered(tables: Mapping[str, Table], *, simulated: bool = True) -> Fi
         left.axvline(limit, color=style.GREY, linestyle="--", linewidth=0.7)
     left.axvline(0, color=style.TRUTH_COLOUR, linewidth=1.0)
     everything = np.array([value for found in pulls.values() for value in found.values()])
+    counted = np.array([value for found in pulls.values() for q, value in found.items() if report.counts(q)])
     most = max(4.0, 1.15 * float(np.abs(everything).max()))
     markers = "osD^v<>pP*"
     colours = [c for c in style.CYCLE if c not in (style.TRUTH_COLOUR, style.PUBLISHED_COLOUR)]
@@ -274,12 +275,14 @@ def plot_recovered(tables: Mapping[str, Table], *, simulated: bool = True) -> Fi
     left.set_ylim(-0.7, len(quantities) - 0.1)
     left.set_yticks(list(rows.values()), [LABELS.get(q, q.replace("_", " ")) for q in rows])
     left.tick_params(axis="y", length=0)
-    _combined(left, pulls, rows)
+    for label, quantity in zip(left.get_yticklabels(), rows, strict=True):
+        label.set_color(style.BLACK if report.counts(quantity) else style.GREY)
+    _combined(left, pulls, {quantity: row for quantity, row in rows.items() if report.counts(quantity)})
     edges = [rows[group[-1]] - 0.5 for group in ([q for q in names if q in rows] for names in GROUPS.values()) if group]
     for edge in edges[:-1]:
         left.axhline(edge, color=style.GREY, linewidth=0.5)
     left.set_xlabel("(recovered \u2212 injected) / error")
-    rms = float(np.sqrt(np.mean(everything**2)))
+    rms = float(np.sqrt(np.mean(counted**2))) if counted.size else float("nan")
     left.set_title(f"a  pulls, rms {rms:.2f}")
     first = next(iter(tables))
     _numbers(right, tables[first], rows)
@@ -295,9 +298,9 @@ def plot_recovered(tables: Mapping[str, Table], *, simulated: bool = True) -> Fi
         f"largest {np.abs(everything).max():.1f}; beside them published, injected and recovered values for {first}.",
         caption=f"Injected against recovered. (a) Recovered minus injected in units of the error, for {names}; grey: "
         f"\u00b11\u03c3; black bars: mean of all "
-        f"galaxies and its error. Quantities that follow from others are left out. The rms of the {everything.size} "
-        f"pulls is {rms:.2f}. (b) Published, "
-        f"injected and recovered values of {first}; F$_{{-17}}$: 10\u207b\u00b9\u2077 erg s\u207b\u00b9 "
+        f"galaxies and its error. Quantities with grey names are made of the same data as others and not counted: the "
+        f"chi square of the other {counted.size} pulls is {np.sum(counted**2):.1f}, their rms {rms:.2f}. (b) "
+        f"Published, injected and recovered values of {first}; F$_{{-17}}$: 10\u207b\u00b9\u2077 erg s\u207b\u00b9 "
         f"cm\u207b\u00b2.",
         data={name: {"quantity": list(found), "pull": list(found.values())} for name, found in pulls.items() if found},
     )
@@ -367,8 +370,6 @@ def _text(entry, name: str) -> str:
 
 
 MOST_TARGETS = 100
-PUBLISHED_GAIN = 15.0
-"""Barisic et al. 2024, abstract: more than that."""
 THROUGHPUTS = (0.7, 1.0)
 PENALTIES = (1.0, 3.0)
 """Ranges of what is not known of the integral-field unit: its throughput and its noise, relative to the shutters'."""
@@ -427,14 +428,8 @@ def plot_multiplex() -> Figure:
     right.set(xlabel="throughput of the IFU / of a shutter", ylabel="noise variance of the IFU / of a shutter")
     right.set_title(f"b  gain for {inputs.targets} targets")
     style.colour_bar(figure, shown, right, "gain")
-    needed = float(
-        np.interp(
-            -PUBLISHED_GAIN,
-            -np.array([compare(inputs, throughput_ratio=float(t)).gain for t in throughput]),
-            throughput,
-        )
-    )
     grid_p, grid_t = np.meshgrid(penalty, throughput, indexing="ij")
+    needed = published_gain_needs(inputs)
     # A calculation, not data: no mark of simulation.
     return style.finish(
         figure,
@@ -448,7 +443,9 @@ def plot_multiplex() -> Figure:
         f"{THROUGHPUTS[0]:g} to {THROUGHPUTS[1]:g} and noise variance of {PENALTIES[0]:g} to {PENALTIES[1]:g} of the "
         f"shutters' ({at[0]:.1f} to {at[2]:.1f}); hatched: the published gain, more than 15. (b) The gain for "
         f"{inputs.targets} targets on the plane of both unknowns; red: the assumption of the line in (a). With that "
-        f"noise, the published value follows where the IFU has a throughput below {needed:.2f} of a shutter's.",
+        f"noise, the published value follows where the IFU has a throughput below "
+        f"{needed['throughput_ratio']:.2f} of a shutter's; with equal throughput, where its noise variance is above "
+        f"{needed['noise_penalty']:.1f} times a shutter's (white thick line: {PUBLISHED_GAIN:g}).",
         data={
             "a": {"targets": targets, "gain": middle, "low": low, "high": high},
             "b": {"throughput": grid_t, "noise": grid_p, "gain": plane},

@@ -21,7 +21,7 @@ applied where there is no line, and chi square is divided by the factor by which
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from scipy.optimize import least_squares
@@ -196,6 +196,51 @@ LEAST_MODEL_SNR = 2.0
 AROUND_KMS = 3500.0
 
 
+STEPS_PER_TIME = 50
+"""As many autocorrelation times a chain should have for the time itself to be known (Foreman-Mackey et al. 2013)."""
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """How long a chain of samples is, in units of its own memory.
+
+    Attributes
+    ----------
+    time : float
+        Integrated autocorrelation time of the parameter that has the longest, in steps; an underestimate where the
+        chain is short.
+    steps, walkers : int
+        Of the chain, burn-in left out.
+    """
+
+    time: float
+    steps: int
+    walkers: int
+
+    @classmethod
+    def of(cls, chain: np.ndarray) -> Convergence:
+        """Measure a chain, (n_steps, n_walkers, n_parameters)."""
+        from emcee.autocorr import integrated_time
+
+        times = integrated_time(chain, tol=0, quiet=True)
+        return cls(float(np.max(times)), *chain.shape[:2])
+
+    @property
+    def effective(self) -> float:
+        """Number of independent samples that know as much as the chain."""
+        return self.steps * self.walkers / self.time
+
+    @property
+    def told(self) -> str:
+        """Both numbers in a sentence, with a warning where the chain has fewer than `STEPS_PER_TIME` times."""
+        times = self.steps / self.time
+        text = f"{self.effective:.0f} independent samples, {times:.1f} autocorrelation times of {self.time:.0f} steps"
+        if times < STEPS_PER_TIME:
+            percent = 100.0 * (2.0 * self.effective) ** -0.5
+            text = f"at most {text}, a lower limit below {STEPS_PER_TIME}; errors are known to {percent:.0f}% at best"
+        return text
+
+
 @dataclass(frozen=True, eq=False)
 class DiscFit:
     """A disc that was fitted to a cube.
@@ -227,6 +272,8 @@ class DiscFit:
         What was fitted, continuum removed, and the model; NaN outside the spaxels used. MJy/sr.
     chi2, freedom : float
         Of the whitened residuals, not scaled.
+    convergence : Convergence or None
+        Of the samples; None without any.
     """
 
     names: tuple[str, ...]
@@ -243,6 +290,7 @@ class DiscFit:
     model: np.ndarray = field(repr=False)
     chi2: float = np.nan
     freedom: float = np.nan
+    convergence: Convergence | None = None
 
     def draws(self, n: int = 400, seed: int = 0) -> np.ndarray:
         """Sets of parameters from the posterior (or from the covariance), (n, n_names)."""
@@ -381,7 +429,10 @@ def fit_disc(
         problem = _refined(problem, vector, work, settings, iterations, scale)
         vector = _least_squares(problem, vector).x
     scale, covariance = noise_scale(cube, problem, vector, redshift)
-    samples = _sample(problem, vector, covariance, scale, walkers, steps, seed) if sample else None
+    samples = convergence = None
+    if sample:
+        chain = _sample(problem, vector, covariance, scale, walkers, steps, seed)
+        convergence, samples = Convergence.of(chain), chain.reshape(-1, vector.size)
     if centre_covariance is not None and not free_centre:
         response = response_to_centre(problem, vector)
         covariance = covariance + response @ centre_covariance @ response.T
@@ -389,7 +440,8 @@ def fit_disc(
             moved = np.random.default_rng(seed).multivariate_normal(np.zeros(2), centre_covariance, len(samples))
             change = moved @ response.T
             samples = np.where(np.arange(vector.size) == 2, samples * np.exp(change), samples + change)
-    return _result(cube, problem, vector, covariance, scale, samples, lines, redshift, line)
+    found = _result(cube, problem, vector, covariance, scale, samples, lines, redshift, line)
+    return replace(found, convergence=convergence)
 
 
 class _Work:
@@ -463,7 +515,7 @@ def _optimise(problem: Problem, lines, used: np.ndarray, pa_deg: float | None) -
 
 
 def _sample(problem, vector, covariance, scale, walkers, steps, seed) -> np.ndarray:
-    """Sample the posterior: uniform in all parameters and in log r_turn, chi square divided by the scale."""
+    """Sample the posterior (uniform in all and in log r_turn, chi square over the scale): (steps, walkers, n)."""
     import emcee
 
     low, high = _bounds(problem)
@@ -481,8 +533,8 @@ def _sample(problem, vector, covariance, scale, walkers, steps, seed) -> np.ndar
     sampler = emcee.EnsembleSampler(walkers, vector.size, log_probability)
     sampler.random_state = np.random.RandomState(seed).get_state()
     sampler.run_mcmc(start, steps)
-    chain = sampler.get_chain(discard=steps // 3, flat=True)
-    chain[:, 2] = np.exp(chain[:, 2])
+    chain = sampler.get_chain(discard=steps // 3)
+    chain[..., 2] = np.exp(chain[..., 2])
     return chain
 
 

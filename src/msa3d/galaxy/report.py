@@ -221,7 +221,8 @@ def disc_rows(fit, re_arcsec: float | None = None) -> list[Row]:
     Returns
     -------
     list of Row
-        sigma0, v_sin_i, v_sin_i_re, v_over_sigma, pa_deg, r_turn, systemic, redshift.
+        sigma0, v_sin_i, v_sin_i_re, v_over_sigma, pa_deg, r_turn, systemic, redshift; and effective_samples and
+        autocorrelation_time (of the slowest parameter) if the posterior was sampled.
     """
     note = f"chi square divided by {fit.scale:.2f}: noise shared by neighbours, and banding"
     rows = [
@@ -239,7 +240,12 @@ def disc_rows(fit, re_arcsec: float | None = None) -> list[Row]:
         rows.append(Row(name, unit, fit.best[name], fit.error[name]))
     per_kms = (1.0 + fit.redshift) / C_KMS
     redshift = fit.redshift + fit.best["systemic"] * per_kms
-    return [*rows, Row("redshift", "", redshift, fit.error["systemic"] * per_kms)]
+    rows.append(Row("redshift", "", redshift, fit.error["systemic"] * per_kms))
+    if fit.convergence is not None:
+        chain = fit.convergence
+        rows.append(Row("effective_samples", "", chain.effective, note=chain.told))
+        rows.append(Row("autocorrelation_time", "", chain.time, note=f"steps of the chain, of {chain.steps}"))
+    return rows
 
 
 STELLAR_PER_GAS = 0.44 * 4.05 / 3.1
@@ -478,13 +484,19 @@ def line_spreads(galaxy: Galaxy, dataset: Dataset) -> Table:
     return table
 
 
-def pull_statistics(table: Table) -> tuple[float, float, int]:
-    """Largest absolute pull, root mean square of the pulls, and their number; NaN without any."""
-    pulls = np.asarray(table["pull"], dtype=float)
-    pulls = pulls[np.isfinite(pulls)]
-    if not pulls.size:
-        return float("nan"), float("nan"), 0
-    return float(np.abs(pulls).max()), float(np.sqrt(np.mean(pulls**2))), int(pulls.size)
+FOLLOWING = ("re_disc_kpc", "v_sin_i", "v_over_sigma", "offset_east", "offset_north")
+"""Quantities that repeat others: Re the scale length, asymptote and V/sigma the rotation at Re."""
+_SHARED = ("scale_ratio", "log_sfr", "av_centre", "metallicity_centre")
+
+
+def counts(quantity: str) -> bool:
+    """Whether a quantity is counted where pulls are combined, so that what is measured once counts once.
+
+    Beside `FOLLOWING`, the ratio of the two scale lengths, and what is made of the fluxes of the lines (star formation,
+    A_V and O/H at the centre) are not; nor is a further metallicity calibration. Fluxes and gradients are.
+    """
+    again = quantity.startswith(("metallicity_gradient_", "metallicity_centre_"))
+    return not again and quantity not in FOLLOWING and quantity not in _SHARED
 
 
 def write_report(table: Table, stem: str | Path) -> list[Path]:

@@ -7,6 +7,7 @@ same depth, and how the gain is made up. Each input says where its default comes
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 ORIGINS = {
@@ -26,6 +27,8 @@ ORIGINS = {
     "ifs_leakage_exposures": "our choice: one exposure a target with all shutters closed, for the light that leaks",
 }
 """Where the default of each input comes from."""
+PUBLISHED_GAIN = 15.0
+"""Barisic et al. 2024, abstract: more than that."""
 
 
 @dataclass(frozen=True)
@@ -133,3 +136,52 @@ def compare(inputs: Inputs | None = None, **changes: float) -> Comparison:
         "overheads": (ifs / own) / (ifs_open / own_open),
     }
     return Comparison(own, ifs, factors)
+
+
+def loss_for(gain: float, inputs: Inputs | None = None) -> float:
+    """Find how much worse than the shutters the integral-field unit must be for a gain.
+
+    Parameters
+    ----------
+    gain : float
+        Wanted.
+    inputs : Inputs, optional
+        The observation; the published one without it. Its noise penalty and throughput do not matter.
+
+    Returns
+    -------
+    float
+        ``noise_penalty / throughput_ratio**2``, on which alone the gain depends, linearly; negative where overheads
+        alone give more.
+    """
+    none, one = (compare(inputs, noise_penalty=penalty, throughput_ratio=1.0).gain for penalty in (1.0, 2.0))
+    return 1.0 + (gain - none) / (one - none)
+
+
+def published_gain_needs(inputs: Inputs | None = None) -> dict[str, float]:
+    """Numbers that say for which integral-field unit the published gain follows.
+
+    Parameters
+    ----------
+    inputs : Inputs, optional
+        The observation; the published one without it.
+
+    Returns
+    -------
+    dict of str to float
+        ``gain`` of the inputs with equal throughput, ``gain_background`` where both have the same noise variance, too;
+        the ``throughput_ratio`` below which, with the noise penalty of the inputs, the gain is more than
+        `PUBLISHED_GAIN`, and the ``noise_penalty`` above which it is with equal throughput; ``published``, ``targets``
+        and ``assumed`` noise penalty.
+    """
+    inputs = replace(inputs or Inputs(), throughput_ratio=1.0)
+    loss = loss_for(PUBLISHED_GAIN, inputs)
+    return {
+        "gain": compare(inputs).gain,
+        "gain_background": compare(inputs, noise_penalty=1.0).gain,
+        "throughput_ratio": math.sqrt(inputs.noise_penalty / loss) if loss > 0 else math.inf,
+        "noise_penalty": loss,
+        "published": PUBLISHED_GAIN,
+        "targets": inputs.targets,
+        "assumed": inputs.noise_penalty,
+    }
