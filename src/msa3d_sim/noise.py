@@ -140,8 +140,9 @@ def banding(rng, read: np.ndarray, *, along: bool) -> np.ndarray:
 
 def _pink(rng, n: int, lowest: float) -> np.ndarray:
     """Draw a series whose power goes as 1/f above a frequency (cycles per sample), and is zero below; float32."""
-    frequency = fft.rfftfreq(n).astype(np.float32)
-    amplitude = np.zeros_like(frequency)
+    # Powers of single-precision numbers differ between versions of numpy in their last digit, those of doubles do not.
+    frequency = fft.rfftfreq(n).astype(np.float64)
+    amplitude = np.zeros(frequency.size, np.float32)
     kept = frequency > lowest
     amplitude[kept] = frequency[kept] ** -0.5
     phases = rng.standard_normal((frequency.size, 2), dtype=np.float32).view(np.complex64)[:, 0]
@@ -152,7 +153,7 @@ def _pink(rng, n: int, lowest: float) -> np.ndarray:
 def _noisy_pixels(seed: int, side: int, shape: tuple[int, int]) -> np.ndarray:
     """Read variance of each pixel of a detector over the median; the same in every exposure, and not flagged."""
     rng = np.random.default_rng([seed, 4, side])
-    factor = np.exp(NOISE_SCATTER * rng.standard_normal(shape, dtype=np.float32))
+    factor = np.exp(NOISE_SCATTER * rng.standard_normal(shape, dtype=np.float32).astype(np.float64)).astype(np.float32)
     noisy = rng.random(shape, dtype=np.float32) < NOISY_FRACTION
     factor[noisy] *= 1.0 + rng.exponential(1.0, int(noisy.sum()))
     return factor**2
