@@ -22,7 +22,7 @@ from msa3d import cli
 from msa3d.config import Dataset
 from msa3d.errors import ProductError
 from msa3d.observation.metafile import MsaFile
-from msa3d.pipeline import notebooks
+from msa3d.pipeline import notebooks, overview
 from msa3d.pipeline.engine import Record
 from msa3d.pipeline.layout import Layout
 from msa3d.pipeline.overview import make_plan, next_step, read_status, score
@@ -81,7 +81,8 @@ def test_before_anything_is_there(tmp_path, dataset):
     plan = make_plan(dataset, Layout(tmp_path / "nowhere" / "root"))
     assert (plan.exposures, plan.exposures_expected, plan.pattern, plan.slitlets) == (0, 9, None, 0)
     assert any("There are no count-rate files" in problem for problem in plan.problems)
-    assert plan.seconds > 0
+    assert set(plan.seconds) == {"simulate", "process", "calpost", "postprocess", "cubebuild", "figures"}
+    assert min(plan.seconds.values()) > 0
     assert plan.disk_gb > 0
     assert not (tmp_path / "nowhere").exists()
 
@@ -118,7 +119,7 @@ def test_more_slitlets_and_exposures_cost_more(layout, dataset):
     small = make_plan(dataset, layout, workers=1)
     wide = make_plan(dataset.replaced(pattern={"columns": 30}), layout, workers=1)
     assert wide.disk_gb > 5 * small.disk_gb
-    assert wide.seconds > 3 * small.seconds
+    assert wide.seconds["cubebuild"] > 3 * small.seconds["cubebuild"]
     assert any("the pattern of dataset tiny has 3 x 30" in problem for problem in wide.problems)
 
 
@@ -128,8 +129,44 @@ def test_exposures_that_are_done_tell_the_time(layout, dataset):
         Record(layout, "process", activity).write([], seconds=1000.0)
     plan = make_plan(dataset, layout, workers=1)
     assert (plan.done, plan.measured) == (3, True)
-    assert plan.seconds == pytest.approx(6000.0, rel=0.05)
+    assert plan.seconds["process"] == 6000.0
     assert "from the exposures done" in words_of(plan)["time"]
+    assert "process 100 min" in words_of(plan)["of each step"]
+    assert make_plan(dataset, layout, workers=2).seconds["process"] == 3000.0
+
+
+def test_one_slow_exposure_does_not_tell_the_time(layout, dataset):
+    """The first of each worker imports and compiles."""
+    layout.records.mkdir(parents=True)
+    for activity, seconds in (("03101", 60.0), ("03103", 15.0), ("03105", 16.0)):
+        Record(layout, "process", activity).write([], seconds=seconds)
+    assert make_plan(dataset, layout, workers=1).seconds["process"] == 6 * 16.0
+
+
+def test_cleaning_and_slitlets_cost_what_was_measured(layout, dataset, monkeypatch):
+    monkeypatch.setattr(overview, "score", lambda: overview.REFERENCE_SCORE)
+    with_it, without = (
+        make_plan(dataset.replaced(process={"nsclean": clean}), layout, workers=1).seconds for clean in (True, False)
+    )
+    assert with_it["process"] - without["process"] == pytest.approx(9 * 2 * overview.SECONDS_CLEANING)
+    assert without["process"] == pytest.approx(9 * 5.7 + overview.SECONDS_FIRST)
+    assert {step for step in with_it if with_it[step] != without[step]} == {"process"}
+    both = dataset.replaced(process={"nsclean": False, "wanted_sources_only": False})
+    assert make_plan(both, layout, workers=1).seconds["process"] == pytest.approx(9 * 7.9 + overview.SECONDS_FIRST)
+
+
+def test_what_is_done_takes_no_time(layout, dataset):
+    assert make_plan(dataset, layout, workers=1).seconds["simulate"] == 0.0
+    layout.records.mkdir(parents=True)
+    for step in ("process", "calpost"):
+        for number in range(9):
+            Record(layout, step, f"031{number:02d}").write([], seconds=1.0)
+    for name in dataset.cubebuild.builders:
+        Record(layout, "cubebuild", name).write([], seconds=1.0)
+    layout.notebooks.mkdir()
+    (layout.notebooks / f"{overview.LAST}.ipynb").touch()
+    left = make_plan(dataset, layout, workers=1).seconds
+    assert [step for step in left if left[step]] == ["postprocess"]
 
 
 def test_what_is_to_be_fetched(tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,8 @@ import pytest
 
 from msa3d.errors import Msa3dError, ObservationError, TaskError
 from msa3d.pipeline import parallel
+from msa3d.pipeline.engine import Record, Step, Task
+from msa3d.pipeline.layout import Layout
 
 # Functions that run in other processes must be importable there: they live in a module of their own.
 TASKS = textwrap.dedent(
@@ -23,6 +26,7 @@ TASKS = textwrap.dedent(
     import os, time
     from pathlib import Path
     from msa3d.errors import ObservationError
+    from msa3d.pipeline.engine import Made
 
     def square(x):
         return x * x
@@ -48,6 +52,18 @@ TASKS = textwrap.dedent(
     def leave_mark(path):
         Path(path).write_text(str(os.getpid()))
         time.sleep(60)
+
+    def make_or_die(product):
+        # The first worker that has made two is killed in its third.
+        calls, died = product.parent / "calls", product.parent / "died"
+        with calls.open("a") as stream:
+            stream.write(f"{os.getpid()} {product.name}\\n")
+        mine = [line for line in calls.read_text().splitlines() if line.startswith(f"{os.getpid()} ")]
+        if len(mine) == 3 and not died.exists():
+            died.write_text(product.name)
+            os.kill(os.getpid(), 9)
+        product.write_text("made")
+        return Made([product])
     """
 )
 
@@ -206,6 +222,27 @@ def test_a_dask_worker_of_two_threads_is_refused(tasks):
         address = cluster.scheduler_address.replace("tcp://", "dask://")
         with pytest.raises(Msa3dError, match=r"has 2 threads, .* start the workers with --nthreads 1"):
             parallel.run_tasks(tasks.square, range(4), workers=address)
+
+
+@pytest.mark.slow
+def test_what_a_dask_worker_finished_before_it_was_killed_is_not_made_again(tasks, tmp_path):
+    """Its results are lost with it, and the scheduler gives its tasks to another one; the records know better."""
+    import distributed
+
+    layout = Layout(tmp_path / "root")
+    layout.reduction.mkdir(parents=True)
+    products = [layout.reduction / f"{number}.txt" for number in range(8)]
+    todo = [Task(path.stem, Record(layout, "fake", path.stem), path) for path in products]
+    fake = Step("fake", lambda dataset, layout: todo, tasks.make_or_die)
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, protocol="tcp", host="127.0.0.1"
+    ) as cluster:
+        report = fake.run(None, layout, workers=cluster.scheduler_address.replace("tcp://", "dask://"))
+    assert [one.name for one in report.results] == [path.stem for path in products]
+    calls = [line.split()[1] for line in (layout.reduction / "calls").read_text().splitlines()]
+    killed = (layout.reduction / "died").read_text()
+    assert Counter(calls) == {path.name: 1 + (path.name == killed) for path in products}
+    assert all(task.record.is_current([path]) for task, path in zip(todo, products, strict=True))
 
 
 def test_no_dask_scheduler(tasks, monkeypatch):

@@ -27,7 +27,7 @@ from msa3d.observation.reading import rates_of, spectra
 from msa3d.pipeline.engine import is_same, other_pipeline, read_record
 from msa3d.pipeline.parallel import available_cores, available_memory_gb
 from msa3d.pipeline.products import TEMPORARY, is_alive
-from msa3d.pipeline.steps import STEPS
+from msa3d.pipeline.steps import STEPS, post_steps
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -37,13 +37,26 @@ if TYPE_CHECKING:
     from msa3d.pipeline.layout import Layout
 
 
-#: Seconds of a processor in step 1 for an exposure on both detectors: a constant, and a share of each slitlet.
-#: Measured on the machine that `REFERENCE_SCORE` is of: 11.7 s with 3 slitlets, 157 s with 43, all accelerations on.
-SECONDS_EACH = (1.0, 3.6)
-#: Wall seconds of the further steps, an exposure and cube.
-SECONDS_AFTER = 0.6
-#: Seconds that `score` takes on that machine.
+# Seconds of a processor, measured on the machine that `REFERENCE_SCORE` is of, with all accelerations on.
+
+#: Seconds that `score` takes there while nothing else runs.
 REFERENCE_SCORE = 0.33
+#: Simulating an image: `demo`, 126 images in 60 s by two processes.
+SECONDS_SIMULATED = 0.95
+#: Step 1, an exposure on both detectors, by slitlets. Single exposures of `demo` and `middle`: 5.7 s with 1 slitlet,
+#: 10.1 s with 3, 143 s with 43. Between them a line; beyond them in proportion.
+SECONDS_EACH = ((1, 5.7), (3, 10.1), (43, 143.0))
+#: Taking the correlated noise out of the image of a detector: 1.0 to 1.9 s.
+SECONDS_CLEANING = 1.5
+#: What a worker's first exposure takes beyond the others (imports, compiled functions): 36.4 s instead of 12.2.
+SECONDS_FIRST = 24.0
+#: Post-processing a slitlet of an exposure: records of `demo` (0.6 and 0.8 s of wall time for 3 slitlets, medians),
+#: halved, as the machine was shared and step 1 took twice its processor time.
+SECONDS_POST = {"calpost": 0.1, "postprocess": 0.14}
+#: A cube, for each exposure: the largest of `demo`, 42.9 s and 4.1 s for 63 exposures.
+SECONDS_CUBE = {"drizzle": 0.68, "paper": 0.065}
+#: Measuring the cubes of a galaxy and drawing its figures: `demo`, 445 s for three, halved likewise.
+SECONDS_FIGURES = 74.0
 #: Peak memory of step 1, GB: a constant, and a slitlet's share.
 MEMORY_EACH = (0.8, 0.01)
 
@@ -78,8 +91,9 @@ class Plan:
         That fit.
     done : int
         Exposures that step 1 has done.
-    seconds : float
-        Wall time of what is left.
+    seconds : dict of str to float
+        Wall seconds of what is left of each step, by name: ``simulate`` (of simulated observations), ``process``,
+        ``calpost`` and ``postprocess`` (those that the builders need), ``cubebuild``, ``figures``.
     measured : bool
         Whether the time rests on exposures of this run, not on the model.
     problems : list of str
@@ -103,7 +117,7 @@ class Plan:
     memory_free_gb: float
     workers: int
     done: int
-    seconds: float
+    seconds: dict[str, float]
     measured: bool
     problems: list[str] = field(default_factory=list)
 
@@ -127,7 +141,8 @@ class Plan:
             ("disk", f"{self.disk_gb:.1f} GB to be written, {self.free_gb:.1f} GB free"),
             ("memory", f"{self.memory_gb:.1f} GB a worker, {self.memory_free_gb:.1f} GB free"),
             ("workers", str(self.workers)),
-            ("time", f"{_duration(self.seconds)} ({basis})"),
+            ("time", f"{_duration(sum(self.seconds.values()))} ({basis})"),
+            ("of each step", ", ".join(f"{name} {_duration(each)}" for name, each in self.seconds.items())),
             ("problems", str(len(self.problems))),
         ]
         return Table(rows=rows, names=("what", "value"))
@@ -155,7 +170,7 @@ def make_plan(dataset: Dataset, layout: Layout, *, workers: int | None = None) -
     number = max(dataset.pattern.n_exposures, len(exposures))
     memory = MEMORY_EACH[0] + MEMORY_EACH[1] * (slitlets or len(dataset.targets))
     fit = max(1, min(workers or available_cores(), int(available_memory_gb() / memory) or 1, number))
-    seconds, done, measured = _time(dataset, layout, number, slitlets or len(dataset.targets), fit)
+    seconds, done, measured = _seconds(dataset, layout, number, slitlets or len(dataset.targets), fit)
     have = sum(path.stat().st_size for path in layout.reduction.rglob("*") if path.is_file()) / 1e9
     need = GB_EACH * (slitlets or len(dataset.targets)) * number
     found = [(e.ra, e.dec) for e in exposures]
@@ -264,19 +279,45 @@ def _missing_gb(dataset: Dataset, layout: Layout) -> float:
     return sum(math.nan if entry.size is None else entry.size for entry in missing) / 1e9
 
 
-def _time(dataset: Dataset, layout: Layout, exposures: int, slitlets: int, workers: int) -> tuple[float, int, bool]:
-    """Wall seconds of what is left, exposures done, and whether they tell the time."""
-    measured = []
-    for path in layout.records.glob("process_*.json"):
-        if record := read_record(path):
-            measured.append(record["notes"].get("seconds", 0.0))
-    left = max(exposures - len(measured), 0)
-    factor = score() / REFERENCE_SCORE
-    each = statistics.mean(measured) if measured else factor * (SECONDS_EACH[0] + SECONDS_EACH[1] * slitlets)
-    cubes = len(dataset.targets) * len(dataset.cubebuild.builders)
-    cubes_left = max(cubes - len(list(layout.records.glob("cubebuild_*.json"))), 0)
-    after = factor * SECONDS_AFTER * exposures * cubes_left
-    return (left * each + after) / workers, len(measured), bool(measured)
+def _seconds(
+    dataset: Dataset, layout: Layout, exposures: int, slitlets: int, workers: int
+) -> tuple[dict[str, float], int, bool]:
+    """Wall seconds of what is left of each step, exposures that step 1 has done, and whether they tell its time."""
+    machine, seconds = score() / REFERENCE_SCORE, {}
+    if dataset.simulated:
+        images = exposures * len(dataset.detectors) - len(rates_of(dataset, layout))
+        seconds["simulate"] = machine * SECONDS_SIMULATED * max(images, 0) / workers
+    model = {"process": _seconds_of_exposure(dataset, slitlets)}
+    model |= {step: SECONDS_POST[step] * slitlets for step in post_steps(dataset)}
+    for step, each in model.items():
+        known = _recorded(step, layout)
+        # The median: the first exposure of each worker takes longer than all others.
+        wall = statistics.median(known) if known else machine * each
+        seconds[step] = max(exposures - len(known), 0) * wall / workers
+        if step == "process":
+            done = len(known)
+            seconds[step] += 0.0 if known else machine * SECONDS_FIRST
+    cubes = [SECONDS_CUBE[name] * exposures for name in dataset.cubebuild.builders for _ in dataset.targets]
+    left = max(1 - len(_recorded("cubebuild", layout)) / len(cubes), 0.0)
+    seconds["cubebuild"] = machine * left * max(sum(cubes) / workers, max(cubes))
+    drawn = (layout.notebooks / f"{LAST}.ipynb").is_file()
+    seconds["figures"] = 0.0 if drawn else machine * SECONDS_FIGURES * len(dataset.targets)
+    return seconds, done, done > 0
+
+
+def _seconds_of_exposure(dataset: Dataset, slitlets: int) -> float:
+    """Processor seconds of step 1 for an exposure, from the table."""
+    numbers, seconds = zip(*SECONDS_EACH, strict=True)
+    share = len(dataset.detectors) / 2
+    beyond = max(slitlets / numbers[-1], 1.0)
+    cleaning = SECONDS_CLEANING * len(dataset.detectors) if dataset.process.nsclean else 0.0
+    return share * beyond * float(np.interp(slitlets, numbers, seconds)) + cleaning
+
+
+def _recorded(step: str, layout: Layout) -> list[float]:
+    """Wall seconds of what a step has done, from its records."""
+    records = [read_record(path) for path in sorted(layout.records.glob(f"{step}_*.json"))]
+    return [record["notes"].get("seconds", 0.0) for record in records if record]
 
 
 def _duration(seconds: float) -> str:
