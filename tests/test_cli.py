@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -56,7 +57,8 @@ def test_version(invoke):
 
 
 def test_messages_come_once_and_jwst_is_quiet(invoke, monkeypatch):
-    import stpipe.log  # noqa: F401 - it puts handlers on the root logger
+    with suppress(ModuleNotFoundError):
+        import stpipe.log  # noqa: F401 - it puts handlers on the root logger; younger versions do not
 
     said = []
     handler = logging.Handler()

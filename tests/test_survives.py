@@ -177,6 +177,7 @@ def test_count_rates(whole, tmp_path, dataset, counts):
 FREE = {"estimated_source_in_shutter_x", "estimated_source_in_shutter_y"}
 
 
+@pytest.mark.filterwarnings("ignore:The following header keyword is invalid")
 def test_metafile(whole, tmp_path, dataset, counts, caplog):
     root = shutil.copytree(whole, tmp_path / "run")
     path = root / dataset.metafile
@@ -412,7 +413,11 @@ def test_records(chain, counts):
             states = chain.run()
         except Msa3dError as error:
             # The record says of the file what the file is not: both are made again.
-            found[said(error, chain.first.name)] += 1
+            found[said(error, chain.first.name, path.stem)] += 1
+            if "one root, one pipeline" in str(error):
+                # A record that lost its version of jwst is one of 1.14.0: with another version the user decides.
+                path.write_text(json.dumps(known))
+                continue
             assert "done" in chain.run()
             whole = [json.loads(path.read_text()) for path in chain.records]
             continue

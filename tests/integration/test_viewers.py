@@ -44,18 +44,23 @@ def sky():
 
 
 def test_specutils(path, known, sky):
-    from specutils import Spectrum1D
+    import specutils
+
+    kind = specutils.Spectrum if hasattr(specutils, "Spectrum") else specutils.Spectrum1D
+
+    def planes(values):
+        # Version 1 has the wavelengths last, (x, y, wave), version 2 leaves them where they are.
+        return np.asarray(values) if np.shape(values) == known.sci.shape else np.asarray(values).T
 
     for form in ({"format": "JWST s3d"}, {}):
-        read = Spectrum1D.read(path, **form)
-        # specutils has the wavelengths last: (x, y, wave).
+        read = kind.read(path, **form)
         assert read.flux.unit == u.MJy / u.sr
-        np.testing.assert_array_equal(read.flux.value.T, known.sci.astype(np.float32))
+        np.testing.assert_array_equal(planes(read.flux.value), known.sci.astype(np.float32))
         assert isinstance(read.uncertainty, StdDevUncertainty)
         assert read.uncertainty.unit == u.MJy / u.sr
-        np.testing.assert_array_equal(read.uncertainty.array.T, known.err.astype(np.float32))
-        np.testing.assert_array_equal((np.asarray(read.mask).T & DO_NOT_USE) > 0, np.isnan(known.sci))
-        np.testing.assert_array_equal(np.asarray(read.mask).T > 0, np.isnan(known.sci))
+        np.testing.assert_array_equal(planes(read.uncertainty.array), known.err.astype(np.float32))
+        np.testing.assert_array_equal((planes(read.mask) & DO_NOT_USE) > 0, np.isnan(known.sci))
+        np.testing.assert_array_equal(planes(read.mask) > 0, np.isnan(known.sci))
         np.testing.assert_allclose(read.spectral_axis.to_value(u.um), smallcube.GRID.wave_um, rtol=1e-9)
         # Its loader keeps the celestial axes in the header only.
         np.testing.assert_allclose(WCS(read.meta["header"]).celestial.pixel_to_world_values(*PIXELS), sky, atol=1e-8)
