@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 from astropy.io import fits
+from astropy.table import Table
 from matplotlib.patches import Polygon
+from PIL import Image
 
 from msa3d.closure.truth import on_spaxels
 from msa3d.config import Dataset
@@ -142,6 +144,29 @@ def test_the_same_data_give_the_same_files(run, dataset, tmp_path):
     second = save(figures_cube.plot_collapsed(run, dataset), tmp_path / "b", "x")
     assert first.png.read_bytes() == second.png.read_bytes()
     assert first.pdf.read_bytes() == second.pdf.read_bytes()
+
+
+def test_numbers_are_written_with_the_digits_that_vary(tmp_path):
+    """Files a book offers: seventeen digits of noise are half their weight."""
+    columns = {
+        "ra [deg]": np.array([215.04978061234, 215.03231512345, 215.04]),
+        "flux": np.ma.masked_array([1.23456789e-20, 5.0, np.nan], [False, True, False]),
+        "same": np.full(3, 1 / 3),
+        "tiny": np.array([1.0, 1.0 + 2**-52, 1.0]),
+    }
+    figure = style.new_figure()
+    saved = save(style.finish(figure, simulated=False, alt="a", caption="c", data={"a": columns}), tmp_path, "x")
+    rows = [line.split() for line in saved.data.read_text().splitlines() if not line.startswith("#")]
+    assert rows[1] == ["a", "215.0497806", "1.23457e-20", "0.333333", "1.0"]
+    table = Table.read(saved.data, format="ascii.ecsv")
+    np.testing.assert_allclose(table["ra"], columns["ra [deg]"], rtol=0, atol=1e-7)
+
+
+def test_a_picture_has_no_opacity_and_keeps_its_resolution(run, dataset, tmp_path):
+    saved = save(figures_cube.plot_collapsed(run, dataset), tmp_path, "x")
+    with Image.open(saved.png) as image:
+        assert image.mode == "RGB"
+        assert image.info["dpi"] == pytest.approx((style.PNG_DPI, style.PNG_DPI), abs=0.1)
 
 
 def test_a_figure_without_text_is_not_saved(tmp_path):

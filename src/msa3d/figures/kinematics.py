@@ -354,8 +354,8 @@ def plot_position_velocity(dataset: Dataset, galaxy: Galaxy) -> Figure:
         figure,
         simulated=galaxy.cube.simulated,
         alt=f"Position-velocity diagrams of {name}: the H-alpha emission follows the S-shaped rotation curve of the "
-        f"disc; "
-        "the residual shows no structure along it.",
+        f"disc; the residual is at most {np.nanmax(np.abs(planes['residual'])) / top:.0%} of the top of the scale, rms "
+        f"{np.sqrt(np.nanmean(planes['residual'] ** 2)) / top:.0%}.",
         caption=f"Position-velocity diagram of {name}. H\u03b1 along the major axis, in a pseudo-slit of "
         f"{2 * SLIT_HALF_ARCSEC:g}\u2033, continuum subtracted: (a) observed, (b) the disc fitted to the cube, "
         f"convolved with "
@@ -428,14 +428,15 @@ def plot_disc_posterior(dataset: Dataset, galaxy: Galaxy) -> Figure:
         f"{_PARAMETERS[n]}: {m:.2f} +{h - m:.2f} \u2212{m - lo:.2f}"
         for n, m, lo, h in zip(names, middle, low, high, strict=True)
     )
+    related = np.corrcoef(draws, rowvar=False) - np.eye(n)
+    one, other = np.unravel_index(np.argmax(np.abs(related)), related.shape)
     put = " Orange: injected." if np.isfinite(truth).any() else ""
     chain = "" if fit.convergence is None else f" The chain has {fit.convergence.told}."
     return style.finish(
         figure,
         simulated=galaxy.cube.simulated,
-        alt=f"Corner plot of the {n} parameters of the disc of {name}: amplitude and turn-over radius of the "
-        f"rotation curve "
-        f"are correlated, the others hardly. {told}.",
+        alt=f"Corner plot of the {n} parameters of the disc of {name}: the strongest correlation, "
+        f"{style.signed(related[one, other], '.2f')}, is that of {names[one]} and {names[other]}. {told}.",
         caption=f"Posterior of the rotating disc of {name}. Marginal distributions of its parameters alone and in "
         f"pairs (contours: "
         f"39 and 86% of the samples, 1 and 2\u03c3 in two dimensions; from {sampled}, chi square divided by "

@@ -70,7 +70,7 @@ def plot_survey(dataset: Dataset) -> Figure:
         simulated=False,
         alt=f"Left: star-formation rate rises with stellar mass, most of {len(table)} galaxies near the main "
         f"sequence; middle: redshifts from {redshift.min():.2f} to "
-        f"{redshift.max():.2f}; right: their places in one field of the micro-shutters. those of this run "
+        f"{redshift.max():.2f}; right: their places in one field of the micro-shutters; those of this run "
         f"({own.sum()}) are marked.",
         caption=f"The sample. The {len(table)} galaxies of the published table of the survey (arXiv:2606.27853): (a) "
         f"star-formation rate against stellar mass; grey: main sequence of Speagle et "
@@ -172,12 +172,21 @@ def plot_turbulence(dataset: Dataset, tables: Mapping[str, Table]) -> Figure | N
         axes.set_title(f"{letter}  " + ("velocity dispersion" if letter == "a" else "rotational support"))
         axes.legend(loc="upper left", ncols=2, columnspacing=1.0)
     listed = ", ".join(found)
+    told = "; ".join(
+        f"{panel[2:]} recovered "
+        + ", ".join(
+            f"{value:.1f} for {name}, published {published:.1f}"
+            for name, value, published in zip(
+                *(columns[key] for key in ("galaxy", "recovered", "published")), strict=True
+            )
+        )
+        for panel, columns in data.items()
+        if columns.get("recovered")
+    )
     return style.finish(
         figure,
         simulated=dataset.simulated,
-        alt=f"Dispersion and V over sigma against stellar mass of {len(survey)} published galaxies, between 30 and "
-        f"70 km/s and 1 to 8; the values recovered for {listed} lie near "
-        "the published ones of the same galaxies.",
+        alt=f"Dispersion and V over sigma against stellar mass of {len(survey)} published galaxies; {told}.",
         caption="Turbulence of the survey's galaxies. (a) Velocity dispersion and (b) rotation velocity at Re over "
         f"dispersion against stellar mass: published for {len(survey)} galaxies "
         f"(green; arXiv:2606.27853), recovered here for {listed} (blue squares, moved by 0.04 dex, joined to the "
@@ -293,8 +302,9 @@ def plot_recovered(tables: Mapping[str, Table], *, simulated: bool = True) -> Fi
     return style.finish(
         figure,
         simulated=simulated,
-        alt=f"Pulls of {len(quantities)} quantities for {names}: points with error bars about zero, nearly all "
-        f"within three; rms {rms:.2f}, "
+        alt=f"Pulls of {len(quantities)} quantities for {names}: points with error bars about zero, "
+        f"{np.count_nonzero(np.abs(everything) <= 3)} of {np.count_nonzero(np.isfinite(everything))} within three; "
+        f"rms {rms:.2f}, "
         f"largest {np.abs(everything).max():.1f}; beside them published, injected and recovered values for {first}.",
         caption=f"Injected against recovered. (a) Recovered minus injected in units of the error, for {names}; grey: "
         f"\u00b11\u03c3; black bars: mean of all "

@@ -21,6 +21,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
 from matplotlib.colorbar import Colorbar
 from matplotlib.figure import Figure
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from msa3d.config import Target
 from msa3d.pipeline.products import atomic_path
@@ -343,12 +345,33 @@ def save(figure: Figure, folder: Path, name: str) -> SavedFigure:
         for path, entries in metadata.items():
             with atomic_path(path) as partial:
                 figure.savefig(partial, metadata=entries, dpi=PNG_DPI)
+                if path == saved.png:
+                    _without_alpha(partial)
     table = figure.msa3d_data.copy()
     table.meta |= {"figure": name, "caption": caption, "alt": alt}
     for column in table.itercols():
         if column.dtype.kind == "f":
-            column.info.format = ".6g"
+            column[:] = _shortened(column)
     with atomic_path(saved.data) as partial:
         table.write(partial, format="ascii.ecsv")
     log.info("wrote %s, %s and %s", saved.png, saved.pdf.name, saved.data.name)
     return saved
+
+
+def _without_alpha(path: Path) -> None:
+    """Write a PNG again without its opacity, which is 1 everywhere: the same colours, a tenth fewer bytes."""
+    with Image.open(path) as image:
+        texts = PngInfo()
+        for key, text in image.text.items():
+            texts.add_text(key, text)
+        image.convert("RGB").save(path, format="PNG", optimize=True, pnginfo=texts, dpi=image.info["dpi"])
+
+
+def _shortened(values: np.ndarray) -> np.ma.MaskedArray:
+    """Round to six digits of what varies: coordinates a second of arc apart keep theirs, whatever they begin with."""
+    known = np.ma.masked_invalid(values)
+    spread = float(np.ptp(known.compressed())) if known.count() else 0.0
+    constant = np.log10(np.abs(known).max()) - np.log10(spread) if spread else 0.0
+    digits = 6 + int(np.clip(constant, 0, 9))
+    rounded = [float(f"{value:.{digits}g}") for value in np.ma.getdata(values)]
+    return np.ma.masked_array(rounded, np.ma.getmaskarray(values))
