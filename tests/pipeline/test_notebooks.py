@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import re
 from pathlib import Path
 
@@ -74,6 +75,27 @@ def test_a_notebook_is_executed_with_its_parameters(here, layout):
     assert result.metadata[notebooks.METADATA]["seconds"] > 0
     assert 0.01 < result.metadata[notebooks.METADATA]["peak_memory_gb"] < 100
     assert notebooks.faults(result) == []
+
+
+@pytest.mark.slow
+def test_in_a_terminal_the_progress_of_steps_is_seen_and_nothing_else_of_the_kernel(here, layout, monkeypatch):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    bar = "from msa3d.pipeline.parallel import run_tasks\nlist(run_tasks(abs, [1, 2], workers=1, label='exposures'))"
+    write(
+        *(here / "notebooks" / "01_first.ipynb", "dataset = 'demo'", bar),
+        "import sys, warnings\nwarnings.warn('of another package')\nprint('a line of a log', file=sys.stderr)",
+    )
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    notebooks.execute("01_first", layout, {"dataset": "tiny"})
+    seen = terminal.getvalue()
+    assert "exposures: 100%|" in seen
+    assert "2/2 [" in seen
+    assert "another package" not in seen
+    assert "a line of a log" not in seen
 
 
 @pytest.mark.slow

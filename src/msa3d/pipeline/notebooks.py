@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from tqdm import tqdm
 
 from msa3d._model import read_yaml
 from msa3d.errors import DatasetError, ProductError
@@ -269,6 +270,7 @@ def execute(name: str | Path, layout: Layout, parameters: Mapping[str, Any]) -> 
                 dict(parameters),
                 kernel_name="python3",
                 progress_bar=sys.stderr.isatty(),
+                stderr_file=_Bars() if sys.stderr.isatty() else None,
                 extra_arguments=["--IPKernelApp.log_level=40"],
             )
         except PapermillExecutionError as error:
@@ -281,6 +283,19 @@ def execute(name: str | Path, layout: Layout, parameters: Mapping[str, Any]) -> 
     partial.replace(final)
     log.info("%s done in %.0f s", source.stem, time.monotonic() - start)
     return final
+
+
+class _Bars:
+    """Passes on the progress of steps out of a notebook's kernel, and nothing else that it says on stderr."""
+
+    def write(self, text: str) -> None:
+        """Print the last state of the bar, above that of the notebook's cells."""
+        states = [line for line in re.split(r"[\r\n]+", text) if "%|" in line]
+        if states:
+            tqdm.write(states[-1], file=sys.stderr)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
 
 
 def note_cost(path: Path, seconds: float) -> None:
