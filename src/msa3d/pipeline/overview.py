@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 
 #: Seconds that `score` takes there while nothing else runs.
 REFERENCE_SCORE = 0.33
-#: Simulating an image: `demo`, 126 images in 60 s by two processes.
+#: Simulating an image: `demo`, 126 images in 60 s by two processes (with an older version of the simulation).
 SECONDS_SIMULATED = 0.95
-#: Step 1, an exposure on both detectors, by slitlets. Single exposures of `demo` and `middle`: 5.7 s with 1 slitlet,
-#: 10.1 s with 3, 143 s with 43. Between them a line; beyond them in proportion.
+#: Step 1, an exposure on both detectors, by slitlets. Single exposures: 5.7 s with 1 slitlet of `demo`, 10.1 s
+#: with 3; 143 s with 43 of a survey before its noise was cleaned. Between them a line; beyond them in proportion.
 SECONDS_EACH = ((1, 5.7), (3, 10.1), (43, 143.0))
 #: Taking the correlated noise out of the image of a detector: 1.0 to 1.9 s.
 SECONDS_CLEANING = 1.5
