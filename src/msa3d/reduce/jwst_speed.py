@@ -5,9 +5,8 @@ most of their time on work whose result is known already or is discarded: schema
 pixel maps, masks of failed-open shutters. Each acceleration here replaces one such piece for the length of a ``with``
 block and puts the original back afterwards. None of them changes an algorithm; the tests run jwst with and without
 each and compare. Which of them are used with which version stands in `HOLDS`, as what is replaced has to be tested
-version by version.
-
-The dataset names the ones to use (``process.accelerations``); what was used is in the exported parameters.
+version by version. The dataset names the ones to use (``process.accelerations``); what was used is in the exported
+parameters.
 """
 
 from __future__ import annotations
