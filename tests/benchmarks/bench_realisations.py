@@ -9,7 +9,6 @@ Not a test, as it takes minutes. The table is printed, and written where MSA3D_R
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +20,7 @@ from msa3d.galaxy.measure import Galaxy, measure
 
 from ..fixtures.cubes import REDSHIFT
 from ..fixtures.galaxies import DISC, GEOMETRY, SCALES, SIGMA0, STARS, TOTALS, noiseless, noisy
+from ..fixtures.tables import show
 
 NUMBER = 20
 NOISE = 0.25
@@ -73,12 +73,7 @@ def test_pulls_of_twenty_realisations(table, capsys):
         }
         for name, values in table.items()
     ]
-    shown = Table(rows=rows)
-    path = os.environ.get("MSA3D_REALISATIONS")
-    if path:
-        shown.write(path, format="ascii.csv", overwrite=True)
-    with capsys.disabled():
-        print("", *shown.pformat(max_lines=-1), sep="\n")  # noqa: T201
+    show(Table(rows=rows), "MSA3D_REALISATIONS", capsys)
     together = table["all together"]
     assert abs(together.mean()) < 0.3
     assert abs(together.std() - 1.0) < 0.25

@@ -23,6 +23,7 @@ from msa3d.galaxy.profiles import Geometry
 from msa3d.pipeline.layout import Layout
 from msa3d.published import for_analysis
 
+from ..fixtures.tables import show
 from .regression import Regression, repeated
 
 TRIED = 45
@@ -67,12 +68,7 @@ def test_formal_errors_against_the_scatter_of_repetitions(capsys):
         }
         for source_id, one in found.items()
     ]
-    shown = Table(rows=rows)
-    path = os.environ.get("MSA3D_REGRESSION")
-    if path:
-        shown.write(path, format="ascii.csv", overwrite=True)
-    with capsys.disabled():
-        print("", *shown.pformat(max_lines=-1, max_width=-1), sep="\n")  # noqa: T201
+    show(Table(rows=rows), "MSA3D_REGRESSION", capsys)
     for source_id, one in found.items():
         assert one.slopes.size >= 10, source_id
         # What the page says: spaxels of a published cube are not independent.

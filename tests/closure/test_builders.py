@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -138,6 +139,17 @@ def test_tables(compared, tmp_path):
     assert Table.read(path)["label"].tolist() == compared.table["label"].tolist()
     assert np.isfinite(compared.noise["published"]).all()
     assert compared.profiles["truth"][0] > compared.profiles["truth"][5] > 0
+
+
+def test_what_is_not_known_is_not_told(compared):
+    """A small field has no room for the larger circles: their noise, and the error of the flux, are not known."""
+    table = compared.table.copy()
+    for name in ("noise", "noise_ratio", "noise_ratio_error"):
+        table[name] = np.nan
+    told = replace(compared, table=table).quoted()
+    assert f"noise, {builders.RADIUS_ARCSEC:g}\u2033" not in told.colnames
+    assert list(told["flux over truth"]) == [f"{value:.3f}" for value in table["flux_ratio"]]
+    assert all("\u00b1" in text and "nan" not in text for text in compared.quoted()["flux over truth"])
 
 
 def test_the_tables_stay_what_they_were(compared, ndarrays_regression):

@@ -85,10 +85,11 @@ VARIANTS = (
 """Each weakness of the published algorithm switched off alone, and those that harm nothing together."""
 
 
-def _with_noise(row: Table.Row) -> str:
-    """Flux over truth and its error by the noise; variants of one cube share that noise."""
-    error = row["noise"] * row["flux_ratio"] / row["flux"]
-    return f"{row['flux_ratio']:.3f} \u00b1 {error:.3f}" if np.isfinite(row["flux_ratio"]) else "nan"
+def _with_error(value: float, error: float) -> str:
+    """Value and error; an unknown error, as of a circle for which a small field has no room, is left out."""
+    if not np.isfinite(value):
+        return "nan"
+    return f"{value:.3f} \u00b1 {error:.3f}" if np.isfinite(error) else f"{value:.3f}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,15 +133,18 @@ class BuilderComparison:
         return self.table[list(self.table["name"]).index(name)]
 
     def quoted(self) -> Table:
-        """What the book shows of the table, as text; columns of what needs a truth are left out without one."""
+        """What the book shows of the table, as text; columns in which nothing is known are left out."""
         columns = {
             "cube": [str(row["label"]) for row in self.table],
-            "flux over truth": [_with_noise(row) for row in self.table],
+            # The error is that by the noise; variants of one cube share it.
+            "flux over truth": [
+                _with_error(row["flux_ratio"], row["noise"] * row["flux_ratio"] / row["flux"]) for row in self.table
+            ],
             "centre (mas)": [f"{row['centroid_mas']:.1f}" for row in self.table],
             "blur (\u2033)": [f"{row['fwhm']:.3f}" for row in self.table],
         }
         for radius, name in ((BEAM_ARCSEC, "noise_ratio_beam"), (RADIUS_ARCSEC, "noise_ratio")):
-            texts = [f"{row[name]:.3f} \u00b1 {row[f'{name}_error']:.3f}" for row in self.table]
+            texts = [_with_error(row[name], row[f"{name}_error"]) for row in self.table]
             columns[f"noise, {radius:g}\u2033"] = texts
         known = {name: texts for name, texts in columns.items() if set(texts) != {"nan"}}
         return Table(known)

@@ -74,6 +74,10 @@ def of_best(table: Table, found: Mapping[int, Galaxy]) -> Table:
     return result
 
 
+def _with_pulls(table: Table) -> list[str]:
+    return [name.removesuffix("_pull") for name in table.colnames if name.endswith("_pull")]
+
+
 def summary(table: Table) -> Table:
     """Pulls of all galaxies and quantities that count (`msa3d.galaxy.report.counts`), a row a builder.
 
@@ -91,7 +95,7 @@ def summary(table: Table) -> Table:
     """
     counted = [report.counts(str(name)) for name in table["quantity"]]
     rows = []
-    for builder in (name.removesuffix("_pull") for name in table.colnames if name.endswith("_pull")):
+    for builder in _with_pulls(table):
         pulls = np.asarray(table[f"{builder}_pull"], dtype=float)[counted]
         pulls = pulls[np.isfinite(pulls)]
         flux = np.asarray(table[f"{builder}_ratio"], dtype=float)[table["quantity"] == "flux_Ha"]
@@ -119,7 +123,7 @@ def combined(table: Table) -> Table:
         ``all``: of pulls), the ``error`` of a mean of as many pulls of unit width, and for each builder the ``mean
         pull``; NaN where it has none.
     """
-    builders = [name.removesuffix("_pull") for name in table.colnames if name.endswith("_pull")]
+    builders = _with_pulls(table)
     part = table[[report.counts(str(name)) for name in table["quantity"]]]
     groups = {name: part[part["quantity"] == name] for name in dict.fromkeys(map(str, part["quantity"]))}
     rows = []

@@ -47,7 +47,7 @@ DISPERSION_MAP = "viridis"
 METALLICITY_MAP = "cividis"
 ATTENUATION_MAP = "YlOrBr"
 RESULT_COLOUR, TRUTH_COLOUR, PUBLISHED_COLOUR = BLUE, ORANGE, GREEN
-"""What was measured here, what was put into a simulation, and what the paper reports: the same in all figures."""
+"""What was measured here, what was injected, and what the paper reports: the same in all figures."""
 
 EMPTY_COLOUR = "#D9D9D9"
 HATCH_COLOURS = "#F5F5F5", "#CFCFCF"

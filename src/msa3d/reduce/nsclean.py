@@ -326,8 +326,8 @@ def clean(image: np.ndarray, usable: np.ndarray, detector: str, *, buff: bool = 
     detector : {"NRS1", "NRS2"}
         Says which way it is read.
     buff : bool
-        Smooth what was fitted over neighbouring columns (1.5 columns, as jwst does): less noise is put in, and less of
-        what differs from column to column is taken out.
+        Smooth the fit over neighbouring columns (1.5 columns, as jwst does): it adds less noise, and removes less of
+        what differs from column to column.
 
     Returns
     -------
